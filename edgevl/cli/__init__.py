@@ -1,0 +1,1 @@
+"""The command line. It has no logic of its own."""

@@ -1,0 +1,297 @@
+"""`edgevl.json`: what a model folder says about itself. Read strictly, written by the export.
+
+Every key is required and typed; unknown keys are errors, so that a folder of a newer version is refused
+instead of misread. All paths are relative to the folder and stay inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from edgevl.errors import ChecksumMismatch, ManifestError, ModelNotFound
+
+FORMAT_VERSION = 1
+FILE_NAME = "edgevl.json"
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How images become pixel values: lengths in pixels, mean and std per channel of values in [0, 1]."""
+
+    tile: int
+    longest_edge: int
+    tokens_per_tile: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: Literal["lanczos", "bicubic", "bilinear", "nearest"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output: ONNX element type and shape; a string is a dynamic dimension."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class VisionSpec:
+    """The vision encoder with its projector: `pixel_values` in, `image_features` out."""
+
+    file: str
+    precision: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """The text decoder: embeddings in, logits out, with a KV cache of `n_layers` pairs."""
+
+    kind: Literal["onnx"]
+    file: str
+    precision: str
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_size: int
+    vocab_size: int
+    context_length: int
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class EmbeddingsSpec:
+    """The token embedding table, a .npy file [vocab_size, hidden_size]."""
+
+    file: str
+    dtype: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """tokenizer.json, the chat template and the ids that end an answer."""
+
+    file: str
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    image_token_id: int
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """Length and SHA-256 of one file of the folder."""
+
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the model came from: checkpoint name, its weights' SHA-256, its licence, and the exporting versions."""
+
+    checkpoint: str
+    sha256: str
+    licence: str
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near the exported graphs are to the PyTorch model, over `n_images` sample images.
+
+    `feature_cosine` and `feature_cosine_min` are the mean and lowest cosine over image features,
+    `logit_kl` the mean KL divergence (nats) of the next-token distribution along the reference's greedy answer,
+    `equal_tokens` the share of positions where the greedy token agrees. `kept` lists the MatMuls left in
+    higher precision.
+    """
+
+    n_images: int
+    feature_cosine: float
+    feature_cosine_min: float
+    logit_kl: float
+    equal_tokens: float
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A recorded question about image `image` of the golden file, and the tokens it was answered with."""
+
+    image: str
+    question: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GoldenSpec:
+    """Recorded inputs and outputs: a .npz with uint8 pictures and their float16 features, and the answers."""
+
+    file: str
+    answers: tuple[Golden, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `edgevl.json`."""
+
+    format_version: int
+    name: str
+    family: str
+    image: ImageSpec
+    vision: VisionSpec
+    decoder: DecoderSpec
+    embeddings: EmbeddingsSpec
+    tokenizer: TokenizerSpec
+    files: dict[str, FileSpec]
+    source: Source
+    fidelity: Fidelity | None
+    golden: GoldenSpec | None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check a folder's manifest.
+
+    Raises ModelNotFound for a folder without one and ManifestError, naming file and key, for one that is
+    malformed, of another version, or names files outside the folder.
+    """
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise ModelNotFound(f"{folder}: no such model folder; `edgevl models` lists what is here")
+    if not path.is_file():
+        raise ModelNotFound(
+            f"{folder}: holds no {FILE_NAME}, so it is not a model folder; make one with: edgevl export"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: is not valid JSON ({error}); export or download the model again") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+    if not isinstance(raw, dict):
+        raise ManifestError(f"{path}: must hold a JSON object")
+    _check_version(raw, path)
+    manifest: Manifest = _typed(Manifest, raw, str(path), "")
+    for name in manifest.files:
+        _check_inside(name, path)
+    for name in _named_files(manifest):
+        if name not in manifest.files:
+            raise ManifestError(f"{path}: files: {name!r} is used but not listed")
+    return manifest
+
+
+def check_sizes(manifest: Manifest, folder: Path) -> None:
+    """Check that every file is there with its recorded length (cheap; hashes are for `check_hashes`)."""
+    for name, spec in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ChecksumMismatch(f"{path}: is missing; export or download the model again")
+        if path.stat().st_size != spec.n_bytes:
+            raise ChecksumMismatch(
+                f"{path}: has {path.stat().st_size} bytes, {FILE_NAME} says {spec.n_bytes}; "
+                "export or download the model again"
+            )
+
+
+def check_hashes(manifest: Manifest, folder: Path) -> None:
+    """Check length and SHA-256 of every file; raise ChecksumMismatch for the first that differs."""
+    check_sizes(manifest, folder)
+    for name, spec in manifest.files.items():
+        if sha256(folder / name) != spec.sha256:
+            raise ChecksumMismatch(f"{folder / name}: content differs from {FILE_NAME}; export or download it again")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named_files(manifest: Manifest) -> list[str]:
+    tokenizer = manifest.tokenizer
+    names = [manifest.vision.file, manifest.decoder.file, manifest.embeddings.file]
+    names += [tokenizer.file, tokenizer.chat_template]
+    return names + ([manifest.golden.file] if manifest.golden else [])
+
+
+def _check_version(raw: dict[str, Any], path: Path) -> None:
+    version = raw.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise ManifestError(f"{path}: format_version: expected int, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise ManifestError(
+            f"{path}: format_version is {version}, this edgevl reads up to {FORMAT_VERSION}; "
+            "upgrade with: pip install -U edgevl"
+        )
+    if version < 1:
+        raise ManifestError(f"{path}: format_version: expected 1 or more, got {version}")
+
+
+def _check_inside(name: str, path: Path) -> None:
+    if not name or "\\" in name or ":" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ManifestError(f"{path}: files: {name!r} points outside the model folder")
+
+
+def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Check `value` against the annotation `kind` and build it; the only place that knows how."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build(kind, value, where, key)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for option in args:
+            if option is type(None):
+                if value is None:
+                    return None
+            elif len(args) == 2 or _plain_match(option, value):
+                return _typed(option, value, where, key)
+        raise _mismatch(kind, value, where, key)
+    if origin is Literal:
+        if value not in args:
+            raise ManifestError(f"{where}: {key}: expected one of {', '.join(map(str, args))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _mismatch("list", value, where, key)
+        return tuple(_typed(args[0], item, where, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mismatch("object", value, where, key)
+        return {name: _typed(args[1], item, where, f"{key}.{name}") for name, item in value.items()}
+    if not _plain_match(kind, value):
+        raise _mismatch(kind.__name__, value, where, key)
+    return float(value) if kind is float else value
+
+
+def _plain_match(kind: Any, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _build(kind: Any, value: Any, where: str, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise _mismatch("object", value, where, key or "(top)")
+    hints = get_type_hints(kind)
+    prefix = f"{key}." if key else ""
+    names = {field.name for field in fields(kind)}
+    for unknown in sorted(value.keys() - names):
+        raise ManifestError(f"{where}: {prefix}{unknown}: unknown key; upgrade edgevl or remove it")
+    for missing in sorted(names - value.keys()):
+        raise ManifestError(f"{where}: {prefix}{missing}: key is missing; export the model again")
+    return kind(**{name: _typed(hints[name], value[name], where, f"{prefix}{name}") for name in sorted(names)})
+
+
+def _mismatch(kind: Any, value: Any, where: str, key: str) -> ManifestError:
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    return ManifestError(f"{where}: {key}: expected {kind}, got {shown}")

@@ -1,0 +1,222 @@
+"""The nouns that the whole runtime shares: messages, chunks, sampling, answers.
+
+Sizes are (height, width) everywhere; seconds end in `_s`; counts begin with `n_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgevl.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled"]
+Detail = str | int
+"""How many tiles an image is worth: "auto", "high", "low", or a number of tiles at most."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Text inside a message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An image inside a message: anything that `edgevl.image.read.read` takes, or `Features`."""
+
+    image: Any
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: a role and its parts, in order."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class TextChunk:
+    """A run of text tokens of the prompt."""
+
+    token_ids: tuple[int, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class ImageChunk:
+    """The place of one tile's features in the prompt: tile `tile` of the prompt's image `image`."""
+
+    image: int
+    tile: int
+    n_tokens: int
+
+
+Chunk = TextChunk | ImageChunk
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are chosen and when to stop.
+
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch their filter off;
+    `repetition_penalty` 1 is none (Keskar et al. 2019, "CTRL"); `seed` None draws a fresh one.
+    `stop` strings end the answer and are not part of it. Raises InputError for a value out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        else:
+            object.__setattr__(self, "stop", tuple(self.stop))
+        checks = (
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
+            ("max_tokens", self.max_tokens >= 1, "1 or more"),
+            ("stop", all(self.stop), "non-empty strings"),
+        )
+        for name, holds, wanted in checks:
+            if not holds:
+                raise InputError(f"sampling: {name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One step of an answer: the new text (may be empty) and the token behind it."""
+
+    text: str
+    token_id: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one answer; `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds per stage. `encode_s` and `prefill_s` overlap: they do not add up to `first_token_s`."""
+
+    load_s: float = 0.0
+    read_s: float = 0.0
+    tile_s: float = 0.0
+    encode_s: float = 0.0
+    prefill_s: float = 0.0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What became of one image of the prompt: its content id, own size, grid and tiles."""
+
+    id: str
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    n_tiles: int
+    n_encoded: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    images: tuple[ImageInfo, ...]
+    model: str
+    token_ids: tuple[int, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Features:
+    """An image that has been encoded: encode once, ask many.
+
+    `tiles` holds one array [tokens_per_tile, hidden] (float32) per tile of the plan, in prompt order.
+    `image_id` is the SHA-256 of the upright RGB pixels; `model_id` ties the features to their vision graph.
+    """
+
+    image_id: str
+    model_id: str
+    size: tuple[int, int]
+    plan: Any
+    tiles: tuple[NDArray[np.float32], ...] = field(repr=False)
+
+
+def as_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+    """Turn OpenAI-style dictionaries into `Message`s; `Message`s pass through.
+
+    `content` is a string or a list of {"type": "text", "text": ...}, {"type": "image", "image": ...} and
+    {"type": "image_url", "image_url": {"url": ...}}. Raises InputError that names the message and the field.
+    """
+    return [m if isinstance(m, Message) else _message(m, i) for i, m in enumerate(messages)]
+
+
+def _message(raw: Mapping[str, Any], index: int) -> Message:
+    role = raw.get("role")
+    if role not in ("system", "user", "assistant"):
+        raise InputError(f"message {index}: role is {role!r}; it must be system, user or assistant")
+    content = raw.get("content")
+    if isinstance(content, str):
+        return Message(role, (TextPart(content),))
+    if not isinstance(content, Sequence) or not content:
+        raise InputError(f"message {index}: content must be a string or a non-empty list of parts")
+    return Message(role, tuple(_part(part, index) for part in content))
+
+
+def _part(raw: Any, index: int) -> Part:
+    if isinstance(raw, (TextPart, ImagePart)):
+        return raw
+    kind = raw.get("type") if isinstance(raw, Mapping) else None
+    if kind == "text" and isinstance(raw.get("text"), str):
+        return TextPart(raw["text"])
+    if kind == "image" and raw.get("image") is not None:
+        return ImagePart(raw["image"])
+    if kind == "image_url" and isinstance(raw.get("image_url"), Mapping) and raw["image_url"].get("url"):
+        return ImagePart(raw["image_url"]["url"])
+    raise InputError(
+        f"message {index}: a part must be {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} "
+        f"or {{'type': 'image_url', 'image_url': {{'url': ...}}}}, not {str(raw)[:80]}"
+    )
