@@ -84,14 +84,15 @@ class SamplingParams:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     max_tokens: int = 512
-    stop: tuple[str, ...] = ()
+    stop: str | Sequence[str] = ()
     seed: int | None = None
 
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
         checks = (
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
@@ -99,7 +100,7 @@ class SamplingParams:
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("stop", all(self.stop), "non-empty strings"),
+            ("stop", all(self.stop_strings), "non-empty strings"),
         )
         for name, holds, wanted in checks:
             if not holds:

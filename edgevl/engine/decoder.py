@@ -1,0 +1,101 @@
+"""The decoder: four verbs over any back end, and the one for ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevl.engine.graph import Graph
+from edgevl.engine.kv import KVCache
+from edgevl.errors import GraphError, ModelError
+from edgevl.model.manifest import DecoderSpec
+
+
+class Decoder(Protocol):
+    """A causal language model that remembers what it was fed."""
+
+    @property
+    def n_past(self) -> int:
+        """How many tokens it holds."""
+
+    def extend(self, chunk: NDArray[Any]) -> None:
+        """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return the scores of the next token after the last chunk, float32 [vocab]."""
+
+    def truncate(self, n: int) -> None:
+        """Forget everything after the first `n` tokens."""
+
+
+class OnnxDecoder:
+    """A decoder graph with GroupQueryAttention: `inputs_embeds` and a KV cache bound in place.
+
+    Past and present of each layer are the same buffer, so that a step copies nothing; only the last
+    token's logits are computed.
+    """
+
+    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any]) -> None:
+        """Take a loaded graph and its embedding table [vocab, hidden] (may be memory-mapped)."""
+        self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
+        graph.require(
+            {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)},
+            {"logits", *(f"present.{name}" for name in self._layers)},
+        )
+        self._path = graph.path
+        self._embeddings = embeddings
+        self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
+        kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
+        self._cache = KVCache(spec.n_layers, spec.n_kv_heads, spec.head_dim, kv_dtype, spec.context_length)
+        self._mask = np.ones((1, spec.context_length), np.int64)
+        self._logits = np.zeros((1, 1, spec.vocab_size), graph.outputs["logits"][0] or np.float32)
+        self._binding = graph.bind()
+        self._binding.bind_output("logits", self._logits)
+        self.n_past = 0
+
+    def extend(self, chunk: NDArray[Any]) -> None:
+        """Feed token ids [n] or features [n, hidden]; raise GraphError if the graph fails."""
+        embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
+        embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
+        total = self.n_past + embeds.shape[1]
+        if self._cache.reserve(total, self.n_past):
+            self._bind_cache()
+        self._binding.bind_input("inputs_embeds", embeds)
+        self._binding.bind_input("attention_mask", self._mask[:, :total])
+        self._binding.run()
+        self.n_past = total
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""
+        logits: NDArray[np.float32] = self._logits[0, 0].astype(np.float32)
+        if np.isnan(logits).any():
+            raise GraphError(f"{self._path}: returned scores that are not numbers; run: edgevl verify")
+        return logits
+
+    def truncate(self, n: int) -> None:
+        """Forget everything after the first `n` tokens: what lies behind is overwritten by the next chunk."""
+        if not 0 <= n <= self.n_past:
+            raise ValueError(f"cannot truncate to {n} tokens, {self.n_past} are held")
+        self.n_past = n
+
+    def _bind_cache(self) -> None:
+        for name in self._layers:
+            array = self._cache.arrays[name]
+            self._binding.bind_input(f"past_key_values.{name}", array)
+            self._binding.bind_output(f"present.{name}", array)
+
+
+def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:
+    """Memory-map the embedding table [vocab, hidden]; raise ModelError if it is not that."""
+    try:
+        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path}: is not a readable .npy table ({error}); export the model again") from error
+    if table.shape != (spec.vocab_size, spec.hidden_size) or table.dtype not in (np.float32, np.float16):
+        raise ModelError(
+            f"{path}: expected float [{spec.vocab_size}, {spec.hidden_size}], got {table.dtype} {list(table.shape)}"
+        )
+    return table

@@ -1,0 +1,138 @@
+"""Messages to chunks: render the template, write out each image's tiles, tokenize once, cut at the image tokens.
+
+The text is rendered whole and tokenized once, because token lists assembled from pieces differ from it
+where the tokenizer merges across a border (such as a newline before an image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edgevl.errors import ManifestError, PromptError
+from edgevl.model.families import Family
+from edgevl.model.tokenizer import Tokenizer
+from edgevl.types import Chunk, ImageChunk, ImagePart, Message, TextChunk
+
+
+class ChatTemplate:
+    """A model's chat template, run in jinja2's immutable sandbox with transformers' settings."""
+
+    def __init__(self, source: str, *, where: str, bos_token: str = "", eos_token: str = "") -> None:
+        """Compile it; raise ManifestError, naming `where`, if it is not a valid template."""
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._where = where
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        try:
+            self._template: Template = environment.from_string(source)
+        except TemplateError as error:
+            raise ManifestError(f"{where}: is not a valid chat template ({error}); export the model again") from error
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt's text, each image as the template writes it, ready for the assistant's answer.
+
+        Raises PromptError with the template's own words if it refuses the messages.
+        """
+        plain = [{"role": m.role, "content": [_plain(part) for part in m.parts]} for m in messages]
+        try:
+            return self._template.render(messages=plain, add_generation_prompt=True, **self._tokens)
+        except Exception as error:
+            raise PromptError(
+                f"{self._where}: the model's chat template refused the messages ({_one_line(error)}); "
+                "check their roles and order"
+            ) from error
+
+
+def build(
+    messages: Sequence[Message],
+    grids: Sequence[tuple[int, int]],
+    *,
+    family: Family,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    image_token_id: int,
+    tokens_per_tile: int,
+) -> list[Chunk]:
+    """Return the prompt as chunks, in order.
+
+    `grids` holds (rows, cols) of each image of `messages`, in order; (0, 0) is an overview alone.
+    Raises PromptError if there is nothing to answer, or a text contains the reserved image token.
+    """
+    _check(messages, grids, family)
+    pieces = template.render(messages).split(family.image_token)
+    if len(pieces) != len(grids) + 1:
+        raise PromptError(
+            f"the chat template wrote {len(pieces) - 1} images for the {len(grids)} given; "
+            "put images into user messages only"
+        )
+    text = pieces[0]
+    for grid, piece in zip(grids, pieces[1:], strict=True):
+        text += _layout(family, grid, tokens_per_tile) + piece
+    n_tiles = [rows * cols + 1 for rows, cols in grids]
+    return _cut(tokenizer.encode(text), n_tiles, image_token_id, tokens_per_tile)
+
+
+def _check(messages: Sequence[Message], grids: Sequence[tuple[int, int]], family: Family) -> None:
+    if not messages:
+        raise PromptError("there are no messages; give at least one question")
+    texts = [part.text for m in messages for part in m.parts if not isinstance(part, ImagePart)]
+    last = messages[-1]
+    if last.role != "user" or not any(not isinstance(p, ImagePart) and p.text.strip() for p in last.parts):
+        raise PromptError("the question is empty; write what you want to know")
+    if any(family.image_token in text for text in texts):
+        raise PromptError(f"the text contains {family.image_token!r}, which this model reserves for images; remove it")
+
+
+def _plain(part: Any) -> dict[str, str]:
+    return {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
+
+
+def _layout(family: Family, grid: tuple[int, int], tokens_per_tile: int) -> str:
+    """Write one image's tiles as text: the grid in row order, then the overview."""
+    layout, (rows, cols) = family.layout, grid
+    image = family.image_token * tokens_per_tile
+    if rows * cols == 0:
+        return layout.single.format(image=image)
+    lines = (
+        "".join(layout.cell.format(row=row, col=col, image=image) for col in range(1, cols + 1)) + layout.row_end
+        for row in range(1, rows + 1)
+    )
+    return "".join(lines) + layout.overview.format(image=image)
+
+
+def _cut(token_ids: list[int], n_tiles: list[int], image_token_id: int, tokens_per_tile: int) -> list[Chunk]:
+    """Cut token ids at the image tokens; every tile takes `tokens_per_tile` of them."""
+    places = ((image, tile) for image, n in enumerate(n_tiles) for tile in range(n))
+    chunks: list[Chunk] = []
+    start = position = 0
+    while position < len(token_ids):
+        if token_ids[position] != image_token_id:
+            position += 1
+            continue
+        if start < position:
+            chunks.append(TextChunk(tuple(token_ids[start:position])))
+        image, tile = next(places, (-1, -1))
+        run = token_ids[position : position + tokens_per_tile]
+        if image < 0 or run.count(image_token_id) != tokens_per_tile:
+            raise PromptError("the tokenizer does not keep image tokens apart; family row and tokenizer disagree")
+        chunks.append(ImageChunk(image, tile, tokens_per_tile))
+        start = position = position + tokens_per_tile
+    if start < len(token_ids):
+        chunks.append(TextChunk(tuple(token_ids[start:])))
+    if next(places, None) is not None:
+        raise PromptError("the tokenizer lost image tokens; family row and tokenizer disagree")
+    return chunks
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

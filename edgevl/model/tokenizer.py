@@ -1,0 +1,60 @@
+"""Text to token ids and back, by Hugging Face `tokenizers` (the library that made the ids in training)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import DecodeStream
+
+from edgevl.errors import ModelError
+
+
+class Tokenizer:
+    """A model's tokenizer.json."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it; raise ModelError if `tokenizers` refuses the file."""
+        try:
+            self._backend = Backend.from_file(str(path))
+        except Exception as error:
+            raise ModelError(f"{path}: is not a readable tokenizer ({error}); export the model again") from error
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, added tokens included."""
+        return int(self._backend.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; special tokens written in it become their ids, none are added."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of `token_ids` without special tokens."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
+
+    def stream(self) -> TextStream:
+        """Return a decoder for one answer, token by token."""
+        return TextStream(self._backend)
+
+
+class TextStream:
+    """Decodes one token at a time; bytes of an unfinished character are held back until it is whole."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._n_chars = 0
+
+    def step(self, token_id: int) -> str:
+        """Return the text that `token_id` completes; "" while a character is unfinished."""
+        self._ids.append(token_id)
+        text: str = self._stream.step(self._backend, token_id) or ""
+        self._n_chars += len(text)
+        return text
+
+    def flush(self) -> str:
+        """Return what is still held back (an unfinished character as U+FFFD)."""
+        return str(self._backend.decode(self._ids, skip_special_tokens=True))[self._n_chars :]

@@ -1,0 +1,306 @@
+"""The runtime on one page: open a model folder, and take an image and a question to an answer.
+
+    image -> read -> plan (tiling) -> tiles -> pixel_values -> encoder thread -> image_features --+
+    messages -> template -> text -> token ids -> chunks --------------------------------> extend -> generate
+
+`edgevl.request` holds the steps up to `extend`, `edgevl.generate` those after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from edgevl.errors import Busy, InputError
+from edgevl.generate import Generation
+from edgevl.image.read import Picture
+from edgevl.image.tiling import TilePlan
+from edgevl.loaded import Loaded
+from edgevl.model import hub
+from edgevl.model.manifest import Manifest
+from edgevl.request import OnTile, Prefilled, Request, TileSource, n_tokens, open_image, prefill
+from edgevl.types import (
+    Answer,
+    Delta,
+    Detail,
+    Features,
+    FinishReason,
+    ImagePart,
+    Message,
+    SamplingParams,
+    TextPart,
+    Timings,
+    Usage,
+    as_messages,
+)
+
+if TYPE_CHECKING:
+    from edgevl.chat import Chat
+
+
+def load(name_or_dir: str | Path | None = None, device: str = "auto", threads: int | None = None) -> VLM:
+    """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
+
+    `device` is "auto" or "cpu"; `threads` is the number of threads (None: one per physical core).
+    Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.
+    """
+    return VLM(hub.find(name_or_dir), device=device, threads=threads)
+
+
+class VLM:
+    """An open model. Safe to call from several threads: their requests wait for one another."""
+
+    def __init__(self, folder: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        """Open the model folder; see `load`."""
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; it must be 1 or more")
+        started = time.perf_counter()
+        self.folder = folder
+        self._model: Loaded | None = Loaded(folder, device=device, threads=threads)
+        self.manifest: Manifest = self._model.manifest
+        self._turn = _Turn()
+        self.load_s = time.perf_counter() - started
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    def ask(self, image: Any, question: str, **options: Any) -> Answer:
+        """Answer a question about an image, a list of images, or (None) no image; options as in `stream`."""
+        return self.stream(image, question, **options).finish()
+
+    def stream(self, image: Any, question: str, *, system: str | None = None, **options: Any) -> Stream:
+        """Answer word by word: iterate for `Delta`s, then read `.answer`.
+
+        `image` is anything that `edgevl.image.read.read` takes, or `Features`; `options` are those of
+        `stream_messages`.
+        """
+        images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
+        messages = [Message("system", (TextPart(system),))] if system else []
+        messages.append(Message("user", (*map(ImagePart, images), TextPart(question))))
+        return self.stream_messages(messages, **options)
+
+    def stream_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        detail: Detail = "auto",
+        cancel: threading.Event | None = None,
+        on_tile: OnTile | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
+        max_pixels: int | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """Answer a whole conversation (`Message`s or OpenAI-style dictionaries), word by word.
+
+        `detail` is "auto", "high", "low" or a number of tiles at most; `cancel` ends the answer between tiles
+        and tokens; `on_tile(done, total)` reports tiles as they are prefilled; `on_answer` is called once with the
+        finished answer; `max_pixels` is the largest image taken (default 100 million); `sampling` are the fields
+        of `SamplingParams`.
+        Bad input raises here, an InputError, before anything is computed; graphs run while the stream is iterated.
+        """
+        model = self._open()
+        params = _sampling(sampling)
+        request = Request(model, as_messages(messages), detail=detail, params=params, max_pixels=max_pixels)
+        return Stream(self, request, cancel or threading.Event(), on_tile, on_answer)
+
+    def encode(self, image: Any, *, detail: Detail = "auto", max_pixels: int | None = None) -> Features:
+        """Encode an image once, to ask about it many times: pass the `Features` in the image's place."""
+        picture = open_image(image, max_pixels)
+        if isinstance(picture, Features):
+            return picture
+        with self._turn:
+            model = self._open()
+            plan = model.plan(picture.size, detail)
+            source = TileSource(model, [picture], [plan])
+            tiles = tuple(source.features(0, tile) for tile in range(plan.n_tiles))
+        return Features(picture.id, model.vision_id, picture.size, plan, tiles)
+
+    def chat(self, *, system: str | None = None, detail: Detail = "auto", **sampling: Any) -> Chat:
+        """Begin a conversation that remembers its images and turns."""
+        from edgevl.chat import Chat
+
+        return Chat(self, system=system, detail=detail, **sampling)
+
+    def plan(self, image: Picture | tuple[int, int], detail: Detail = "auto") -> TilePlan:
+        """Return how a picture, or an image of size (height, width), would be cut."""
+        return self._open().plan(image.size if isinstance(image, Picture) else image, detail)
+
+    def image_tokens(self, plan: TilePlan) -> int:
+        """Return how many prompt tokens an image cut by `plan` takes, markers included."""
+        model, question = self._open(), TextPart("?")
+        with_image = model.chunks([Message("user", (ImagePart(None), question))], [plan])
+        return n_tokens(with_image) - n_tokens(model.chunks([Message("user", (question,))], []))
+
+    def close(self) -> None:
+        """Free the graphs, after the running request. Closing twice is allowed."""
+        with self._turn:
+            self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Loaded:
+        if self._model is None:
+            raise InputError(f"{self.name}: this model has been closed; load it again")
+        return self._model
+
+
+class Stream(Iterator[Delta]):
+    """An answer as it comes. Iterate for `Delta`s; `answer` is there once the iteration has ended.
+
+    Leaving early (`close`, or a `with` block) ends the request and frees the model for the next one.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        request: Request,
+        cancel: threading.Event,
+        on_tile: OnTile | None,
+        on_answer: Callable[[Answer], None] | None,
+    ) -> None:
+        self._cancel = cancel
+        self._on_answer = on_answer
+        self._answer: Answer | None = None
+        self._steps = self._run(vlm, request, on_tile)
+
+    @property
+    def answer(self) -> Answer:
+        """The finished answer; raises InputError before the iteration has ended."""
+        if self._answer is None:
+            raise InputError("the answer is not finished; iterate over the stream to its end, or call finish()")
+        return self._answer
+
+    def finish(self) -> Answer:
+        """Run to the end and return the answer."""
+        for _ in self:
+            pass
+        return self.answer
+
+    def cancel(self) -> None:
+        """Ask for the end, from any thread; the iteration stops after the current tile or token."""
+        self._cancel.set()
+
+    def close(self) -> None:
+        """End the request now."""
+        self._steps.close()
+
+    def __next__(self) -> Delta:
+        return next(self._steps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, vlm: VLM, request: Request, on_tile: OnTile | None) -> Generator[Delta, None, None]:
+        """Prefill and generate, holding the model's turn."""
+        with vlm._turn:
+            model = vlm._open()
+            source = TileSource(model, request.images, request.plans)
+            prefilled = prefill(model, request, source, self._cancel, on_tile)
+            clock = _Clock(request, source, prefilled, vlm.load_s)
+            if not prefilled.complete:
+                self._end(clock.answer(vlm.name, "", [], "cancelled"))
+                return
+            generation = Generation(
+                model.decoder,
+                model.tokenizer,
+                prompt_ids=request.text_ids(),
+                eos_token_ids=model.manifest.tokenizer.eos_token_ids,
+                params=request.params,
+                limit=request.limit,
+                cancelled=self._cancel,
+            )
+            texts = []
+            try:
+                for delta in generation:
+                    clock.token()
+                    texts.append(delta.text)
+                    yield delta
+            finally:
+                model.held += generation.token_ids[: generation.fed]
+            self._end(clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason))
+
+    def _end(self, answer: Answer) -> None:
+        self._answer = answer
+        if self._on_answer is not None:
+            self._on_answer(answer)
+
+
+class _Clock:
+    """Notes the times of one request and writes its answer."""
+
+    def __init__(self, request: Request, source: TileSource, prefilled: Prefilled, load_s: float) -> None:
+        self._request, self._source, self._prefilled, self._load_s = request, source, prefilled, load_s
+        self._prefilled_at = time.perf_counter()
+        self._first_token_at: float | None = None
+
+    def token(self) -> None:
+        """Note that a token has come."""
+        if self._first_token_at is None:
+            self._first_token_at = time.perf_counter()
+
+    def answer(self, model: str, text: str, token_ids: Sequence[int], reason: FinishReason) -> Answer:
+        """Return the answer that ends now."""
+        request, source, now = self._request, self._source, time.perf_counter()
+        n_image_tokens = request.n_image_tokens
+        return Answer(
+            text=text,
+            finish_reason=reason,
+            usage=Usage(request.n_tokens, n_image_tokens, self._prefilled.n_cached, len(token_ids)),
+            timings=Timings(
+                load_s=self._load_s,
+                read_s=request.read_s,
+                tile_s=source.tile_s,
+                encode_s=source.encode_s,
+                prefill_s=self._prefilled.prefill_s,
+                first_token_s=(self._first_token_at or now) - request.started,
+                decode_s=now - self._prefilled_at,
+                total_s=now - request.started,
+            ),
+            images=request.infos(source),
+            model=model,
+            token_ids=tuple(token_ids),
+        )
+
+
+class _Turn:
+    """A lock that one request holds; asking for it twice in one thread is an error instead of a hang."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            raise Busy("this thread is still reading an answer of this model; finish that stream or close() it first")
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = None
+        self._lock.release()
+
+
+def _sampling(options: Mapping[str, Any]) -> SamplingParams:
+    known = SamplingParams.__dataclass_fields__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise InputError(
+            f"unknown option {unknown[0]!r}; known are detail, cancel, on_tile, max_pixels, {', '.join(known)}"
+        )
+    return SamplingParams(**options)
