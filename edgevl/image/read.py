@@ -1,0 +1,494 @@
+"""Read an image in any form into upright RGB pixels. The only importer of Pillow in the runtime.
+
+An image may come from anyone, so nothing in it is trusted. The format is told from the first bytes, and only
+the formats of `_FORMATS` are tried: all of them decode in memory, and none starts another program. The size is
+checked after the header is read and before pixels are; a damaged or cut-off image is refused, because a wrong
+picture is worse than an error. Every failure is an ImageError of one line.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+import stat
+import struct
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from edgevl.errors import ImageError, InputError
+
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 29
+"""Bytes read at most from a pipe or a data URL; a file on disk is read piecewise and needs no limit."""
+
+_STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
+
+_FORMATS = {
+    # name in Pillow: (name for people, Pillow's module)
+    "AVIF": ("AVIF", "PIL.AvifImagePlugin"),
+    "BMP": ("BMP", "PIL.BmpImagePlugin"),
+    "GIF": ("GIF", "PIL.GifImagePlugin"),
+    "HEIF": ("HEIC", "pillow_heif"),
+    "JPEG": ("JPEG", "PIL.JpegImagePlugin"),
+    "JPEG2000": ("JPEG 2000", "PIL.Jpeg2KImagePlugin"),
+    "PNG": ("PNG", "PIL.PngImagePlugin"),
+    "PPM": ("PPM", "PIL.PpmImagePlugin"),
+    "PSD": ("PSD", "PIL.PsdImagePlugin"),
+    "QOI": ("QOI", "PIL.QoiImagePlugin"),
+    "TIFF": ("TIFF", "PIL.TiffImagePlugin"),
+    "WEBP": ("WebP", "PIL.WebPImagePlugin"),
+}
+
+_SIGNATURES = (
+    # what the first bytes match: name in Pillow
+    (rb"\x89PNG\r\n\x1a\n", "PNG"),
+    (rb"\xff\xd8", "JPEG"),
+    (rb"RIFF....WEBP", "WEBP"),
+    (rb"GIF8[79]a", "GIF"),
+    (rb"BM", "BMP"),
+    (rb"(II[*+]\0|MM\0[*+])", "TIFF"),
+    (rb"P[1-6fFy]\s", "PPM"),
+    (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000"),
+    (rb"8BPS\0\x01", "PSD"),
+    (rb"qoif", "QOI"),
+    (rb"....ftyp(avif|avis)", "AVIF"),
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|hevm|hevs)", "HEIF"),
+    (rb"....ftyp(mif1|msf1)(?=.{0,60}avi[fs])", "AVIF"),
+    (rb"....ftyp(mif1|msf1)", "HEIF"),
+)
+
+_OTHERS = (
+    # what the first bytes match: what such a file is called
+    (rb"%PDF-", "a PDF file"),
+    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg", "an SVG drawing"),
+    (rb"\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)", "a web page"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]", "a video"),
+    (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound file"),
+    (rb"\0\0[\x01\x02]\0", "a Windows icon"),
+    (rb"DDS ", "a DDS texture"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (rb"PK\x03\x04", "a ZIP archive or an office document"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed archive"),
+    (rb"SIMPLE  =", "a FITS image"),
+    (rb"v/1\x01|#\?RADIANCE", "a high-dynamic-range image"),
+)
+
+# What a decoder may raise on damaged data; Pillow promises nothing narrower.
+_DECODER_ERRORS = (
+    Image.DecompressionBombError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_RESAMPLING = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+_ORIENTATION_TAG = 0x0112
+
+_quiet_lock = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image that has been read.
+
+    `rgb` is uint8 [height, width, 3], upright, read-only; `id` the SHA-256 of its shape and pixels, the same
+    whatever form the image came in; `source` a short name for messages.
+    """
+
+    rgb: NDArray[np.uint8]
+    id: str
+    source: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """How large an image may be, and whether a larger JPEG may be reduced while it is decoded."""
+
+    max_pixels: int
+    reduce: bool
+
+    def check(self, height: int, width: int, name: str) -> None:
+        if min(height, width) < 1:
+            raise ImageError(f"{name}: is {height}x{width} pixels (height x width), so there is nothing to see")
+        if height * width > self.max_pixels:
+            raise ImageError(
+                f"{name}: is {height}x{width} pixels (height x width), {height * width / 1e6:.1f} megapixels, over "
+                f"the limit of {self.max_pixels / 1e6:.5g} megapixels; shrink it, or raise max_pixels"
+            )
+
+
+def read(source: object, *, max_pixels: int = MAX_PIXELS, reduce: bool = False) -> Picture:
+    """Read an image into upright RGB.
+
+    `source` is a path, "-" for standard input, encoded bytes, a base64 data URL, a Pillow image, a uint8 array
+    [h, w], [h, w, 1 to 4] (grey, grey + alpha, RGB, RGBA), or a `Picture`, which is returned as it is. Alpha is
+    laid over white; of an animation the first frame is taken; values of 16 bits keep their high byte.
+    An image of more than `max_pixels` is refused before its pixels are decoded; with `reduce`, a JPEG is
+    decoded at 1/2, 1/4 or 1/8 of its size instead. Raises ImageError, one line: the source, what, the remedy.
+    """
+    limit = _Limit(max_pixels, reduce)
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        return _picture(_from_array(source, limit), "array")
+    if isinstance(source, Image.Image):
+        return _picture(_from_image(source, limit, "PIL image"), "PIL image")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_bytes(bytes(source), limit, "bytes")
+    if isinstance(source, str):
+        return _from_text(source, limit)
+    if isinstance(source, Path):
+        return _from_path(source, limit)
+    raise ImageError(
+        f"an image cannot be read from {type(source).__name__}; give a path, bytes, a data URL, a PIL image "
+        "or a uint8 array"
+    )
+
+
+def resize(rgb: NDArray[np.uint8], size: tuple[int, int], resample: str) -> NDArray[np.uint8]:
+    """Resize uint8 [h, w, 3] to `size`, (height, width), with antialiasing as Pillow does it.
+
+    Returns the array itself where it already has that size. Raises InputError for an unknown `resample`.
+    """
+    if resample not in _RESAMPLING:
+        raise InputError(f"resample is {resample!r}; it must be one of {', '.join(_RESAMPLING)}")
+    if rgb.shape[:2] == size:
+        return rgb
+    image = Image.fromarray(rgb).resize((size[1], size[0]), _RESAMPLING[resample])
+    return np.array(image)
+
+
+def png_bytes(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 [h, w, 3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def save_png(rgb: NDArray[np.uint8], path: str | Path) -> None:
+    """Write uint8 [h, w, 3] as a PNG file; raise ImageError where it cannot be written."""
+    try:
+        Path(path).write_bytes(png_bytes(rgb))
+    except OSError as error:
+        raise ImageError(f"{_name(path)}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def draw_text(rgb: NDArray[np.uint8], text: str, at: tuple[int, int], height: int) -> None:
+    """Write white text on a black box into `rgb`, in place: `at` is its (top, left), `height` its pixels."""
+    font = ImageFont.load_default(size=height)
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
+    pad = max(height // 6, 1)
+    label = Image.new("RGB", (right - left + 2 * pad, bottom - top + 2 * pad))
+    ImageDraw.Draw(label).text((pad - left, pad - top), text, fill="white", font=font)
+    area = rgb[at[0] : at[0] + label.height, at[1] : at[1] + label.width]
+    area[:] = np.asarray(label)[: area.shape[0], : area.shape[1]]
+
+
+# From each form of source to pixels.
+
+
+def _picture(rgb: NDArray[np.uint8], name: str) -> Picture:
+    digest = hashlib.sha256(f"{rgb.shape[0]}x{rgb.shape[1]} RGB\n".encode())
+    digest.update(rgb.data)
+    rgb.flags.writeable = False
+    return Picture(rgb, digest.hexdigest(), name)
+
+
+def _from_text(text: str, limit: _Limit) -> Picture:
+    if text == "-":
+        return _from_bytes(_all_of(sys.stdin.buffer, "standard input"), limit, "standard input")
+    if text[:5].lower() == "data:":
+        return _from_bytes(_data_url(text), limit, "data URL")
+    if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+        if text[:5].lower() == "file:":
+            raise ImageError(f"{_name(text)}: is a file address; give the plain path")
+        raise ImageError(f"{_name(text)}: is a web address; download it first and give the file")
+    return _from_path(Path(text), limit)
+
+
+def _from_path(path: Path, limit: _Limit) -> Picture:
+    name = _name(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f"{name}: is a folder; give an image file in it")
+        with path.open("rb") as file:
+            if not stat.S_ISREG(mode):
+                return _from_bytes(_all_of(file, name), limit, name)
+            return _picture(_decode(file, limit, name), name)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file; check the path") from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: may not be read (permission denied); change its permissions") from error
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
+    except ValueError as error:
+        raise ImageError(f"{name}: is not a usable path ({error}); check it") from error
+
+
+def _from_bytes(data: bytes, limit: _Limit, name: str) -> Picture:
+    return _picture(_decode(io.BytesIO(data), limit, name), name)
+
+
+def _all_of(file: IO[bytes], name: str) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: holds more than {MAX_BYTES >> 20} MB; save it to a file and give its path")
+    return data
+
+
+def _data_url(text: str) -> bytes:
+    head, comma, body = text.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ImageError("data URL: must look like data:image/png;base64,... with the image in base64")
+    body = re.sub(r"\s|%0a|%0d", "", body, flags=re.IGNORECASE).replace("%2B", "+").replace("%2F", "/")
+    body = body.replace("%3D", "=").rstrip("=")
+    try:
+        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"data URL: is not valid base64 ({error}); encode the image again") from error
+
+
+def _from_array(array: NDArray[Any], limit: _Limit) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4):
+        raise ImageError(
+            f"array: is {array.dtype} {list(array.shape)}; it must be uint8 [height, width] or "
+            "[height, width, channels] with 1 to 4 channels (grey, grey + alpha, RGB, RGBA)"
+        )
+    limit.check(array.shape[0], array.shape[1], "array")
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    array = array.reshape(*array.shape[:2], channels)
+    out = np.empty((*array.shape[:2], 3), dtype=np.uint8)
+    for rows in _strips(*array.shape[:2]):
+        colour = array[rows, :, : channels - 1] if channels in (2, 4) else array[rows]
+        out[rows] = _over_white(colour, array[rows, :, -1:]) if channels in (2, 4) else colour
+    return out
+
+
+# Decoding. Pillow's errors and warnings end here.
+
+
+def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
+    kind = _kind(file, name)
+    label, module = _FORMATS[kind]
+    with _plain_errors(name, f"{label} image"), _quiet():
+        _load_plugin(kind, module, name)
+        # Not Image.open: it has a size limit of its own, set for the whole process, and warns in its own words.
+        image = Image.OPEN[kind][0](file, "")
+        rgb, orientation = _load(image, limit, name)
+    return _upright(rgb, orientation)
+
+
+def _load_plugin(kind: str, module: str, name: str) -> None:
+    try:
+        plugin = import_module(module)
+    except ImportError as error:
+        raise ImageError(f"{name}: is a HEIC image; to read it run: pip install pillow-heif") from error
+    if kind not in Image.OPEN:
+        plugin.register_heif_opener()
+
+
+def _kind(file: IO[bytes], name: str) -> str:
+    """Tell the format from the first bytes; raise ImageError that says what else it looks like."""
+    head = file.read(1024)
+    file.seek(0)
+    if not head:
+        raise ImageError(f"{name}: is empty (0 bytes); copy or download it again")
+    for pattern, kind in _SIGNATURES:
+        if re.match(pattern, head, re.DOTALL):
+            return kind
+    looks = _looks_like(head)
+    raise ImageError(f"{name}: is not an image that can be read here ({looks}); convert it to PNG or JPEG")
+
+
+def _looks_like(head: bytes) -> str:
+    for pattern, what in _OTHERS:
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return f"it looks like {what}"
+    text = head.decode("utf-8", errors="ignore")
+    if len(text.encode()) >= len(head) - 3 and all(c.isprintable() or c.isspace() for c in text):
+        return "it looks like a text file"
+    return "its format is not known"
+
+
+def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint8]:
+    """Convert the caller's Pillow image, which is left as it is (but loaded)."""
+    with _plain_errors(name, "image"), _quiet():
+        limit.check(image.height, image.width, name)
+        image.load()
+        return _upright(_to_rgb(image), _orientation(image))
+
+
+def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
+    """Decode an image that we opened into RGB as it is stored, and its orientation; its own memory is freed."""
+    if limit.reduce and image.format in ("JPEG", "MPO"):
+        _reduce(image, limit)
+    limit.check(image.height, image.width, name)
+    image.load()
+    limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
+    rgb, orientation = _to_rgb(image), _orientation(image)
+    image.close()
+    return rgb, orientation
+
+
+def _reduce(image: Image.Image, limit: _Limit) -> None:
+    """Ask the JPEG decoder for the largest of 1/1, 1/2, 1/4 and 1/8 of the size that is within the limit."""
+    for factor in (1, 2, 4, 8):
+        height, width = -(-image.height // factor), -(-image.width // factor)
+        if height * width <= limit.max_pixels:
+            if factor > 1:
+                image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
+            return
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF or XMP orientation, 1 to 8; after decoding, since it may stand behind the pixels."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1  # damaged metadata is no reason to refuse the picture
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo the orientation. Source: EXIF 2.32, tag 0x0112."""
+    if orientation >= 5:
+        rgb = rgb.swapaxes(0, 1)  # rows are columns
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert any Pillow mode to uint8 RGB, a strip of rows at a time."""
+    out = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    deep = _range(image) if image.mode in ("I", "F") else None
+    for rows in _strips(image.height, image.width):
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        if deep is not None:
+            out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
+        elif image.mode.startswith("I;16"):
+            out[rows] = (np.asarray(strip) >> 8)[..., None]
+        elif _has_alpha(image):
+            rgba = np.asarray((strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA"))
+            out[rows] = _over_white(rgba[..., :3], rgba[..., 3:])
+        else:
+            out[rows] = np.asarray(strip.convert("RGB"))
+    return out
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    n_rows = max(_STRIP // width, 1)
+    for top in range(0, height, n_rows):
+        yield slice(top, min(top + n_rows, height))
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "P", "RGB"):
+        return "transparency" in image.info
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def _over_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay [h, w, 1 or 3] with alpha [h, w, 1] over white; rounded to nearest."""
+    wide = alpha.astype(np.uint16)
+    return ((colour * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the (low, high) values that become black and white in an image of 32-bit numbers.
+
+    Numbers within [0, 1], [0, 255] or [0, 65535] are taken to use that range, others the range that they span.
+    """
+    low, high = np.inf, -np.inf
+    for rows in _strips(image.height, image.width):
+        strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+        values = strip[np.isfinite(strip)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    for full in (1.0, 255.0, 65535.0):
+        if low >= 0 and high <= full and not (full == 1 and image.mode == "I"):
+            return 0.0, full
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Scale numbers to 0-255; 16-bit ones keep their high byte. What is not a number becomes black."""
+    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    scaled = wide / 256 if high == 65535 and low == 0 else (wide - low) * (255 / (high - low)) + 0.5
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+# What leaves this module when something fails: one line, and no warnings.
+
+
+@contextmanager
+def _plain_errors(name: str, label: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError of one line."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ImageError(f"{name}: does not fit into memory; shrink it, or lower max_pixels") from error
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if re.search(r"truncat|not enough|unexpected end|end of (file|data)", reason, re.IGNORECASE):
+            raise ImageError(f"{name}: this {label} is cut off ({reason}); copy or download it again") from error
+        raise ImageError(f"{name}: this {label} is damaged ({reason}); save or download it again") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings to itself, whatever the process does with warnings.
+
+    The filters belong to the process (until Python 3.14), so one image is decoded at a time.
+    """
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _name(path: str | Path) -> str:
+    """Return a path as one printable line of bounded length."""
+    text = "".join(c if c.isprintable() else "?" for c in str(path))
+    return text if len(text) <= 300 else f"{text[:100]}...{text[-60:]}"
