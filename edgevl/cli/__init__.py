@@ -1,1 +1,73 @@
-"""The command line. It has no logic of its own."""
+"""The command line. It has no logic of its own: each command calls the library and prints.
+
+Exit codes: 0; 1 with one line on stderr (what, where, remedy); 2 for wrong usage; 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import edgevl
+from edgevl.cli import answers, images, models
+from edgevl.errors import EdgeVLError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(edgevl.__version__, prog_name="edgevl")
+def cli() -> None:
+    """Ask about pictures on your own machine."""
+
+
+for _command in (
+    answers.ask,
+    answers.chat,
+    models.models,
+    models.export,
+    models.verify,
+    images.view,
+    images.tokens,
+):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        result = cli.main(arguments, prog_name="edgevl", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except EdgeVLError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("there is not enough memory; try a smaller image, --detail low, or a smaller model")
+    except BrokenPipeError:
+        _drop_stdout()
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return 1
+
+
+def _drop_stdout() -> None:
+    """Point stdout nowhere, so that the interpreter's last flush does not fail on the closed pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

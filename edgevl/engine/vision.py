@@ -63,7 +63,10 @@ def run_ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     thread.start()
     try:
         while True:
-            more, item = ready.get()
+            try:
+                more, item = ready.get(timeout=0.1)  # not without end: Ctrl-C must get through on every platform
+            except queue.Empty:
+                continue
             if more:
                 yield item
             elif item is None:

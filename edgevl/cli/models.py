@@ -1,0 +1,118 @@
+"""`edgevl models`, `edgevl export` and `edgevl verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def models(as_json: bool) -> None:
+    """List the models that are here, and those that can be exported after a download."""
+    from edgevl.model import hub
+
+    here = [_described(folder) for folder in hub.local()]
+    known = hub.registry()
+    if as_json:
+        document = {"here": here, "registry": [vars(entry) for entry in known]}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    click.echo("Here:")
+    for entry in here:
+        click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>9}  {entry['precision']:<24} {entry['folder']}")
+    click.echo("Can be downloaded from the Hugging Face hub and exported with `edgevl export`:")
+    for row in known:
+        click.echo(f"  {row.name:<24} {_mb(row.int4_bytes):>9}  {row.licence:<24} {row.repo}")
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--vision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)
+@click.option("--decoder", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int4", show_default=True)
+@click.option("--fidelity", type=click.FloatRange(0, 1), metavar="COSINE", help="Keep MatMuls in fp32 until reached.")
+@click.option("--name", help="The model's name; default: the output folder's.")
+@click.option(
+    "--sample", "samples", multiple=True, type=click.Path(path_type=Path), help="Image to measure fidelity on."
+)
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings: Any) -> None:
+    """Turn a CHECKPOINT folder (config, safetensors, tokenizer) into a quantized model folder."""
+    from edgevl.export import export_model
+
+    progress = _Progress()
+    made = export_model(checkpoint, output, samples=samples, progress=progress.show, **settings)
+    progress.end()
+    fidelity = made.fidelity
+    click.echo(f"{output}: {made.name}, {_mb(sum(spec.n_bytes for spec in made.files.values()))}")
+    if fidelity is not None:
+        click.echo(
+            f"against PyTorch on {fidelity.n_images} images: feature cosine {fidelity.feature_cosine:.5f} "
+            f"(lowest {fidelity.feature_cosine_min:.5f}), logit KL {fidelity.logit_kl:.5f}, "
+            f"equal greedy tokens {fidelity.equal_tokens:.1%}"
+        )
+        for kept in fidelity.kept:
+            click.echo(f"kept in fp32: {kept}")
+
+
+@click.command()
+@click.argument("model", required=False, metavar="[MODEL_DIR]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(model: str | None, as_json: bool) -> None:
+    """Check a model folder's checksums, and that this machine gives its recorded answers."""
+    from dataclasses import asdict
+
+    from edgevl.model import hub
+    from edgevl.verify import verify as check
+
+    report = check(hub.find(model))
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+    else:
+        click.echo(str(report))
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Describe a model folder; one that cannot be read is listed with the reason."""
+    from edgevl.errors import ModelError
+    from edgevl.model import manifest
+
+    try:
+        spec = manifest.read(folder)
+    except ModelError as error:
+        return {"name": folder.name, "folder": str(folder), "precision": f"damaged: {error}"}
+    return {
+        "name": spec.name,
+        "folder": str(folder),
+        "precision": f"vision {spec.vision.precision}, decoder {spec.decoder.precision}",
+        "n_bytes": sum(file.n_bytes for file in spec.files.values()),
+    }
+
+
+def _mb(n_bytes: int | None) -> str:
+    return "" if n_bytes is None else f"{n_bytes / 1e6:,.1f} MB"
+
+
+class _Progress:
+    """Names each stage on stderr as it begins; at a terminal, with a percentage."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+
+    def show(self, stage: str, fraction: float) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\033[K{stage} {fraction:.0%}", nl=False, err=True)
+        elif stage != self._stage:
+            click.echo(stage, err=True)
+        self._stage = stage
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", nl=False, err=True)

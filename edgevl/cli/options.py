@@ -1,0 +1,66 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_MACHINE = ("device", "threads")
+
+
+def _together(*decorators: Any) -> Decorator:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+model = click.option(
+    "-m", "--model", metavar="NAME|DIR", help="Model folder or a name that `edgevl models` lists; default: the bundled."
+)
+
+image = _together(
+    click.option(
+        "--detail",
+        default="auto",
+        show_default=True,
+        metavar="auto|high|low|N",
+        help="Tiles an image is worth, N at most.",
+    ),
+    click.option(
+        "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images; default: 100 million."
+    ),
+)
+
+sampling = _together(
+    click.option("--max-tokens", type=int, default=512, show_default=True, help="End the answer after N tokens."),
+    click.option(
+        "--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest word."
+    ),
+    click.option("--top-k", type=int, default=0, help="Choose among the K likeliest; 0: all."),
+    click.option("--top-p", type=float, default=1.0, help="Choose among the likeliest that add up to P."),
+    click.option("--min-p", type=float, default=0.0, help="Drop what is less likely than P times the likeliest."),
+    click.option("--repetition-penalty", type=float, default=1.0, help="Above 1: repeat less."),
+    click.option("--seed", type=int, help="The same seed gives the same answer."),
+    click.option(
+        "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be given several times."
+    ),
+)
+
+machine = _together(
+    click.option("--device", default="auto", show_default=True, help="Where graphs run: auto or cpu."),
+    click.option("--threads", type=int, metavar="N", help="Default: one per physical core."),
+)
+
+
+def split(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part a command's settings into those of `edgevl.load` and those of a request."""
+    return {k: v for k, v in settings.items() if k in _MACHINE}, {
+        k: v for k, v in settings.items() if k not in _MACHINE
+    }
