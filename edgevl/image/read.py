@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import io
+import os
 import re
 import stat
 import struct
@@ -36,6 +37,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 29
 """Bytes read at most from a pipe or a data URL; a file on disk is read piecewise and needs no limit."""
 
+_MAX_SCANNED = 5_000_000_000  # pixels times scans of a progressive JPEG, about 5 s; encoders make 10 to 20 scans
 _STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
 
 _FORMATS = {
@@ -91,7 +93,6 @@ _OTHERS = (
 
 # What a decoder may raise on damaged data; Pillow promises nothing narrower.
 _DECODER_ERRORS = (
-    Image.DecompressionBombError,
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -314,6 +315,8 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
         _load_plugin(kind, module, name)
         # Not Image.open: it has a size limit of its own, set for the whole process, and warns in its own words.
         image = Image.OPEN[kind][0](file, "")
+        if kind == "JPEG":
+            _check_scans(image, file, name)
         rgb, orientation = _load(image, limit, name)
     return _upright(rgb, orientation)
 
@@ -354,7 +357,7 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
     """Convert the caller's Pillow image, which is left as it is (but loaded)."""
     with _plain_errors(name, "image"), _quiet():
         limit.check(image.height, image.width, name)
-        image.load()
+        _decode_pixels(image)
         return _upright(_to_rgb(image), _orientation(image))
 
 
@@ -363,11 +366,21 @@ def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint
     if limit.reduce and image.format in ("JPEG", "MPO"):
         _reduce(image, limit)
     limit.check(image.height, image.width, name)
-    image.load()
+    _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
     rgb, orientation = _to_rgb(image), _orientation(image)
     image.close()
     return rgb, orientation
+
+
+def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
+    """Refuse a progressive JPEG of so many scans over so many pixels that decoding would take very long."""
+    if not image.info.get("progressive"):
+        return
+    file.seek(0)
+    n_scans = file.read(MAX_BYTES).count(b"\xff\xda")  # in compressed data 0xff is followed by 0
+    if n_scans * image.height * image.width > _MAX_SCANNED:
+        raise ImageError(f"{name}: this JPEG image has {n_scans} scans and would take too long; save it again")
 
 
 def _reduce(image: Image.Image, limit: _Limit) -> None:
@@ -470,9 +483,11 @@ def _plain_errors(name: str, label: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ImageError(f"{name}: does not fit into memory; shrink it, or lower max_pixels") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: holds a frame of far too many pixels; shrink it") from error
     except _DECODER_ERRORS as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        if re.search(r"truncat|not enough|unexpected end|end of (file|data)", reason, re.IGNORECASE):
+        if re.search(r"truncat|not enough|unexpected end|end of (file|data)|buffer of at least", reason, re.IGNORECASE):
             raise ImageError(f"{name}: this {label} is cut off ({reason}); copy or download it again") from error
         raise ImageError(f"{name}: this {label} is damaged ({reason}); save or download it again") from error
 
@@ -486,6 +501,25 @@ def _quiet() -> Iterator[None]:
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _decode_pixels(image: Image.Image) -> None:
+    """Decode; libtiff writes its complaints straight to file descriptor 2, so that is set aside meanwhile."""
+    if not any(tile[0] == "libtiff" for tile in getattr(image, "tile", ())):
+        image.load()
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # the process has no standard error
+        image.load()
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        image.load()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _name(path: str | Path) -> str:
