@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgevl.errors import InputError
@@ -75,7 +76,7 @@ class SamplingParams:
 
     `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch their filter off;
     `repetition_penalty` 1 is none (Keskar et al. 2019, "CTRL"); `seed` None draws a fresh one.
-    `stop` strings end the answer and are not part of it. Raises InputError for a value out of range.
+    `stop` strings end the answer and are not part of it. Raises InputError for a value of another type or out of range.
     """
 
     temperature: float = 0.0
@@ -94,17 +95,35 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         checks = (
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
-            ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("stop", all(self.stop_strings), "non-empty strings"),
+            ("temperature", _is_number(self.temperature, 0), "a number, 0 or more"),
+            ("top_k", _is_number(self.top_k, 0, kind=Integral), "a whole number, 0 (off) or more"),
+            ("top_p", _is_number(self.top_p, 0, 1) and self.top_p > 0, "a number above 0 and at most 1"),
+            ("min_p", _is_number(self.min_p, 0, 1), "a number between 0 and 1"),
+            ("repetition_penalty", _is_number(self.repetition_penalty, 0.01, 100), "a number between 0.01 and 100"),
+            ("max_tokens", _is_number(self.max_tokens, 1, kind=Integral), "a whole number, 1 or more"),
+            ("stop", _is_texts(self.stop), "a non-empty string or several"),
+            (
+                "seed",
+                self.seed is None or _is_number(self.seed, 0, kind=Integral),
+                "a whole number, 0 or more, or None",
+            ),
         )
         for name, holds, wanted in checks:
             if not holds:
                 raise InputError(f"sampling: {name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+_INFINITY = float("inf")
+
+
+def _is_number(value: Any, low: float, high: float = _INFINITY, kind: Any = Real) -> bool:
+    in_range = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+    return in_range and value != _INFINITY
+
+
+def _is_texts(value: object) -> bool:
+    texts = (value,) if isinstance(value, str) else value
+    return isinstance(texts, Sequence) and all(isinstance(text, str) and text for text in texts)
 
 
 @dataclass(frozen=True)
@@ -187,19 +206,28 @@ class Features:
 
 
 def as_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
-    """Turn OpenAI-style dictionaries into `Message`s; `Message`s pass through.
+    """Check messages and turn OpenAI-style dictionaries into `Message`s.
 
     `content` is a string or a list of {"type": "text", "text": ...}, {"type": "image", "image": ...} and
     {"type": "image_url", "image_url": {"url": ...}}. Raises InputError that names the message and the field.
     """
-    return [m if isinstance(m, Message) else _message(m, i) for i, m in enumerate(messages)]
+    return [_message(raw, index) for index, raw in enumerate(_list(messages))]
 
 
-def _message(raw: Mapping[str, Any], index: int) -> Message:
-    role = raw.get("role")
+def _list(messages: Any) -> Sequence[object]:
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+        raise InputError(f"messages must be a list, not {type(messages).__name__}")
+    return messages
+
+
+def _message(raw: object, index: int) -> Message:
+    if isinstance(raw, Message):
+        raw = {"role": raw.role, "content": raw.parts}
+    if not isinstance(raw, Mapping):
+        raise InputError(f"message {index}: must be a Message or a dictionary, not {type(raw).__name__}")
+    role, content = raw.get("role"), raw.get("content")
     if role not in ("system", "user", "assistant"):
         raise InputError(f"message {index}: role is {role!r}; it must be system, user or assistant")
-    content = raw.get("content")
     if isinstance(content, str):
         return Message(role, (TextPart(content),))
     if not isinstance(content, Sequence) or not content:
@@ -208,7 +236,9 @@ def _message(raw: Mapping[str, Any], index: int) -> Message:
 
 
 def _part(raw: Any, index: int) -> Part:
-    if isinstance(raw, (TextPart, ImagePart)):
+    if isinstance(raw, ImagePart):
+        return raw
+    if isinstance(raw, TextPart) and isinstance(raw.text, str):
         return raw
     kind = raw.get("type") if isinstance(raw, Mapping) else None
     if kind == "text" and isinstance(raw.get("text"), str):
