@@ -249,12 +249,13 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
         return _build(kind, value, where, key)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        for option in args:
-            if option is type(None):
-                if value is None:
-                    return None
-            elif len(args) == 2 or _plain_match(option, value):
-                return _typed(option, value, where, key)
+        options = [option for option in args if option is not type(None)]
+        if value is None and len(options) < len(args):
+            return None
+        if len(options) == 1:
+            return _typed(options[0], value, where, key)
+        if any(_plain_match(option, value) for option in options):
+            return value
         raise _mismatch(kind, value, where, key)
     if origin is Literal:
         if value not in args:

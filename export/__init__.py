@@ -1,0 +1,66 @@
+"""From a Hugging Face checkpoint to a model folder that the runtime opens.
+
+Needs torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`); importing this
+module does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgevl.errors import BackendMissing, InputError
+
+if TYPE_CHECKING:
+    from edgevl.model.manifest import Manifest
+
+__all__ = ["DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model"]
+
+VISION_PRECISIONS = ("fp32", "fp16", "int8")
+DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+Progress = Callable[[str, float], None]
+"""Called with a stage's name and the share of the whole export that is done, 0 to 1."""
+
+_NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime_genai")
+
+
+def export_model(
+    checkpoint: Path,
+    out: Path,
+    *,
+    vision: str = "int8",
+    decoder: str = "int4",
+    fidelity: float | None = None,
+    name: str | None = None,
+    samples: Sequence[Path] = (),
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Manifest:
+    """Export the checkpoint folder `checkpoint` to the model folder `out` and return its manifest.
+
+    `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS. `fidelity` is the mean cosine
+    between exported and PyTorch image features that an int8 vision graph must reach; the MatMuls that cost most are
+    kept in float32 until it does. `name` is the model's name (default: the folder's). `samples` are pictures to
+    measure on. `force` replaces a model folder that is there; nothing is seen of `out` until all is done.
+
+    Raises BackendMissing where the export extra is not installed, InputError for an unknown precision, ExportError
+    or UnsupportedFamily for a checkpoint that cannot be exported, ImageError for a sample that is no picture.
+    """
+    missing = [module for module in _NEEDED if find_spec(module) is None]
+    if missing:
+        raise BackendMissing(f"export needs {', '.join(missing)}: pip install 'edgevl[export]'")
+    for option, value, known in (("vision", vision, VISION_PRECISIONS), ("decoder", decoder, DECODER_PRECISIONS)):
+        if value not in known:
+            raise InputError(f"{option} precision is {value!r}; it must be one of {', '.join(known)}")
+    if fidelity is not None and not 0 < fidelity < 1:
+        raise InputError(f"fidelity is {fidelity!r}; it must be between 0 and 1, such as 0.999")
+    from .build import Options, build
+
+    options = Options(vision=vision, decoder=decoder, fidelity=fidelity, name=name, samples=tuple(samples))
+    return build(checkpoint, out, options, progress or _silent, force=force)
+
+
+def _silent(stage: str, done: float) -> None:
+    """Report nothing."""

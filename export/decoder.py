@@ -1,0 +1,142 @@
+"""The text decoder as an ONNX graph with a KV cache, and its embedding table as a file of rows.
+
+onnxruntime-genai's model builder writes the graph, from the text model saved as a plain Llama checkpoint. What is
+quantized: int8 and int4 hold every linear layer, the output head among them, as MatMulNBits in blocks of 32 with one
+scale each, multiplied with activations quantized to int8 on the fly (accuracy level 4). fp16 stores the float32
+graph's weights in float16, which onnxruntime widens when it loads them: its CPU kernels compute in float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edgevl.errors import BackendMissing, ExportError
+from edgevl.model.manifest import TensorSpec
+
+from .vision import quiet, store_half
+
+DATA_SUFFIX = ".data"
+_OPTIONS = (
+    "exclude_embeds=true",
+    "prune_lm_head=true",
+    "fuse_mlp_gate_up=true",
+    "accuracy_level=4",
+    "block_size=32",
+)
+_BUILDER_PRECISION = {"fp32": "fp32", "fp16": "fp32", "int8": "int8", "int4": "int4"}
+
+
+def export_decoder(text: Any, tokenizer_from: Path, precision: str, path: Path, work: Path) -> None:
+    """Write the graph of `text` (a LlamaForCausalLM) to `path`, its weights to `<path>.data`, by way of `work`.
+
+    `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see. Raises ExportError with the
+    builder's last words if it fails.
+    """
+    plain, built = work / "text", work / "built"
+    _save_plain(text, tokenizer_from, plain)
+    try:
+        _build(plain, built, _BUILDER_PRECISION[precision], work / "cache")
+        shutil.rmtree(plain)
+        if precision == "fp16":
+            store_half(built / "model.onnx", built / "half.onnx")
+            _move(built / "half.onnx", path)
+        else:
+            _move(built / "model.onnx", path)
+    finally:
+        for folder in (plain, built, work / "cache"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_embeddings(text: Any, precision: str, path: Path) -> str:
+    """Write the table [vocab, hidden], row by row, for memory mapping; return its dtype.
+
+    float32 for an fp32 decoder, float16 otherwise. Raises ExportError for values that float16 cannot hold.
+    """
+    table: NDArray[Any] = text.get_input_embeddings().weight.detach().numpy()
+    dtype = np.float32 if precision == "fp32" else np.float16
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(table, dtype)
+    if not np.isfinite(rows).all():
+        raise ExportError(f"embedding table: holds values that {dtype.__name__} cannot; use --decoder fp32")
+    np.save(path, rows, allow_pickle=False)
+    return dtype.__name__
+
+
+def graph_io(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Return a graph's inputs and outputs with dtype (numpy's name) and shape; a string is a dynamic dimension."""
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {weight.name for weight in graph.initializer}
+    return {i.name: _spec(i) for i in graph.input if i.name not in weights}, {o.name: _spec(o) for o in graph.output}
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    return TensorSpec(dtype=dtype, shape=shape)
+
+
+def _save_plain(text: Any, tokenizer_from: Path, folder: Path) -> None:
+    """Save the text model as a plain Llama checkpoint; tied weights are written twice, once for each use."""
+    head = text.lm_head
+    if head.weight.data_ptr() == text.get_input_embeddings().weight.data_ptr():
+        text.lm_head = torch.nn.Linear(head.in_features, head.out_features, bias=False)
+        text.lm_head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    try:
+        with quiet():
+            text.save_pretrained(folder)
+    finally:
+        text.lm_head = head
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (tokenizer_from / name).is_file():
+            shutil.copyfile(tokenizer_from / name, folder / name)
+
+
+def _build(plain: Path, built: Path, precision: str, cache: Path) -> None:
+    said = io.StringIO()
+    try:
+        with _builder() as builder, quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            options = builder.parse_extra_options("", str(plain), str(built), precision, "cpu", str(cache), _OPTIONS)
+            builder.create_model("", str(plain), str(built), precision, "cpu", str(cache), **options)
+    except Exception as error:  # the builder raises many kinds
+        last = (said.getvalue().strip().splitlines() or ["nothing"])[-1]
+        raise ExportError(
+            f"text decoder: the model builder failed ({type(error).__name__}: {error}; it said last: {last}); "
+            "report this with the checkpoint's name"
+        ) from error
+
+
+@contextlib.contextmanager
+def _builder() -> Iterator[Any]:
+    """Import the builder, whose modules want its folder on the import path, and take it off the path again."""
+    before = list(sys.path)
+    try:
+        yield importlib.import_module("onnxruntime_genai.models.builder")
+    except ImportError as error:
+        raise BackendMissing(
+            f"onnxruntime-genai's model builder cannot be imported ({error}): pip install 'edgevl[export]'"
+        ) from error
+    finally:
+        sys.path[:] = before
+
+
+def _move(source: Path, path: Path) -> None:
+    """Write a graph under its final name with all large weights in one file beside it."""
+    data = path.with_name(path.name + DATA_SUFFIX)
+    model = onnx.load(source)
+    onnx.save_model(
+        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
+    )
+    data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner alone

@@ -1,0 +1,272 @@
+"""Vision encoder and projector as one ONNX graph: `pixel_values` in, `image_features` out.
+
+Precisions of the file:
+
+* fp32: as the checkpoint, in float32.
+* fp16: weights stored in float16, half the size; onnxruntime widens them once when the graph is loaded and computes
+  in float32, because its CPU kernels for these operators are float32 ones. Inputs and outputs are float32.
+* int8: weights of all MatMuls as int8 per output channel, activations quantized on the fly; everything else,
+  among it the patch embedding's convolution and attention itself, stays float32.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgevl.errors import ExportError
+
+OPSET = 20
+INPUT, OUTPUT = "pixel_values", "image_features"
+MAX_PROTO_BYTES = 2_000_000_000
+"""A protobuf file must stay below 2 GiB; larger graphs keep their weights beside them."""
+
+
+class Idefics3Vision(nn.Module):
+    """SigLIP encoder and pixel-shuffle projector for whole tiles of one size.
+
+    The reference computes position ids from the attention mask of each image; a tile is always full, so they are
+    constants, taken from the reference itself.
+    Source: transformers 5, models/idefics3/modeling_idefics3.py, Idefics3VisionTransformer and Idefics3Connector.
+    """
+
+    position_ids: torch.Tensor
+
+    def __init__(self, encoder: Any, projector: Any, tile: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.register_buffer("position_ids", _position_ids(encoder.embeddings, tile), persistent=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden]."""
+        embeddings = self.encoder.embeddings
+        hidden = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        hidden = hidden + embeddings.position_embedding(self.position_ids)
+        for layer in self.encoder.encoder.layers:
+            hidden = layer(hidden, None)
+        return cast("torch.Tensor", self.projector(self.encoder.post_layernorm(hidden)))
+
+
+class EdgeVLTinyVision(nn.Module):
+    """The bundled model's encoder and projector. Source: models/edgevl-tiny/recipe/model.py."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder = model.vision
+        self.projector = model.projector
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden]."""
+        return cast("torch.Tensor", self.projector(self.encoder(pixel_values)))
+
+
+@torch.no_grad()
+def _position_ids(embeddings: Any, tile: int) -> torch.Tensor:
+    """Return the position ids [1, n_patches] that the reference uses for a full tile."""
+    seen: list[torch.Tensor] = []
+    hook = embeddings.position_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    side = tile // embeddings.patch_size
+    try:
+        embeddings(torch.zeros(1, 3, tile, tile), torch.ones(1, side, side, dtype=torch.bool))
+    finally:
+        hook.remove()
+    return seen[0].clone()
+
+
+def load_native(folder: Path) -> Any:
+    """Load a checkpoint of a native transformers type in float32; raise ExportError where weights do not fit."""
+    from transformers import AutoModelForImageTextToText
+
+    with loading(folder):
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    for key in ("missing_keys", "mismatched_keys"):
+        if report[key]:
+            first = sorted(map(str, report[key]))[0]
+            raise ExportError(
+                f"{folder}: {len(report[key])} weights do not fit config.json ({key}, the first is {first}); "
+                "download the whole checkpoint folder again"
+            )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Load weights quietly; whatever goes wrong becomes an ExportError that names the folder."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # torch, transformers and safetensors raise many kinds
+        detail = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {detail}); download it again"
+        ) from error
+
+
+def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
+    """Put a decoder's body and head together as a plain LlamaForCausalLM that shares their weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if config.model_type != "llama":
+        raise ExportError(
+            f"config.json: text_config.model_type: is {config.model_type!r}; only llama decoders can be exported"
+        )
+    settings = {**config.to_dict(), "tie_word_embeddings": False, "vocab_size": lm_head.weight.shape[0]}
+    settings.pop("architectures", None)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
+    model.model = body
+    model.lm_head = lm_head
+    return model.eval()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars and warnings of the libraries that the export runs; errors still raise."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
+    levels = [logger.level for logger in noisy]
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        for logger, old in zip(noisy, levels, strict=True):
+            logger.setLevel(old)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def export_fp32(model: nn.Module, tile: int, path: Path) -> None:
+    """Write the float32 graph of `model` for one tile [1, 3, tile, tile] to `path`."""
+    pixels = torch.zeros(1, 3, tile, tile)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (pixels,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("the vision encoder gave no graph; report this with the checkpoint's name")
+    model = program.model_proto
+    _name_matmuls(model)
+    _save(model, path)
+
+
+def _name_matmuls(model: onnx.ModelProto) -> None:
+    """Call each MatMul with a weight by the PyTorch module that it comes from, such as `layers.0.mlp.fc1`."""
+    weights = {weight.name for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+            modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+            node.name = modules[-1] if modules else node.name
+
+
+def matmul_names(path: Path) -> list[str]:
+    """Return the names of a graph's MatMuls that have a weight: those that int8 quantizes."""
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {weight.name for weight in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    """Save a graph without the exporter's debugging notes, as one file where protobuf's limit allows."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    large = model.ByteSize() >= MAX_PROTO_BYTES
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+
+
+def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
+    """Write `source` (float32) to `path` with int8 MatMul weights, except in the MatMuls called in `kept`."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with quiet():
+        quantize_dynamic(
+            source,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(kept),
+            use_external_data_format=source.stat().st_size >= MAX_PROTO_BYTES,
+        )
+
+
+def store_half(source: Path, path: Path) -> None:
+    """Write `source` to `path` with its large float32 weights stored in float16 and widened when loaded.
+
+    Values outside float16's range are clipped to it.
+    """
+    model = onnx.load(source)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < 256:
+            continue
+        limit = np.finfo(np.float16).max
+        half = np.clip(numpy_helper.to_array(weight), -limit, limit).astype(np.float16)
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_widen", to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
+    large = model.ByteSize() >= MAX_PROTO_BYTES or source.with_name(f"{source.name}.data").exists()
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+
+
+def export_vision(model: nn.Module, tile: int, precision: str, path: Path, work: Path) -> Path:
+    """Write the graph in `precision` to `path`, by way of `work`; return the float32 graph's path in `work`."""
+    reference = work / "vision_fp32.onnx"
+    export_fp32(model, tile, reference)
+    if precision == "int8":
+        quantize_int8(reference, path)
+    elif precision == "fp16":
+        store_half(reference, path)
+    else:
+        _copy_graph(reference, path)
+    return reference
+
+
+def _copy_graph(source: Path, path: Path) -> None:
+    if source.with_name(f"{source.name}.data").exists():
+        _save(onnx.load(source), path)
+    else:
+        shutil.copyfile(source, path)
