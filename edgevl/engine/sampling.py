@@ -5,6 +5,7 @@ Order and definitions follow transformers' logits processors: repetition penalty
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,11 +29,17 @@ class Sampler:
         logits = penalise(logits, history, params.repetition_penalty)
         if params.temperature == 0:
             return int(logits.argmax())
-        logits = logits / np.float32(params.temperature)
+        logits = heat(logits, params.temperature)
         logits = _drop(logits, top_k(logits, params.top_k))
         logits = _drop(logits, top_p(logits, params.top_p))
         logits = _drop(logits, min_p(logits, params.min_p))
         return int(self._random.choice(len(logits), p=softmax(logits)))
+
+
+def heat(logits: Logits, temperature: float) -> Logits:
+    """Divide scores by `temperature`, above 0; measured from the highest, so that none can overflow."""
+    with np.errstate(over="ignore"):  # far below the highest at a low temperature: minus infinity, as it should be
+        return np.asarray((logits - logits.max()).astype(np.float64) / temperature, np.float32)
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:
@@ -73,7 +80,7 @@ def min_p(logits: Logits, p: float) -> NDArray[np.bool_]:
     """Keep tokens with at least `p` times the highest probability (Nguyen et al. 2024, min-p sampling)."""
     if p == 0:
         return np.ones(len(logits), np.bool_)
-    return np.asarray(logits >= logits.max() + np.log(np.float32(p)))
+    return np.asarray(logits >= logits.max() + math.log(p))
 
 
 def _drop(logits: Logits, keep: NDArray[np.bool_]) -> Logits:
