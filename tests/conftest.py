@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("edgevl", deadline=None)  # a busy machine is not a failure
+settings.load_profile("edgevl")
 
 SHARED = Path(os.environ.get("EDGEVL_SHARED") or Path(__file__).parents[2] / "shared")
 

@@ -33,7 +33,7 @@ class VisionEncoder:
 
 
 def run_ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield from `items`, which a thread of its own produces at most `depth` items ahead.
+    """Yield from `items`, which a thread of its own produces ahead: `depth` wait at most, one more is in the making.
 
     An error in `items` is raised here, at its place in the order. Closing this iterator stops the thread
     after the item it works on, and waits for it.

@@ -40,9 +40,9 @@ class TileStore:
         """Keep `features` under `key`, dropping the longest unused ones over the limit."""
         features.setflags(write=False)
         with self._lock:
-            if key in self._entries:
+            if key in self._entries or features.nbytes > self._max_bytes:
                 return
             self._entries[key] = features
             self._n_bytes += features.nbytes
-            while self._n_bytes > self._max_bytes and self._entries:
+            while self._n_bytes > self._max_bytes:
                 self._n_bytes -= self._entries.popitem(last=False)[1].nbytes
