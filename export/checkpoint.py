@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from edgevl.errors import ExportError, UnsupportedFamily
 from edgevl.model.families import FAMILIES
@@ -184,7 +184,7 @@ def _n_parameters(path: Path) -> int:
         raise ExportError(f"{path}: is not a safetensors file; {DOWNLOAD_AGAIN}") from error
     if end != n_bytes:
         raise ExportError(f"{path}: has {n_bytes} bytes, its header says {end}; {DOWNLOAD_AGAIN}")
-    return n_parameters
+    return int(n_parameters)
 
 
 def _tokens(folder: Path) -> dict[str, int]:
@@ -198,7 +198,7 @@ def _tokens(folder: Path) -> dict[str, int]:
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     try:
-        return cast("dict[str, int]", Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True))
+        return Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise ExportError(f"{path}: is not a tokenizer ({error}); {DOWNLOAD_AGAIN}") from error
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgevl.model.manifest import Golden, GoldenSpec
 from edgevl.pipeline import VLM
@@ -21,7 +23,8 @@ def record(folder: Path) -> GoldenSpec:
 
     One picture fits a tile, the other is two tiles wide, so that both layouts of the prompt are run.
     """
-    arrays, answers = {}, []
+    arrays: dict[str, NDArray[Any]] = {}
+    answers: list[Golden] = []
     with VLM(folder) as vlm:
         tile = vlm.manifest.image.tile
         for name, size in (("small", (72, 96)), ("wide", (tile, 2 * tile))):
