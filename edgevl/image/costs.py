@@ -32,8 +32,8 @@ def gpt4o_tokens(size: Size, detail: Literal["low", "high"] = "high") -> int:
 def claude_tokens(size: Size) -> int:
     """Return Claude's image tokens for a (height, width) in pixels: about one for 750 pixels.
 
-    An image is first scaled down to at most 1568 pixels on its longer side and about 1600 tokens. This is the
-    formula of the models up to Claude 4.6.
+    An image is first scaled down to at most 1568 pixels on its longer side and about 1600 tokens. Newer models take
+    larger images, and their documentation counts patches of 28 x 28 pixels, which comes to about the same.
     Source: Anthropic, "Vision", https://docs.anthropic.com/en/docs/build-with-claude/vision.
     """
     height, width = _scaled(size, min(1.0, 1568 / max(size)))

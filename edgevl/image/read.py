@@ -463,7 +463,7 @@ def _range(image: Image.Image) -> tuple[float, float]:
     for full in (1.0, 255.0, 65535.0):
         if low >= 0 and high <= full and not (full == 1 and image.mode == "I"):
             return 0.0, full
-    return (low, high) if low < high else (low, low + 1)
+    return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
 
 def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -53,11 +53,12 @@ def check(rgb: NDArray[np.uint8], tile: int, longest: int) -> None:
     assert np.abs(got - want).max() <= 1e-5
 
 
-@pytest.mark.parametrize(("tile", "longest"), SPECS)
-@pytest.mark.parametrize("size", [(200, 200), (488, 640), (300, 41), (1, 1), (3, 3), (2, 700)])
+@pytest.mark.parametrize(
+    ("size", "tile", "longest"),
+    [(size, *spec) for spec in SPECS for size in ((488, 640), (300, 41), (1, 1))]
+    + [(size, 128, 256) for size in ((200, 200), (3, 3), (2, 700), (256, 256), (128, 128))],
+)
 def test_equal_to_the_reference(size: tuple[int, int], tile: int, longest: int) -> None:
-    if size not in ((488, 640), (300, 41), (1, 1)) and tile != 128:
-        pytest.skip("one family is enough for this size")
     check(picture(*size), tile, longest)
 
 

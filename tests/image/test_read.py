@@ -1,0 +1,606 @@
+"""Reading images: every form of source, every kind of pixel, and every way to fail."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import struct
+import sys
+import threading
+import warnings
+import zlib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgevl.errors import ImageError, InputError
+from edgevl.image import read as module
+from edgevl.image.read import Picture, draw_text, png_bytes, read, resize, save_png
+
+HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+@pytest.fixture
+def rgb() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (7, 11, 3), dtype=np.uint8)
+
+
+def smooth(height: int = 40, width: int = 60) -> NDArray[np.uint8]:
+    rows, cols = np.mgrid[:height, :width]
+    return np.stack([rows * 6, cols * 4, 255 - rows * 3 - cols * 2], axis=-1).astype(np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *extra: bytes, depth: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"\0" * (height * (1 + width)) if rows is None else rows)
+    parts = (chunk(b"IHDR", header), *extra, chunk(b"IDAT", data), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def failure(source: object, **options: Any) -> str:
+    """The one line with which a source is refused."""
+    with pytest.raises(ImageError) as caught:
+        read(source, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+# Forms of source.
+
+
+def test_all_forms_of_one_picture_are_the_same(
+    rgb: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = png_bytes(rgb)
+    path = tmp_path / "a picture 图 ü.dat"
+    path.write_bytes(data)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    text = base64.b64encode(data).decode()
+    sources = [
+        path, str(path), "-", data, bytearray(data), memoryview(data), f"data:image/png;base64,{text}",
+        f"DATA:image/png;charset=x;BASE64,{text[:50]}\n {text[50:]}".replace("=", "%3D").replace("+", "%2B"),
+        Image.fromarray(rgb), Image.open(io.BytesIO(data)), rgb, rgb[::-1][::-1], np.dstack([rgb, rgb[..., :1] | 255]),
+        encode(Image.fromarray(rgb), "WEBP", lossless=True), encode(Image.fromarray(rgb), "TIFF"),
+        encode(Image.fromarray(rgb), "BMP"), encode(Image.fromarray(rgb), "PPM"), encode(Image.fromarray(rgb), "QOI"),
+        encode(Image.fromarray(rgb), "JPEG2000"), encode(Image.fromarray(rgb), "TIFF", compression="tiff_lzw"),
+    ]  # fmt: skip
+    pictures = [read(source) for source in sources]
+    for picture in pictures:
+        assert np.array_equal(picture.rgb, rgb)
+        assert picture.size == (7, 11)
+        assert picture.rgb.flags.c_contiguous
+        assert picture.rgb.dtype == np.uint8
+    assert len({picture.id for picture in pictures}) == 1
+    assert read(pictures[0]) is pictures[0]
+
+
+def test_the_id_is_the_hash_of_shape_and_pixels(rgb: NDArray[np.uint8]) -> None:
+    assert read(rgb).id == hashlib.sha256(b"7x11 RGB\n" + rgb.tobytes()).hexdigest()
+    assert read(rgb).id != read(rgb.reshape(11, 7, 3)).id
+    other = rgb.copy()
+    other[3, 3, 0] ^= 1
+    assert read(rgb).id != read(other).id
+
+
+def test_a_picture_does_not_change_with_its_array(rgb: NDArray[np.uint8]) -> None:
+    picture = read(rgb)
+    before = picture.rgb.copy()
+    rgb[:] = 0
+    assert np.array_equal(picture.rgb, before)
+    with pytest.raises(ValueError, match="read-only"):
+        picture.rgb[0, 0] = 0
+
+
+def test_the_callers_pillow_image_is_left_as_it_is() -> None:
+    image = Image.new("RGBA", (4, 3), (10, 20, 30, 128))
+    read(image)
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGBA", (4, 3), (10, 20, 30, 128))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe(rgb: NDArray[np.uint8], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(png_bytes(rgb),))
+    writer.start()
+    assert np.array_equal(read(pipe).rgb, rgb)
+    writer.join()
+
+
+def test_sources_have_names(rgb: NDArray[np.uint8], tmp_path: Path) -> None:
+    save_png(rgb, tmp_path / "x.png")
+    assert read(tmp_path / "x.png").source == str(tmp_path / "x.png")
+    assert [read(s).source for s in (rgb, png_bytes(rgb), Image.fromarray(rgb))] == ["array", "bytes", "PIL image"]
+
+
+# Kinds of pixels.
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "PIL image"])
+def test_exif_orientation(orientation: int, kind: str) -> None:
+    upright = smooth()
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.swapaxes(0, 1), 6: np.rot90(upright), 7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "PIL image":
+        image.getexif()[0x0112] = orientation
+        got = read(image)
+    else:
+        if kind == "AVIF":
+            pytest.importorskip("PIL._avif")
+        lossy = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+        got = read(encode(image, kind, exif=exif, **lossy.get(kind, {})))
+    assert got.size == (40, 60)
+    assert np.abs(got.rgb.astype(int) - upright).max() <= (12 if kind in ("JPEG", "AVIF") else 0)
+
+
+def test_the_eight_orientations_of_one_photo(shared_dir: Path) -> None:
+    paths = [shared_dir / "photos" / f"exif_landscape_{i}.jpg" for i in range(1, 9)]
+    if not all(path.is_file() for path in paths):
+        pytest.skip("the photos are absent")
+    first, *others = (read(path) for path in paths)
+    assert first.size == (450, 600)
+    for other in others:
+        assert other.size == first.size
+        # each file has its own noise and a number painted on; the wrong way round they differ by 64
+        assert np.abs(other.rgb.astype(int) - first.rgb).mean() < 20
+
+
+def test_damaged_or_absurd_orientation_is_ignored(rgb: NDArray[np.uint8]) -> None:
+    for exif in (b"Exif\0\0garbage", b"", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        assert np.array_equal(read(encode(Image.fromarray(rgb), "PNG", exif=exif)).rgb, rgb)
+    nine = Image.Exif()
+    nine[0x0112] = 9
+    assert np.array_equal(read(encode(Image.fromarray(rgb), "PNG", exif=nine)).rgb, rgb)
+
+
+def test_alpha_lies_over_white() -> None:
+    rgba = np.zeros((1, 4, 4), dtype=np.uint8)
+    rgba[0, :, 0] = 100
+    rgba[0, :, 3] = (0, 51, 128, 255)
+    want = [[255, 255, 255], [224, 204, 204], [177, 127, 127], [100, 0, 0]]
+    assert read(rgba).rgb[0].tolist() == want
+    assert read(png_bytes_of(rgba)).rgb[0].tolist() == want
+    assert read(Image.fromarray(rgba)).rgb[0].tolist() == want
+    premultiplied = read(Image.fromarray(rgba).convert("RGBa")).rgb[0]
+    assert np.abs(premultiplied.astype(int) - want).max() <= 2
+
+
+def png_bytes_of(rgba: NDArray[np.uint8]) -> bytes:
+    return encode(Image.fromarray(rgba), "PNG")
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA"])
+def test_grey_and_palette_with_alpha(mode: str) -> None:
+    image = Image.new("LA", (2, 1), (0, 0))
+    image.putpixel((1, 0), (60, 255))
+    got = read(image.convert(mode) if mode != "PA" else image.convert("RGBA").convert("PA")).rgb[0]
+    assert np.abs(got.astype(int) - [[255] * 3, [60] * 3]).max() <= 1
+
+
+def test_transparency_of_palettes_and_colour_keys() -> None:
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    for x in range(3):
+        palette.putpixel((x, 0), x)
+    for transparency in (0, b"\0\xff\xff"):
+        got = read(encode(palette, "PNG", transparency=transparency)).rgb[0].tolist()
+        assert got == [[255, 255, 255], [0, 255, 0], [0, 0, 255]]
+    assert read(encode(palette, "GIF", transparency=1)).rgb[0, 1].tolist() == [255, 255, 255]
+    grey = Image.fromarray(np.array([[5, 9]], dtype=np.uint8))
+    assert read(encode(grey, "PNG", transparency=5)).rgb[0].tolist() == [[255] * 3, [9] * 3]
+    colour = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8))
+    assert read(encode(colour, "PNG", transparency=(1, 2, 3))).rgb[0].tolist() == [[255] * 3, [4, 5, 6]]
+
+
+def test_one_bit_and_grey() -> None:
+    bits = Image.new("1", (9, 1))
+    bits.putpixel((4, 0), 1)
+    want = [[0] * 3] * 4 + [[255] * 3] + [[0] * 3] * 4
+    assert read(encode(bits, "PNG")).rgb[0].tolist() == want
+    assert read(encode(bits, "TIFF", compression="group4")).rgb[0].tolist() == want
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    for source in (grey, grey[..., None], Image.fromarray(grey), encode(Image.fromarray(grey), "PNG")):
+        assert np.array_equal(read(source).rgb, np.stack([grey] * 3, axis=-1))
+    assert np.array_equal(read(np.dstack([grey, grey | 255])).rgb, read(grey).rgb)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "PIL image"])
+def test_sixteen_bits_keep_the_high_byte(kind: str) -> None:
+    deep = Image.fromarray(np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16))
+    got = read(deep if kind == "PIL image" else encode(deep, kind)).rgb[0, :, 0].tolist()
+    assert got == [0, 0, 1, 128, 255]
+
+
+def test_sixteen_bits_of_colour() -> None:
+    rows = b"\0" + struct.pack(">6H", 0x0100, 0x80FF, 0xFFFF, 0, 0x00FF, 0x1234)
+    assert read(png(2, 1, depth=16, colour=2, rows=rows)).rgb[0].tolist() == [[1, 128, 255], [0, 0, 0x12]]
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([0.0, 256.0, 65535.0], [0, 1, 255]),
+        ([-10.0, 0.0, 10.0], [0, 128, 255]),
+        ([0.0, float("nan"), 1.0], [0, 0, 255]),
+        ([0.0, float("inf"), 1.0], [0, 255, 255]),
+        ([float("nan")] * 3, [0, 0, 0]),
+        ([7e30, 7e30, 7e30], [0, 0, 0]),
+    ],
+)
+def test_floating_point_values(values: list[float], want: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert read(image).rgb[0, :, 0].tolist() == want
+    assert read(encode(image, "TIFF")).rgb[0, :, 0].tolist() == want
+
+
+@pytest.mark.parametrize(
+    ("values", "want"), [([0, 1, 255], [0, 1, 255]), ([0, 512, 65535], [0, 2, 255]), ([-2, 0, 2], [0, 128, 255])]
+)
+def test_32_bit_integers(values: list[int], want: list[int]) -> None:
+    assert read(Image.fromarray(np.array([values], dtype=np.int32))).rgb[0, :, 0].tolist() == want
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB"])
+def test_other_colour_spaces(mode: str) -> None:
+    image = Image.fromarray(smooth())
+    if mode == "LAB":
+        cms = pytest.importorskip("PIL.ImageCms")
+        image = cms.profileToProfile(image, cms.createProfile("sRGB"), cms.createProfile("LAB"), outputMode="LAB")
+    got = read(image if mode == "LAB" else image.convert(mode))
+    assert np.abs(got.rgb.astype(int) - smooth()).mean() < 3
+    assert np.array_equal(got.rgb, np.asarray((image if mode == "LAB" else image.convert(mode)).convert("RGB")))
+
+
+def test_cmyk_jpeg_is_not_inverted() -> None:
+    image = Image.new("RGB", (16, 16), (250, 20, 30)).convert("CMYK")
+    got = read(encode(image, "JPEG", quality=100)).rgb[8, 8]
+    assert np.abs(got.astype(int) - [250, 20, 30]).max() < 12
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]
+    data = encode(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    assert (read(data).rgb == (255, 0, 0)).all()
+
+
+def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STRIP", 100)
+    rgb = smooth()
+    assert np.array_equal(read(Image.fromarray(rgb)).rgb, rgb)
+    assert np.array_equal(read(rgb).rgb, rgb)
+    deep = Image.fromarray(np.linspace(-1, 1, 2400, dtype=np.float32).reshape(40, 60))
+    assert read(deep).rgb[[0, -1], [0, -1], 0].tolist() == [0, 255]
+
+
+# Limits.
+
+
+def test_too_large_is_refused_before_decoding() -> None:
+    assert failure(png(60_000, 60_000, rows=b"")) == (
+        "bytes: is 60000x60000 pixels (height x width), 3600.0 megapixels, over the limit of 100 megapixels; "
+        "shrink it, or raise max_pixels"
+    )
+    assert "over the limit of 0.5 megapixels" in failure(png(1000, 600, rows=b""), max_pixels=500_000)
+    assert "over the limit" in failure(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=19)
+    assert "over the limit" in failure(Image.new("1", (5, 4)), max_pixels=19)
+    assert read(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=20).size == (4, 5)
+
+
+def test_pillows_own_limit_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(png_bytes(smooth())).size == (40, 60)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"), [(48_000, (200, 240)), (47_999, (100, 120)), (11_999, (50, 60)), (2_999, (25, 30))]
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_reduced_while_decoding(limit: int, size: tuple[int, int], progressive: bool) -> None:
+    data = encode(Image.fromarray(smooth(40, 48)).resize((240, 200)), "JPEG", progressive=progressive)
+    got = read(data, max_pixels=limit, reduce=True)
+    assert got.size == size
+    whole = np.asarray(Image.fromarray(read(data).rgb).resize((size[1], size[0]), Image.Resampling.BOX))
+    assert np.abs(got.rgb.astype(int) - whole).mean() < 4
+
+
+def test_what_cannot_be_reduced_is_refused() -> None:
+    jpeg = encode(Image.new("RGB", (240, 200)), "JPEG")
+    assert "over the limit" in failure(jpeg, max_pixels=40_000)
+    assert "200x240" in failure(jpeg, max_pixels=700, reduce=True)
+    assert "over the limit" in failure(png_bytes(smooth()), max_pixels=1000, reduce=True)
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    data = encode(Image.new("RGB", (3000, 3000)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert "scans and would take too long" in failure(data[:-2] + last * 600 + b"\xff\xd9")
+    assert read(data).size == (3000, 3000)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_huge_compressed_metadata_is_refused(kind: bytes) -> None:
+    squeezed = zlib.compress(bytes(20_000_000), 9)
+    data = png(2, 2, chunk(kind, b"name\0\0" + squeezed))
+    assert "this PNG image is damaged (Decompressed data too large" in failure(data)
+
+
+# Failures.
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    missing = tmp_path / "photo.jpg"
+    assert failure(missing) == failure(str(missing)) == f"{missing}: no such file; check the path"
+    assert failure(tmp_path) == f"{tmp_path}: is a folder; give an image file in it"
+    assert failure(missing / "x").startswith(f"{missing / 'x'}: no such file")
+    (tmp_path / "file").write_bytes(b"x")
+    assert "file" in failure(tmp_path / "file" / "x")
+
+
+def test_strange_paths() -> None:
+    assert "is not a usable path" in failure("a\0b.jpg")
+    message = failure("iVBORw0KGgo" * 1000)
+    assert "cannot be read" in message
+    assert len(message) < 400
+    assert failure("no\nsuch\tfile") == "no?such?file: no such file; check the path"
+
+
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert failure(path) == f"{path}: may not be read (permission denied); change its permissions"
+
+
+def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert failure(path) == f"{path}: cannot be read (Input/output error); check the path"
+
+
+@pytest.mark.parametrize(
+    ("data", "looks"),
+    [
+        (b"%PDF-1.7 ...", "it looks like a PDF file"),
+        (b"<!DOCTYPE html><html>", "it looks like a web page"),
+        (b"\n <HTML><head>", "it looks like a web page"),
+        (b'<?xml version="1.0"?>\n<!-- x --><svg xmlns="...">', "it looks like an SVG drawing"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "it looks like a PostScript file"),
+        (b"\0\0\0\x20ftypisom", "it looks like a video"),
+        (b"PK\x03\x04rest", "it looks like a ZIP archive or an office document"),
+        (b"\0\0\x01\0\x01\0", "it looks like a Windows icon"),
+        (b"\xff\x0a\0\0", "it looks like a JPEG XL image"),
+        ("Grüße, Welt".encode(), "it looks like a text file"),
+        (b"\x93NUMPY\x01\0\xff\xfe", "its format is not known"),
+        (b"\xff\xfe\x00\x01", "its format is not known"),
+    ],
+)
+def test_files_that_are_no_images(data: bytes, looks: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    assert failure(path) == f"{path}: is not an image that can be read here ({looks}); convert it to PNG or JPEG"
+
+
+def test_formats_that_start_programs_or_open_other_files_are_not_tried() -> None:
+    assert "PostScript" in failure(encode(Image.new("RGB", (8, 8)), "EPS"))
+    assert not {"EPS", "WMF", "MPEG", "HDF5"} & set(module._FORMATS)
+
+
+def test_empty_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "photo.jpg"
+    path.touch()
+    assert failure(path) == f"{path}: is empty (0 bytes); copy or download it again"
+    assert failure(b"").startswith("bytes: is empty")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    assert failure("-").startswith("standard input: is empty")
+
+
+def test_an_endless_pipe_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(bytes((1 << 20) + 1))))
+    assert failure("-") == "standard input: holds more than 1 MB; save it to a file and give its path"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+        ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
+        ("JPEG2000", {}), ("QOI", {}), ("AVIF", {}),
+    ],
+)  # fmt: skip
+def test_cut_off_files_are_refused(kind: str, options: dict[str, Any]) -> None:
+    if kind == "AVIF":
+        pytest.importorskip("PIL._avif")
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), kind, **options)
+    assert read(data).size == (60, 80)
+    for share in (0.02, 0.1, 0.5, 0.9, 0.99):
+        message = failure(data[: int(len(data) * share)])
+        assert "cut off" in message or "damaged" in message
+
+
+def test_web_addresses_and_file_addresses() -> None:
+    url = "https://example.org/cat.jpg"
+    assert failure(url) == f"{url}: is a web address; download it first and give the file"
+    assert failure("file:///tmp/cat.jpg") == "file:///tmp/cat.jpg: is a file address; give the plain path"
+
+
+@pytest.mark.parametrize("url", ["data:", "data:image/png,abc", "data:image/png;base64"])
+def test_data_urls_of_another_form(url: str) -> None:
+    assert "must look like data:image/png;base64" in failure(url)
+
+
+@pytest.mark.parametrize("body", ["***", "a", "aGk=x", "ü"])
+def test_bad_base64(body: str) -> None:
+    message = failure(f"data:image/png;base64,{body}")
+    assert message.startswith("data URL: is not valid base64")
+    assert message.endswith("; encode the image again")
+
+
+def test_a_data_url_without_an_image() -> None:
+    assert "data URL: is empty" in failure("data:image/png;base64,")
+    assert "looks like a text file" in failure("data:image/png;base64," + base64.b64encode(b"hello").decode())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3), dtype=np.float32), np.zeros((4, 4, 3), dtype=np.int64), np.zeros((4, 4), dtype=bool),
+        np.zeros((3, 40, 50), dtype=np.uint8), np.zeros((1, 4, 4, 3), dtype=np.uint8), np.zeros(5, dtype=np.uint8),
+        np.zeros((4, 4, 0), dtype=np.uint8), np.array(["a"]),
+    ],
+)  # fmt: skip
+def test_arrays_of_another_kind(array: NDArray[Any]) -> None:
+    assert "it must be uint8 [height, width] or [height, width, channels]" in failure(array)
+
+
+def test_nothing_to_see() -> None:
+    for source in (np.zeros((0, 4, 3), dtype=np.uint8), np.zeros((4, 0), dtype=np.uint8), Image.new("RGB", (0, 3))):
+        assert "so there is nothing to see" in failure(source)
+
+
+@pytest.mark.parametrize("source", [None, 5, 1.5, [1, 2], {"url": "x"}])
+def test_things_that_are_no_images(source: object) -> None:
+    assert f"cannot be read from {type(source).__name__}; give a path" in failure(source)
+
+
+def test_a_pillow_image_that_cannot_be_loaded() -> None:
+    data = png_bytes(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    assert failure(Image.open(io.BytesIO(data[:300]))).startswith("PIL image: this image is ")
+    closed = Image.open(io.BytesIO(data))
+    closed.close()
+    assert failure(closed).startswith("PIL image: ")
+
+
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "_to_rgb", fail)
+    assert "does not fit into memory; shrink it" in failure(png_bytes(smooth()))
+
+
+def test_warnings_stay_inside_and_filters_stay_as_they_were() -> None:
+    before = list(warnings.filters)
+    data = encode(Image.new("RGB", (4, 4)), "TIFF")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for bad in (data[:-30], data[:60], png(4, 4, chunk(b"acTL", b"\0" * 8))):
+            with contextlib.suppress(ImageError):
+                read(bad)
+    assert caught == []
+    assert warnings.filters == before
+
+
+def test_many_threads_at_once(rgb: NDArray[np.uint8]) -> None:
+    data, got = png_bytes(rgb), []
+    threads = [threading.Thread(target=lambda: got.append(read(data).id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [read(rgb).id] * 8
+
+
+# HEIC and AVIF.
+
+
+def test_heic_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert failure(HEIC_HEAD) == "bytes: is a HEIC image; to read it run: pip install pillow-heif"
+
+
+def test_heic_with_the_plugin(rgb: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = ModuleType("pillow_heif")
+    plugin.register_heif_opener = lambda: Image.OPEN.setdefault(  # type: ignore[attr-defined]
+        "HEIF", (lambda file, name: Image.open(io.BytesIO(png_bytes(rgb))), None)  # type: ignore[arg-type]
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    Image.OPEN.pop("HEIF", None)
+    assert np.array_equal(read(HEIC_HEAD).rgb, rgb)
+
+
+def test_avif() -> None:
+    pytest.importorskip("PIL._avif")
+    got = read(encode(Image.fromarray(smooth()), "AVIF", quality=100))
+    assert np.abs(got.rgb.astype(int) - smooth()).max() < 12
+    assert "AVIF image" in failure(b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1")
+
+
+# The other ways through Pillow.
+
+
+def test_resize(rgb: NDArray[np.uint8]) -> None:
+    assert resize(rgb, (7, 11), "lanczos") is rgb
+    for name, filter_ in (("lanczos", 1), ("bicubic", 3), ("bilinear", 2), ("nearest", 0)):
+        want = np.asarray(Image.fromarray(rgb).resize((20, 5), Image.Resampling(filter_)))
+        got = resize(rgb, (5, 20), name)
+        assert np.array_equal(got, want)
+        assert got.flags.writeable
+    with pytest.raises(InputError, match="resample is 'box'; it must be one of lanczos"):
+        resize(rgb, (5, 20), "box")
+
+
+def test_resize_takes_the_pixels_of_a_picture() -> None:
+    picture = read(smooth())
+    assert isinstance(picture, Picture)
+    assert resize(picture.rgb, (10, 10), "lanczos").shape == (10, 10, 3)
+
+
+def test_png_files(rgb: NDArray[np.uint8], tmp_path: Path) -> None:
+    save_png(rgb, str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").read_bytes() == png_bytes(rgb)
+    with pytest.raises(ImageError, match=r"cannot be written \(.*\); choose another place"):
+        save_png(rgb, tmp_path / "missing" / "a.png")
+
+
+def test_text_is_cut_at_the_edge() -> None:
+    rgb = np.full((20, 20, 3), 9, dtype=np.uint8)
+    draw_text(rgb, "1234567", (8, 8), 12)
+    assert (rgb[:8] == 9).all()
+    assert (rgb[8:, 8:] > 128).any()
+    draw_text(rgb, "1", (30, 30), 12)
