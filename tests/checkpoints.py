@@ -111,7 +111,7 @@ def _randomise(model: Any, seed: int) -> None:
                 base = 1.0 if "norm" in name and name.endswith("weight") else 0.0
                 weight.copy_(base + 0.1 * noise)
             elif "embed" in name and "patch" not in name:
-                weight.copy_(noise * (0.2 if tied and "tokens" in name else 0.5))
+                weight.copy_(noise * (0.03 if tied and "tokens" in name else 0.5))
             else:
                 gain = 3.0 if "lm_head" in name else 1.0
                 weight.copy_(gain * noise / weight[0].numel() ** 0.5)

@@ -29,11 +29,11 @@ N_TOKENS = 32
 QUESTION = "What is in this picture?"
 
 # (height, width) in tiles of the checkpoint: square, tall, wide, tiny, large
-SIZES = {"square": (1.0, 1.0), "tall": (2.9, 1.1), "wide": (0.8, 3.3), "tiny": (0.02, 0.05), "large": (5.1, 4.7)}
+SIZES = {"square": (1.0, 1.0), "tall": (2.9, 1.1), "wide": (0.8, 3.3), "tiny": (0.08, 0.14), "large": (5.1, 4.7)}
 SHAPES: dict[str, dict[str, Any]] = {
     "grouped-query": {"seed": 1},
     "tied-multi-head": {"seed": 2, "tied": True, "kv_heads": 4, "scale_factor": 2, "patch": 16, "layers": 3},
-    "smolvlm-256m": {"seed": 3},
+    "smolvlm-256m": {"seed": 3, "longest_edge": 1024, "vision_layers": 1},
 }
 
 
