@@ -29,13 +29,13 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from edgevl.errors import ImageError, InputError
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 29
-"""Bytes read at most from a pipe or a data URL; a file on disk is read piecewise and needs no limit."""
+"""Bytes read at most from a pipe; a file on disk is read piecewise and needs no limit."""
 
 _MAX_SCANNED = 5_000_000_000  # pixels times scans of a progressive JPEG, about 5 s; encoders make 10 to 20 scans
 _STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
@@ -177,8 +177,8 @@ def read(source: object, *, max_pixels: int = MAX_PIXELS, reduce: bool = False) 
         return _from_bytes(bytes(source), limit, "bytes")
     if isinstance(source, str):
         return _from_text(source, limit)
-    if isinstance(source, Path):
-        return _from_path(source, limit)
+    if isinstance(source, os.PathLike):
+        return _from_path(Path(source), limit)
     raise ImageError(
         f"an image cannot be read from {type(source).__name__}; give a path, bytes, a data URL, a PIL image "
         "or a uint8 array"
@@ -215,6 +215,8 @@ def save_png(rgb: NDArray[np.uint8], path: str | Path) -> None:
 
 def draw_text(rgb: NDArray[np.uint8], text: str, at: tuple[int, int], height: int) -> None:
     """Write white text on a black box into `rgb`, in place: `at` is its (top, left), `height` its pixels."""
+    from PIL import ImageDraw, ImageFont  # here, since only `edgevl view` writes on pictures
+
     font = ImageFont.load_default(size=height)
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     pad = max(height // 6, 1)
@@ -236,7 +238,7 @@ def _picture(rgb: NDArray[np.uint8], name: str) -> Picture:
 
 def _from_text(text: str, limit: _Limit) -> Picture:
     if text == "-":
-        return _from_bytes(_all_of(sys.stdin.buffer, "standard input"), limit, "standard input")
+        return _from_bytes(_all_of(_stdin(), "standard input"), limit, "standard input")
     if text[:5].lower() == "data:":
         return _from_bytes(_data_url(text), limit, "data URL")
     if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
@@ -268,6 +270,12 @@ def _from_path(path: Path, limit: _Limit) -> Picture:
 
 def _from_bytes(data: bytes, limit: _Limit, name: str) -> Picture:
     return _picture(_decode(io.BytesIO(data), limit, name), name)
+
+
+def _stdin() -> IO[bytes]:
+    if sys.stdin is None:  # a windowed program
+        raise ImageError("standard input: this program has none; give a path")
+    return sys.stdin.buffer
 
 
 def _all_of(file: IO[bytes], name: str) -> bytes:

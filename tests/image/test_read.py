@@ -153,7 +153,11 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
     else:
         if kind == "AVIF":
             pytest.importorskip("PIL._avif")
-        lossy = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+        lossy: dict[str, dict[str, Any]] = {
+            "JPEG": {"quality": 100, "subsampling": 0},
+            "WEBP": {"lossless": True},
+            "AVIF": {"quality": 100},
+        }
         got = read(encode(image, kind, exif=exif, **lossy.get(kind, {})))
     assert got.size == (40, 60)
     assert np.abs(got.rgb.astype(int) - upright).max() <= (12 if kind in ("JPEG", "AVIF") else 0)
@@ -373,9 +377,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_strange_paths() -> None:
     assert "is not a usable path" in failure("a\0b.jpg")
     message = failure("iVBORw0KGgo" * 1000)
-    assert "cannot be read" in message
+    assert message.endswith("; check the path")
     assert len(message) < 400
-    assert failure("no\nsuch\tfile") == "no?such?file: no such file; check the path"
+    assert failure("no\nsuch\tfile").startswith("no?such?file: ")
 
 
 def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,6 +439,8 @@ def test_empty_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failure(b"").startswith("bytes: is empty")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     assert failure("-").startswith("standard input: is empty")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert failure("-") == "standard input: this program has none; give a path"
 
 
 def test_an_endless_pipe_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,7 +562,7 @@ def test_heic_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heic_with_the_plugin(rgb: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = ModuleType("pillow_heif")
     plugin.register_heif_opener = lambda: Image.OPEN.setdefault(  # type: ignore[attr-defined]
-        "HEIF", (lambda file, name: Image.open(io.BytesIO(png_bytes(rgb))), None)  # type: ignore[arg-type]
+        "HEIF", (lambda file, name: Image.open(io.BytesIO(png_bytes(rgb))), None)
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
