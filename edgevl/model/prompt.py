@@ -6,12 +6,18 @@ where the tokenizer merges across a border (such as a newline before an image).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from edgevl.errors import ManifestError, PromptError
 from edgevl.model.families import Family
@@ -20,11 +26,18 @@ from edgevl.types import Chunk, ImageChunk, ImagePart, Message, TextChunk
 
 
 class ChatTemplate:
-    """A model's chat template, run in jinja2's immutable sandbox with transformers' settings."""
+    """A model's chat template, run in jinja2's immutable sandbox.
+
+    Settings, names and tags are those that templates rely on in transformers (utils/chat_template_utils.py).
+    """
 
     def __init__(self, source: str, *, where: str, bos_token: str = "", eos_token: str = "") -> None:
         """Compile it; raise ManifestError, naming `where`, if it is not a valid template."""
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, _GenerationTag]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["namespace"] = _PlainNamespace
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._where = where
@@ -128,6 +141,39 @@ def _cut(token_ids: list[int], n_tiles: list[int], image_token_id: int, tokens_p
     if next(places, None) is not None:
         raise PromptError("the tokenizer lost image tokens; family row and tokenizer disagree")
     return chunks
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}` marks the assistant's words for training; here it stands for its content."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own way
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _PlainNamespace(Namespace):
+    """`namespace(...)` without names that begin with an underscore: Python would call methods under such names."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` stays free as a name inside
+        names = dict(*args[1:], **kwargs)
+        for name in names:
+            _refuse_private(name)
+        Namespace.__init__(args[0], names)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: object) -> None:
+    if str(name).startswith("_"):
+        raise SecurityError(f"a namespace may not hold {name!r}")
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -45,16 +45,24 @@ class TextStream:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._n_chars = 0
+        self._held: list[int] = []
 
     def step(self, token_id: int) -> str:
         """Return the text that `token_id` completes; "" while a character is unfinished."""
-        self._ids.append(token_id)
-        text: str = self._stream.step(self._backend, token_id) or ""
-        self._n_chars += len(text)
+        self._held.append(token_id)
+        try:
+            text: str = self._stream.step(self._backend, token_id) or ""
+        except Exception:  # noqa: BLE001 - the library has no error of its own
+            # Byte tokens that are no text turn the text before them into U+FFFD too, and the library refuses to
+            # take back what it has given out. What was given out stays; decoding begins anew behind it.
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self.flush()
+        if text:
+            self._held.clear()
         return text
 
     def flush(self) -> str:
         """Return what is still held back (an unfinished character as U+FFFD)."""
-        return str(self._backend.decode(self._ids, skip_special_tokens=True))[self._n_chars :]
+        text = str(self._backend.decode(self._held, skip_special_tokens=True))
+        self._held.clear()
+        return text
