@@ -1,9 +1,9 @@
 """Read an image in any form into upright RGB pixels. The only importer of Pillow in the runtime.
 
 An image may come from anyone, so nothing in it is trusted. The format is told from the first bytes, and only
-the formats of `_FORMATS` are tried: all of them decode in memory, and none starts another program. The size is
-checked after the header is read and before pixels are; a damaged or cut-off image is refused, because a wrong
-picture is worse than an error. Every failure is an ImageError of one line.
+the formats of `edgevl.image.kinds` are tried. The size is checked after the header is read and before pixels
+are; a damaged or cut-off image is refused, because a wrong picture is worse than an error. Every failure is an
+ImageError of one line.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
+from edgevl.image.kinds import FORMATS, HEAD_BYTES, kind_of, looks_like
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 29
@@ -39,57 +40,6 @@ MAX_BYTES = 1 << 29
 
 _MAX_SCANNED = 5_000_000_000  # pixels times scans of a progressive JPEG, about 5 s; encoders make 10 to 20 scans
 _STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
-
-_FORMATS = {
-    # name in Pillow: (name for people, Pillow's module)
-    "AVIF": ("AVIF", "PIL.AvifImagePlugin"),
-    "BMP": ("BMP", "PIL.BmpImagePlugin"),
-    "GIF": ("GIF", "PIL.GifImagePlugin"),
-    "HEIF": ("HEIC", "pillow_heif"),
-    "JPEG": ("JPEG", "PIL.JpegImagePlugin"),
-    "JPEG2000": ("JPEG 2000", "PIL.Jpeg2KImagePlugin"),
-    "PNG": ("PNG", "PIL.PngImagePlugin"),
-    "PPM": ("PPM", "PIL.PpmImagePlugin"),
-    "PSD": ("PSD", "PIL.PsdImagePlugin"),
-    "QOI": ("QOI", "PIL.QoiImagePlugin"),
-    "TIFF": ("TIFF", "PIL.TiffImagePlugin"),
-    "WEBP": ("WebP", "PIL.WebPImagePlugin"),
-}
-
-_SIGNATURES = (
-    # what the first bytes match: name in Pillow
-    (rb"\x89PNG\r\n\x1a\n", "PNG"),
-    (rb"\xff\xd8", "JPEG"),
-    (rb"RIFF....WEBP", "WEBP"),
-    (rb"GIF8[79]a", "GIF"),
-    (rb"BM", "BMP"),
-    (rb"(II[*+]\0|MM\0[*+])", "TIFF"),
-    (rb"P[1-6fFy]\s", "PPM"),
-    (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000"),
-    (rb"8BPS\0\x01", "PSD"),
-    (rb"qoif", "QOI"),
-    (rb"....ftyp(avif|avis)", "AVIF"),
-    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|hevm|hevs)", "HEIF"),
-    (rb"....ftyp(mif1|msf1)(?=.{0,60}avi[fs])", "AVIF"),
-    (rb"....ftyp(mif1|msf1)", "HEIF"),
-)
-
-_OTHERS = (
-    # what the first bytes match: what such a file is called
-    (rb"%PDF-", "a PDF file"),
-    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg", "an SVG drawing"),
-    (rb"\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)", "a web page"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]", "a video"),
-    (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound file"),
-    (rb"\0\0[\x01\x02]\0", "a Windows icon"),
-    (rb"DDS ", "a DDS texture"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (rb"PK\x03\x04", "a ZIP archive or an office document"),
-    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed archive"),
-    (rb"SIMPLE  =", "a FITS image"),
-    (rb"v/1\x01|#\?RADIANCE", "a high-dynamic-range image"),
-)
 
 # What a decoder may raise on damaged data; Pillow promises nothing narrower.
 _DECODER_ERRORS = (
@@ -318,7 +268,7 @@ def _from_array(array: NDArray[Any], limit: _Limit) -> NDArray[np.uint8]:
 
 def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
     kind = _kind(file, name)
-    label, module = _FORMATS[kind]
+    label, module = FORMATS[kind]
     with _plain_errors(name, f"{label} image"), _quiet():
         _load_plugin(kind, module, name)
         # Not Image.open: it has a size limit of its own, set for the whole process, and warns in its own words.
@@ -340,25 +290,16 @@ def _load_plugin(kind: str, module: str, name: str) -> None:
 
 def _kind(file: IO[bytes], name: str) -> str:
     """Tell the format from the first bytes; raise ImageError that says what else it looks like."""
-    head = file.read(1024)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
     if not head:
         raise ImageError(f"{name}: is empty (0 bytes); copy or download it again")
-    for pattern, kind in _SIGNATURES:
-        if re.match(pattern, head, re.DOTALL):
-            return kind
-    looks = _looks_like(head)
-    raise ImageError(f"{name}: is not an image that can be read here ({looks}); convert it to PNG or JPEG")
-
-
-def _looks_like(head: bytes) -> str:
-    for pattern, what in _OTHERS:
-        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return f"it looks like {what}"
-    text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) >= len(head) - 3 and all(c.isprintable() or c.isspace() for c in text):
-        return "it looks like a text file"
-    return "its format is not known"
+    kind = kind_of(head)
+    if kind is None:
+        raise ImageError(
+            f"{name}: is not an image that can be read here ({looks_like(head)}); convert it to PNG or JPEG"
+        )
+    return kind
 
 
 def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint8]:

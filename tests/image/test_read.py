@@ -24,6 +24,7 @@ from PIL import Image
 
 from edgevl.errors import ImageError, InputError
 from edgevl.image import read as module
+from edgevl.image.kinds import FORMATS
 from edgevl.image.read import Picture, draw_text, png_bytes, read, resize, save_png
 
 HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -429,7 +430,7 @@ def test_files_that_are_no_images(data: bytes, looks: str, tmp_path: Path) -> No
 
 def test_formats_that_start_programs_or_open_other_files_are_not_tried() -> None:
     assert "PostScript" in failure(encode(Image.new("RGB", (8, 8)), "EPS"))
-    assert not {"EPS", "WMF", "MPEG", "HDF5"} & set(module._FORMATS)
+    assert not {"EPS", "WMF", "MPEG", "HDF5"} & set(FORMATS)
 
 
 def test_empty_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
