@@ -48,6 +48,8 @@ def _shuffled_tokens(config: Mapping[str, Any], tile: int) -> int:
         patch, factor = int(config["vision_config"]["patch_size"]), int(config["scale_factor"])
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"config.json: vision_config.patch_size and scale_factor are needed ({error!r})") from error
+    if min(patch, factor) < 1:
+        raise ExportError(f"config.json: patch_size {patch} and scale_factor {factor} must be 1 or more")
     side = tile // patch // factor
     if side * patch * factor != tile:
         raise ExportError(f"config.json: a tile of {tile} pixels is not a whole number of {patch}x{factor} pixel cells")
@@ -68,10 +70,11 @@ def _load_idefics3(folder: Path, tile: int) -> TorchModel:
 def _load_edgevl_tiny(folder: Path, tile: int) -> TorchModel:
     from edgevl.recipe.model import load_checkpoint
 
-    from .vision import EdgeVLTinyVision, loading
+    from .vision import EdgeVLTinyVision, check_heads, loading
 
     with loading(folder):
         model = load_checkpoint(folder)
+    check_heads(model.text.config.head_dim)
     return TorchModel(vision=EdgeVLTinyVision(model).eval(), text=model.text)
 
 

@@ -131,6 +131,7 @@ def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
         raise ExportError(
             f"config.json: text_config.model_type: is {config.model_type!r}; only llama decoders can be exported"
         )
+    check_heads(config.head_dim)
     settings = {**config.to_dict(), "tie_word_embeddings": False, "vocab_size": lm_head.weight.shape[0]}
     settings.pop("architectures", None)
     with torch.device("meta"):
@@ -138,6 +139,14 @@ def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
     model.model = body
     model.lm_head = lm_head
     return model.eval()
+
+
+def check_heads(head_dim: int) -> None:
+    """Raise ExportError for a decoder whose attention GroupQueryAttention cannot run on the CPU."""
+    if head_dim % 16:
+        raise ExportError(
+            f"config.json: text_config.head_dim: is {head_dim}; onnxruntime's attention needs a multiple of 16"
+        )
 
 
 @contextlib.contextmanager

@@ -20,3 +20,21 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no shared folder at {SHARED}; set EDGEVL_SHARED to its path")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def smolvlm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SmolVLM-shaped checkpoint with random weights: tiles of 64 pixels, 4 tokens each. Do not write into it."""
+    from tests.checkpoints import make_smolvlm
+
+    return make_smolvlm(tmp_path_factory.mktemp("smolvlm") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fp32 export of `smolvlm_checkpoint`. Do not write into it."""
+    from edgevl.export import export_model
+
+    out = tmp_path_factory.mktemp("exported") / "smolvlm"
+    export_model(smolvlm_checkpoint, out, vision="fp32", decoder="fp32")
+    return out

@@ -1,0 +1,116 @@
+"""A model folder appears whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgevl.errors import ExportError
+from edgevl.export.folder import building, check_space
+from edgevl.model.manifest import FILE_NAME
+
+
+def write(folder: Path, text: str) -> None:
+    (folder / FILE_NAME).write_text(text)
+
+
+def build(out: Path, *, force: bool = False, error: type[BaseException] | None = None) -> None:
+    """Build a folder whose manifest says "new", or fail with `error` half-way."""
+    with building(out, force=force) as folder:
+        write(folder, "new")
+        if error is not None:
+            raise error
+
+
+def test_the_folder_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "model"
+    with building(out, force=False) as folder:
+        write(folder, "new")
+        assert not out.exists()
+    assert (out / FILE_NAME).read_text() == "new"
+    assert [path.name for path in out.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_nothing_stays_after_an_interruption(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        build(tmp_path / "model", error=error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_keeps_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    write(out, "old")
+    with pytest.raises(KeyboardInterrupt):
+        build(out, force=True, error=KeyboardInterrupt)
+    assert (out / FILE_NAME).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".model.export"
+    left.mkdir()
+    (left / "vision.onnx").write_text("half")
+    with building(tmp_path / "model", force=False) as folder:
+        assert list(folder.iterdir()) == []
+        write(folder, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_replacement_that_was_cut_short_is_undone(tmp_path: Path) -> None:
+    aside = tmp_path / ".model.replaced"
+    aside.mkdir()
+    write(aside, "old")
+    with pytest.raises(ExportError, match="exists"):
+        build(tmp_path / "model")
+    assert (tmp_path / "model" / FILE_NAME).read_text() == "old"
+
+
+def test_an_existing_folder_needs_force(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    write(out, "old")
+    with pytest.raises(ExportError, match="exists; choose another place, or replace it with --force"):
+        build(out)
+    build(out, force=True)
+    assert (out / FILE_NAME).read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    build(tmp_path / "model")
+    assert (tmp_path / "model" / FILE_NAME).read_text() == "new"
+
+
+def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1").write_text("text")
+    with pytest.raises(ExportError, match=r"is not a model folder \(it has no edgevl\.json\), so it is not replaced"):
+        build(tmp_path / "thesis", force=True)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ExportError, match="exists and is not a folder"):
+        build(tmp_path / "file", force=True)
+
+
+def test_two_exports_into_one_folder(tmp_path: Path) -> None:
+    with building(tmp_path / "model", force=False) as folder:
+        write(folder, "first")
+        with pytest.raises(ExportError, match="another export into this folder is running"):
+            build(tmp_path / "model")
+        assert folder.is_dir()
+    assert (tmp_path / "model" / FILE_NAME).read_text() == "first"
+
+
+def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ExportError, match="cannot be made"):
+        build(tmp_path / "file" / "model")
+
+
+def test_disk_space(tmp_path: Path) -> None:
+    check_space(tmp_path / "not" / "there", 1000)
+    with pytest.raises(ExportError, match=r"GB free, the export needs up to 1000000\.0 GB"):
+        check_space(tmp_path, 10**15)

@@ -1,0 +1,153 @@
+"""`verify` passes on a whole model and names what is damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgevl.errors import ChecksumMismatch, GraphError, ManifestError, ModelError, ModelNotFound
+from edgevl.model import manifest
+from edgevl.verify import MIN_COSINE, cosine, equal_share, verify
+
+
+@pytest.fixture
+def copy(smolvlm_model_dir: Path, tmp_path: Path) -> Path:
+    """A model folder that may be damaged."""
+    return Path(shutil.copytree(smolvlm_model_dir, tmp_path / "model"))
+
+
+def rewrite(folder: Path, name: str, data: bytes) -> None:
+    """Replace a file and enter its new hash, as someone would who exports by hand."""
+    (folder / name).write_bytes(data)
+    spec = manifest.read(folder)
+    entry = manifest.FileSpec(len(data), manifest.sha256(folder / name))
+    changed = dataclasses.replace(spec, files={**spec.files, name: entry})
+    (folder / manifest.FILE_NAME).write_text(changed.to_json(), encoding="utf-8")
+
+
+def rewrite_golden(folder: Path, **arrays: Any) -> None:
+    recorded = dict(np.load(folder / "golden.npz", allow_pickle=False)) | arrays
+    np.savez(folder / "made.npz", **{name: array for name, array in recorded.items() if array is not None})
+    data = (folder / "made.npz").read_bytes()
+    (folder / "made.npz").unlink()
+    rewrite(folder, "golden.npz", data)
+
+
+def test_a_whole_model(smolvlm_model_dir: Path) -> None:
+    report = verify(smolvlm_model_dir)
+    assert report.ok
+    assert report.feature_cosine > 0.99999
+    assert report.equal_tokens == 1
+    assert [result.image for result in report.results] == ["small", "wide"]
+    assert all(result.text for result in report.results)
+    assert report.n_files == len(list(smolvlm_model_dir.iterdir())) - 1
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+
+
+def test_one_thread_agrees(smolvlm_model_dir: Path) -> None:
+    assert verify(smolvlm_model_dir, threads=1).ok
+
+
+def test_a_changed_byte(copy: Path) -> None:
+    path = copy / "decoder.onnx.data"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ChecksumMismatch, match=r"decoder\.onnx\.data: content differs from edgevl\.json"):
+        verify(copy)
+
+
+def test_a_truncated_file(copy: Path) -> None:
+    path = copy / "vision.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ChecksumMismatch, match=r"vision\.onnx: has \d+ bytes, edgevl\.json says \d+"):
+        verify(copy)
+
+
+@pytest.mark.parametrize("name", ["vision.onnx", "decoder.onnx.data", "embeddings.npy", "golden.npz"])
+def test_a_missing_file(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(ChecksumMismatch, match=f"{name}: is missing; export or download the model again"):
+        verify(copy)
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        verify(tmp_path)
+    (tmp_path / manifest.FILE_NAME).write_text("{")
+    with pytest.raises(ManifestError):
+        verify(tmp_path)
+
+
+def test_a_graph_that_cannot_be_loaded(copy: Path) -> None:
+    rewrite(copy, "vision.onnx", b"not a graph")
+    with pytest.raises(GraphError, match=r"vision\.onnx"):
+        verify(copy)
+
+
+def test_other_features_are_reported_not_raised(copy: Path) -> None:
+    recorded = np.load(copy / "golden.npz", allow_pickle=False)
+    rewrite_golden(copy, **{"wide.features": -recorded["wide.features"]})
+    report = verify(copy)
+    assert not report.ok
+    assert report.feature_cosine == pytest.approx(-1, abs=1e-3)
+    assert report.results[0].feature_cosine > MIN_COSINE
+
+
+def test_other_tokens_do_not_change_the_verdict(copy: Path) -> None:
+    path = copy / manifest.FILE_NAME
+    raw = json.loads(path.read_text())
+    raw["golden"]["answers"][0]["token_ids"][-1] += 1
+    path.write_text(json.dumps(raw))
+    report = verify(copy)
+    assert report.ok
+    assert 0.9 < report.equal_tokens < 1
+
+
+def test_no_recorded_answers(copy: Path) -> None:
+    path = copy / manifest.FILE_NAME
+    raw = json.loads(path.read_text())
+    raw["golden"] = None
+    path.write_text(json.dumps(raw))
+    report = verify(copy)
+    assert report.ok
+    assert report.results == ()
+    assert (report.feature_cosine, report.equal_tokens) == (1, 1)
+
+
+def test_a_damaged_golden_file(copy: Path) -> None:
+    rewrite(copy, "golden.npz", b"PK nonsense")
+    with pytest.raises(ModelError, match=r"golden\.npz: is not a readable \.npz file"):
+        verify(copy)
+
+
+def test_objects_are_never_unpickled(copy: Path) -> None:
+    rewrite_golden(copy, **{"small.picture": np.array([{}], dtype=object)})
+    with pytest.raises(ModelError, match=r"golden\.npz: is not a readable \.npz file .*pickle"):
+        verify(copy)
+
+
+def test_a_golden_file_of_another_model(copy: Path) -> None:
+    rewrite_golden(copy, **{"small.features": np.zeros((1, 9, 64), np.float16)})
+    with pytest.raises(ModelError, match=r"small: recorded features are \[1, 9, 64\], computed \[1, 4, 64\]"):
+        verify(copy)
+    rewrite_golden(copy, **{"small.features": None})
+    with pytest.raises(ModelError, match=r"lacks 'small\.features', which edgevl\.json names"):
+        verify(copy)
+
+
+def test_cosine() -> None:
+    rows = np.array([[1.0, 0], [0, 0], [3, 4], [0, 0]])
+    np.testing.assert_allclose(cosine(rows, np.array([[0, 1.0], [0, 0], [6, 8], [1, 1]])), [0, 1, 1, 0])
+
+
+def test_equal_share() -> None:
+    assert equal_share([1, 2, 3], [1, 2, 3]) == 1
+    assert equal_share([1, 2], [1, 2, 3, 4]) == 0.5
+    assert equal_share([], []) == 1
