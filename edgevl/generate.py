@@ -62,7 +62,10 @@ class Generation:
                 break
             self._decoder.extend(np.array([token], np.int64))
             self.fed += 1
-        if rest := text.add(stream.flush()) + text.flush():
+        rest = text.add(stream.flush()) + text.flush()
+        if text.stopped:
+            self.finish_reason = "stop"
+        if rest:
             yield Delta(rest, self.token_ids[-1])
 
 
