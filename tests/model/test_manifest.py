@@ -178,7 +178,7 @@ def test_json_of_another_kind(written: Path) -> None:
 def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="no such model folder; `edgevl models` lists what is here"):
         manifest.read(tmp_path / "absent")
-    with pytest.raises(ModelNotFound, match="holds no edgevl.json, so it is not a model folder"):
+    with pytest.raises(ModelNotFound, match=r"holds no edgevl\.json, so it is not a model folder"):
         manifest.read(tmp_path)
 
 
