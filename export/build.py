@@ -81,7 +81,10 @@ class _Build:
         source, target = self._source, self._target
         self._progress("loading weights", 0.02)
         reference = source.row.load(source.folder, source.image.tile)
-        cut = [fidelity.sample(picture, source.image, source.row.family, reference) for picture in pictures]
+        cut = []
+        for index, picture in enumerate(pictures):
+            self._progress("reference features", 0.04 + 0.06 * index / len(pictures))
+            cut.append(fidelity.sample(picture, source.image, source.row.family, reference))
         kept = self._vision(reference, cut)
         self._progress("decoder", 0.4)
         decoder.export_decoder(reference.text, source.folder, self._options.decoder, target / DECODER, self._work)

@@ -78,6 +78,7 @@ def read(folder: Path) -> Checkpoint:
     row = _row(config, folder)
     text = _section(config, "text_config", folder / "config.json")
     tokens = _tokens(folder)
+    _check_vocabulary(tokens, text, folder)
     tokenizer_config = _optional_json(folder / "tokenizer_config.json")
     eos_token = _token_text(tokenizer_config.get("eos_token"))
     return Checkpoint(
@@ -201,6 +202,16 @@ def _tokens(folder: Path) -> dict[str, int]:
         return Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise ExportError(f"{path}: is not a tokenizer ({error}); {DOWNLOAD_AGAIN}") from error
+
+
+def _check_vocabulary(tokens: Mapping[str, int], text: Mapping[str, Any], folder: Path) -> None:
+    size = _int(text, "vocab_size", folder / "config.json")
+    token, token_id = max(tokens.items(), key=lambda item: item[1], default=("", -1))
+    if token_id >= size:
+        raise ExportError(
+            f"{folder / 'tokenizer.json'}: token {token!r} has the id {token_id}, but config.json gives the model "
+            f"{size} tokens (text_config.vocab_size); the two files are not of one checkpoint"
+        )
 
 
 def _image_token_id(config: Mapping[str, Any], tokens: Mapping[str, int], row: ExportFamily, folder: Path) -> int:

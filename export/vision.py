@@ -219,8 +219,12 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
         node.doc_string = ""
     del model.graph.value_info[:]
     del model.metadata_props[:]
-    large = model.ByteSize() >= MAX_PROTO_BYTES
+    large = _weight_bytes(model) >= MAX_PROTO_BYTES
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(len(weight.raw_data) for weight in model.graph.initializer)
 
 
 def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
@@ -235,7 +239,7 @@ def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
             per_channel=True,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(kept),
-            use_external_data_format=source.stat().st_size >= MAX_PROTO_BYTES,
+            use_external_data_format=source.with_name(f"{source.name}.data").exists(),
         )
 
 
@@ -257,8 +261,7 @@ def store_half(source: Path, path: Path) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend(casts + nodes)
-    large = model.ByteSize() >= MAX_PROTO_BYTES or source.with_name(f"{source.name}.data").exists()
-    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+    _save(model, path)
 
 
 def export_vision(model: nn.Module, tile: int, precision: str, path: Path, work: Path) -> Path:

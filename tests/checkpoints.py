@@ -182,3 +182,31 @@ def _write_processor(folder: Path, tile: int, longest_edge: int, n_tokens: int) 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def make_edgevl_tiny(folder: Path, *, seed: int = 0) -> Path:
+    """Write a checkpoint of the bundled model's type with random weights and small shapes into `folder`."""
+    import torch
+
+    from edgevl.recipe.model import EdgeVLTiny, TinyConfig, VisionConfig, text_config
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = _byte_tokenizer(folder)
+    text = text_config(vocab_size=len(vocab), eos_token_id=vocab["<end_of_utterance>"])
+    text.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    text.update(num_key_value_heads=4, head_dim=16)
+    config = TinyConfig(
+        image_token_id=vocab["<image>"],
+        vision=VisionConfig(hidden_size=48, num_hidden_layers=2, intermediate_size=96, stem_channels=(8, 16, 24)),
+        projector_hidden_size=64,
+        text_config=text,
+    )
+    torch.manual_seed(seed)
+    model = EdgeVLTiny(config)
+    with torch.no_grad():
+        for weight in model.text.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=weight.shape[1] ** -0.5)
+    model.save_checkpoint(folder)
+    _write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
+    return folder

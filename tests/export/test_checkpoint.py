@@ -158,6 +158,13 @@ def test_damaged_json(copy: Path, text: str) -> None:
     assert refusal(copy).startswith(f"{copy / 'config.json'}: ")
 
 
+def test_a_tokenizer_of_another_model(copy: Path) -> None:
+    raw = json.loads((copy / "config.json").read_text())
+    raw["text_config"]["vocab_size"] = 300
+    (copy / "config.json").write_text(json.dumps(raw))
+    assert "token '<end_of_utterance>' has the id 306, but config.json gives the model 300 tokens" in refusal(copy)
+
+
 def test_damaged_tokenizer(copy: Path) -> None:
     (copy / "tokenizer.json").write_text("{}")
     assert "tokenizer.json: is not a tokenizer" in refusal(copy)

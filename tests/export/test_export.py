@@ -178,6 +178,32 @@ def test_shards_tied_weights_int8_and_fp16(tmp_path: Path) -> None:
     assert [done for _, done in stages] == sorted(done for _, done in stages)
 
 
+def test_graphs_beyond_the_protobuf_limit(reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights go into a file beside the graph, in every precision; the limit is lowered instead of reached."""
+    import torch
+
+    from edgevl.export import vision
+
+    class Scale(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 64)
+
+        def forward(self, pixel_values: Any) -> Any:
+            return self.layer(pixel_values[:, 0])
+
+    monkeypatch.setattr(vision, "MAX_PROTO_BYTES", 1000)
+    pixels = pixel_values(0)
+    model = Scale().eval()
+    wanted = model(torch.from_numpy(pixels))[0].detach().numpy()
+    for precision in ("fp32", "fp16", "int8"):
+        path = tmp_path / f"{precision}.onnx"
+        vision.export_vision(model, 64, precision, path, tmp_path)
+        assert path.with_name(f"{path.name}.data").stat().st_size >= 64 * 64
+        (tmp_path / "vision_fp32.onnx.data").unlink(missing_ok=True)
+        assert cosine(VisionEncoder(Graph(path)).encode(pixels), wanted).min() > 0.999
+
+
 def test_an_interruption_leaves_nothing(smolvlm_checkpoint: Path, tmp_path: Path) -> None:
     def interrupt(stage: str, _: float) -> None:
         if stage == "decoder":
