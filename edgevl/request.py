@@ -62,6 +62,7 @@ class Request:
 
     @property
     def n_image_tokens(self) -> int:
+        """How many of the prompt's tokens are image features."""
         return sum(chunk.n_tokens for chunk in self.chunks if isinstance(chunk, ImageChunk))
 
     def text_ids(self) -> list[int]:

@@ -55,6 +55,7 @@ class TextChunk:
 
     @property
     def n_tokens(self) -> int:
+        """How many places it takes in the prompt."""
         return len(self.token_ids)
 
 

@@ -157,6 +157,7 @@ class Manifest:
     golden: GoldenSpec | None
 
     def to_json(self) -> str:
+        """Return the text of `edgevl.json`."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
