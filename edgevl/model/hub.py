@@ -47,22 +47,26 @@ def user_folder() -> Path:
 def find(name_or_dir: str | Path | None) -> Path:
     """Return a model's folder: a path, a name in the user's folder, a bundled name; None is the bundled model.
 
+    A folder of the same name in the working directory comes first if it is a model folder, and last otherwise.
     Raises ModelNotFound that says where was looked.
     """
     if name_or_dir is None:
         return installed_folder() / BUNDLED
-    path = Path(name_or_dir).expanduser()
-    if path.is_dir():
-        return path
-    if not _is_name(str(name_or_dir)):
-        raise ModelNotFound(f"{name_or_dir}: no such model folder; `edgevl models` lists what is here")
-    places = (user_folder() / str(name_or_dir), installed_folder() / str(name_or_dir))
+    name, path = str(name_or_dir), Path(name_or_dir).expanduser()
+    if not name:
+        raise ModelNotFound("the model's name is empty; `edgevl models` lists what is here")
+    places = [path]
+    if _is_name(name):
+        places += [user_folder() / name, installed_folder() / name]
     for place in places:
         if (place / manifest.FILE_NAME).is_file():
             return place
+    if path.is_dir():
+        return path  # its reader will say what it lacks
+    if len(places) == 1:
+        raise ModelNotFound(f"{name}: no such model folder; `edgevl models` lists what is here")
     raise ModelNotFound(
-        f"{name_or_dir}: no model of this name in {places[0].parent} or among the bundled; "
-        "`edgevl models` lists what is here"
+        f"{name}: no model of this name in {places[1].parent} or among the bundled; `edgevl models` lists what is here"
     )
 
 
@@ -80,4 +84,4 @@ def registry() -> list[RegistryEntry]:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and "/" not in text and "\\" not in text and text not in (".", "..")
+    return "/" not in text and "\\" not in text and text not in (".", "..")
