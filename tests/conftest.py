@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -38,3 +41,18 @@ def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPat
     out = tmp_path_factory.mktemp("exported") / "smolvlm"
     export_model(smolvlm_checkpoint, out, vision="fp32", decoder="fp32")
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Let no test of this process reach another machine."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family not in (socket.AF_INET, socket.AF_INET6):
+            return connect(self, address)
+        raise AssertionError(f"a test tried to reach {address}; tests need no network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        yield
