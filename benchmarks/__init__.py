@@ -1,0 +1,1 @@
+"""Measurements of edgevl; each module is a script."""
