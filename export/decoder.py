@@ -136,6 +136,7 @@ def _move(source: Path, path: Path) -> None:
     """Write a graph under its final name with all large weights in one file beside it."""
     data = path.with_name(path.name + DATA_SUFFIX)
     model = onnx.load(source)
+    data.unlink(missing_ok=True)  # else the weights are appended to it
     onnx.save_model(
         model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
     )

@@ -220,6 +220,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     del model.graph.value_info[:]
     del model.metadata_props[:]
     large = _weight_bytes(model) >= MAX_PROTO_BYTES
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # else the weights are appended to it
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
 
 
@@ -231,6 +232,7 @@ def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
     """Write `source` (float32) to `path` with int8 MatMul weights, except in the MatMuls called in `kept`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # else the weights are appended to it
     with quiet():
         quantize_dynamic(
             source,
