@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from edgevl.errors import BackendMissing, ExportError
 from edgevl.model.manifest import TensorSpec
 
-from .vision import quiet, store_half
+from .reference import quiet
+from .vision import store_half
 
 DATA_SUFFIX = ".data"
 _OPTIONS = (

@@ -57,7 +57,8 @@ def _shuffled_tokens(config: Mapping[str, Any], tile: int) -> int:
 
 
 def _load_idefics3(folder: Path, tile: int) -> TorchModel:
-    from .vision import Idefics3Vision, load_native, text_model
+    from .reference import load_native, text_model
+    from .vision import Idefics3Vision
 
     model = load_native(folder)
     inner = model.model
@@ -70,7 +71,8 @@ def _load_idefics3(folder: Path, tile: int) -> TorchModel:
 def _load_edgevl_tiny(folder: Path, tile: int) -> TorchModel:
     from edgevl.recipe.model import load_checkpoint
 
-    from .vision import EdgeVLTinyVision, check_heads, loading
+    from .reference import check_heads, loading
+    from .vision import EdgeVLTinyVision
 
     with loading(folder):
         model = load_checkpoint(folder)

@@ -1,0 +1,103 @@
+"""Load a checkpoint in PyTorch, quietly: the reference that the exported graphs are made from and measured against."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgevl.errors import ExportError
+
+
+def load_native(folder: Path) -> Any:
+    """Load a checkpoint of a native transformers type in float32; raise ExportError where weights do not fit."""
+    from transformers import AutoModelForImageTextToText
+
+    with loading(folder):
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    for key in ("missing_keys", "mismatched_keys"):
+        if report[key]:
+            first = sorted(map(str, report[key]))[0]
+            raise ExportError(
+                f"{folder}: {len(report[key])} weights do not fit config.json ({key}, the first is {first}); "
+                "download the whole checkpoint folder again"
+            )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Load weights quietly; whatever goes wrong becomes an ExportError that names the folder."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # torch, transformers and safetensors raise many kinds
+        detail = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {detail}); download it again"
+        ) from error
+
+
+def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
+    """Put a decoder's body and head together as a plain LlamaForCausalLM that shares their weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if config.model_type != "llama":
+        raise ExportError(
+            f"config.json: text_config.model_type: is {config.model_type!r}; only llama decoders can be exported"
+        )
+    check_heads(config.head_dim)
+    settings = {**config.to_dict(), "tie_word_embeddings": False, "vocab_size": lm_head.weight.shape[0]}
+    settings.pop("architectures", None)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
+    model.model = body
+    model.lm_head = lm_head
+    return model.eval()
+
+
+def check_heads(head_dim: int) -> None:
+    """Raise ExportError for a decoder whose attention GroupQueryAttention cannot run on the CPU."""
+    if head_dim % 16:
+        raise ExportError(
+            f"config.json: text_config.head_dim: is {head_dim}; onnxruntime's attention needs a multiple of 16"
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars and warnings of the libraries that the export runs; errors still raise."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
+    levels = [logger.level for logger in noisy]
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        for logger, old in zip(noisy, levels, strict=True):
+            logger.setLevel(old)
+        if bars:
+            transformers_logging.enable_progress_bar()
