@@ -1,49 +1,43 @@
-"""Read README.md: its two commands, its console blocks and its Python blocks. Standard library only, so that
-`.ci/run` can use it before anything is installed: `python3 tests/readme.py first|second|answer`."""
+"""Read README.md, run what it shows, and fill in what scripts can tell.
+
+    python tests/readme.py --write                  run the examples and write their output and the tables
+    python3 tests/readme.py first|second|answer     its two commands, and the answer that the first one gives
+
+The second form needs the standard library alone, so that `.ci/run` can use it before anything is installed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import io
+import json
+import os
 import re
+import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A command as the README shows it, without its prompt, and the output under it; the line is the command's."""
+    """A command as the README shows it, without its prompt, and the output under it."""
 
     command: str
     output: str
-    line: int
-
-
-def blocks(text: str, language: str) -> list[tuple[int, str]]:
-    """Return (line of the first content line, content) of every fenced block of `language`."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-    return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in pattern.finditer(text)]
-
-
-def shown(text: str) -> list[Shown]:
-    """Return each `$ command` of the console blocks with its output, which ends at the next command or the block."""
-    found = []
-    for first, block in blocks(text, "console"):
-        lines = block.splitlines()
-        starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
-        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-            output = "\n".join(lines[start + 1 : end]).strip("\n")
-            found.append(Shown(lines[start][2:], output, first + start))
-    return found
 
 
 def commands(text: str) -> tuple[str, str]:
     """Return the two commands with which a fresh machine begins: one that asks, one that tests."""
-    lines = [
-        line for _, block in blocks(text, "sh") for line in block.splitlines() if line.startswith("python3 -m venv")
-    ]
-    first, second = lines
+    first, second = (line for line in text.splitlines() if line.startswith("python3 -m venv .venv && "))
     return first, second
 
 
@@ -54,6 +48,166 @@ def answer(text: str) -> str:
     return output
 
 
+def shown(text: str) -> list[Shown]:
+    """Return each `$ command` of the console blocks with its output."""
+    found = []
+    for block in blocks(text, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append(Shown(command, output.rstrip("\n")))
+    return found
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the content of every fenced block of `language`."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def run_command(command: str) -> str:
+    """Run an `edgevl` command in this process, in the working directory; return what it writes to stdout."""
+    from edgevl.cli import run
+
+    program, *arguments = shlex.split(command)
+    if program != "edgevl":
+        raise ValueError(f"only edgevl can be shown in the README, not {command!r}")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = run(arguments)
+    if code:
+        raise RuntimeError(f"{command} ended with {code}")
+    return out.getvalue().rstrip("\n")
+
+
+def run_python(block: str) -> str:
+    """Run a block of `>>>` lines; return it with the output that they give."""
+    names: dict[str, Any] = {}
+    lines: list[str] = []
+    for example in doctest.DocTestParser().get_examples(block):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(example.source, "README.md", "single"), names)
+        first, *more = example.source.splitlines()
+        lines += [f">>> {first}", *(f"... {line}" for line in more), *out.getvalue().splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[None]:
+    """Work in an empty folder that has the sample pictures where the README expects them."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "models" / "samples", Path(folder) / "models" / "samples")
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def filled(text: str) -> str:
+    """Return the README with every output as it is now, and every table of which there are data."""
+    with workplace():
+        text = _replace(r"^```console\n(.*?)^```$", text, _console)
+        text = _replace(r"^```pycon\n(.*?)^```$", text, run_python)
+    return with_tables(text)
+
+
+def with_tables(text: str) -> str:
+    """Return the README with its generated tables as they are now; a table without data stays empty."""
+    for name, table in TABLES.items():
+        text = _replace(rf"^<!-- generated: {name} -->\n(.*?)^<!-- end -->$", text, _constant(table()))
+    return text
+
+
+def _replace(pattern: str, text: str, make: Callable[[str], str]) -> str:
+    def made(match: re.Match[str]) -> str:
+        start, end = (part - match.start() for part in match.span(1))
+        return match.group()[:start] + make(match.group(1)) + match.group()[end:]
+
+    return re.sub(pattern, made, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _constant(value: str) -> Callable[[str], str]:
+    return lambda _: value
+
+
+def _console(block: str) -> str:
+    lines = [line for line in block.splitlines() if line.startswith("$ ")]
+    return "".join(f"{line}\n{run_command(line[2:])}\n" for line in lines)
+
+
+def families() -> str:
+    """Return the table of the registry's models."""
+    rows = json.loads((ROOT / "models" / "registry.json").read_text(encoding="utf-8"))
+    return _table(
+        ("model", "parameters", "licence", "size of the export, about"),
+        [
+            (
+                f"[{row['repo']}](https://huggingface.co/{row['repo']})",
+                f"{row['n_parameters'] / 1e6:,.0f} M",
+                row["licence"],
+                f"{row['int4_bytes'] / 1e6:,.0f} MB",
+            )
+            for row in rows
+        ],
+    )
+
+
+def cold() -> str:
+    """Return the table of cold starts, one row a measured machine."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wall, rss, about = found["ask"]["wall_s"], found["ask"]["rss_bytes"], found["machine"]
+        rows.append(
+            (
+                f"{about['cpu']}, {about['cores']} cores",
+                f"{wall['median']:.2f} s ({wall['lowest']:.2f} to {wall['highest']:.2f})",
+                f"{rss['highest'] / 1e6:.0f} MB",
+                f"{found['baseline']['wall_s']['median']:.2f} s",
+                f"`{found['commit']}`",
+            )
+        )
+    titles = (
+        "machine",
+        "wall, median (lowest to highest)",
+        "peak memory",
+        "of it importing numpy, onnxruntime",
+        "commit",
+    )
+    return _table(titles, rows) if rows else ""
+
+
+def accuracy() -> str:
+    """Return the table of the bundled model's accuracy per task, or nothing before it has been measured."""
+    path = ROOT / "models" / "edgevl-tiny" / "accuracy.json"
+    return _accuracy(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    raise NotImplementedError(sorted(found))
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [titles, ("---",) * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "families": families, "cold": cold}
+
+
+def main(what: str) -> None:
+    """Print a part of the README, or write all of it anew."""
+    text = README.read_text(encoding="utf-8")
+    if what == "--write":
+        README.write_text(filled(text), encoding="utf-8")
+    else:
+        print(
+            {"first": lambda: commands(text)[0], "second": lambda: commands(text)[1], "answer": lambda: answer(text)}[
+                what
+            ]()
+        )
+
+
 if __name__ == "__main__":
-    readme = README.read_text(encoding="utf-8")
-    print({"first": commands(readme)[0], "second": commands(readme)[1], "answer": answer(readme)}[sys.argv[1]])
+    main(*sys.argv[1:])
