@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgevl.engine.graph import Graph
+from edgevl.errors import BackendMissing, GraphError
+from tests.engine import graphs
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graphs.doubling(tmp_path_factory.mktemp("graph") / "double.onnx")
+
+
+@pytest.fixture(scope="module")
+def graph(path: Path) -> Graph:
+    return Graph(path, threads=1)
+
+
+def test_inputs_and_outputs_are_known_by_name(graph: Graph) -> None:
+    assert graph.inputs == {"x": (np.float32, [1, "n", 3])}
+    assert graph.outputs == {"y": (np.float32, [1, "n", 3])}
+
+
+def test_run(graph: Graph) -> None:
+    out = graph.run({"x": np.ones((1, 2, 3), np.float32)})
+    np.testing.assert_array_equal(out["y"], np.full((1, 2, 3), 2, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({}, "expected inputs ['x'], got []"),
+        ({"z": np.zeros(1)}, "expected inputs ['x'], got ['z']"),
+        ({"x": np.zeros((1, 2, 4), np.float32)}, "input x: expected float32 [1, 'n', 3], got float32 [1, 2, 4]"),
+        ({"x": np.zeros((2, 3), np.float32)}, "input x: expected float32 [1, 'n', 3], got float32 [2, 3]"),
+        ({"x": np.zeros((1, 2, 3))}, "input x: expected float32 [1, 'n', 3], got float64 [1, 2, 3]"),
+    ],
+)
+def test_what_does_not_fit_names_the_input_what_was_expected_and_what_came(
+    graph: Graph, path: Path, feeds: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GraphError) as caught:
+        graph.run(feeds)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 20])
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(GraphError) as caught:
+        Graph(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: onnxruntime cannot load it (")
+    assert message.endswith("); export it again")
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="onnxruntime cannot load it"):
+        Graph(tmp_path / "missing.onnx")
+
+
+def test_an_unknown_device_says_which_there_are(path: Path) -> None:
+    with pytest.raises(BackendMissing) as caught:
+        Graph(path, device="npu")
+    assert str(caught.value) == "device 'npu' is not supported by this version; use one of auto, cpu"
+
+
+def test_require_wants_exactly_the_inputs_and_at_least_the_outputs(graph: Graph, path: Path) -> None:
+    graph.require({"x"}, {"y"})
+    graph.require({"x"}, set())
+    with pytest.raises(GraphError) as caught:
+        graph.require({"pixel_values"}, {"y"})
+    assert str(caught.value) == f"{path}: expected inputs ['pixel_values'], got ['x']; export it again"
+    with pytest.raises(GraphError) as caught:
+        graph.require({"x"}, {"y", "z"})
+    assert str(caught.value) == f"{path}: lacks the outputs ['z']; export it again"
+
+
+def test_bound_arrays_are_read_and_written_in_place(graph: Graph) -> None:
+    x, y = np.ones((1, 2, 3), np.float32), np.zeros((1, 2, 3), np.float32)
+    binding = graph.bind()
+    binding.bind_input("x", x)
+    binding.bind_output("y", y)
+    binding.run()
+    assert (y == 2).all()
+    x[:] = 5
+    binding.run()
+    assert (y == 10).all()
+
+
+def test_one_array_may_be_input_and_output(graph: Graph) -> None:
+    x = np.ones((1, 2, 3), np.float32)
+    binding = graph.bind()
+    binding.bind_input("x", x)
+    binding.bind_output("y", x)
+    binding.run()
+    binding.run()
+    assert (x == 4).all()
+
+
+def test_a_binding_that_fails_names_the_graph(graph: Graph, path: Path) -> None:
+    binding = graph.bind()
+    binding.bind_input("x", np.ones((1, 2, 3), np.float32))
+    binding.bind_output("y", np.zeros((1, 7, 3), np.float32))
+    with pytest.raises(GraphError) as caught:
+        binding.run()
+    assert str(caught.value).startswith(f"{path}: failed while running (")

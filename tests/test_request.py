@@ -1,0 +1,265 @@
+"""The steps between messages and a prefilled decoder, on a model without weights."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgevl.errors import ContextOverflow, GraphError, InputError
+from edgevl.image.read import read
+from edgevl.image.tiling import TilePlan
+from edgevl.model.manifest import ImageSpec
+from edgevl.request import Request, TileSource, check_seam, open_image, plan_image, prefill
+from edgevl.store.tiles import TileStore
+from edgevl.types import Chunk, Features, ImageChunk, ImagePart, Message, SamplingParams, TextChunk, TextPart
+
+TILE, N = 8, 2
+IMAGE = ImageSpec(TILE, 4 * TILE, N, (0.5,) * 3, (0.5,) * 3, "nearest")
+
+
+class Echo:
+    """A decoder that notes what it holds: token ids, and the first number of each row of features."""
+
+    def __init__(self) -> None:
+        self.held: list[float] = []
+        self.n_fed = 0
+
+    @property
+    def n_past(self) -> int:
+        return len(self.held)
+
+    def extend(self, chunk: NDArray[Any]) -> None:
+        self.held += chunk.tolist() if chunk.ndim == 1 else chunk[:, 0].tolist()
+        self.n_fed += len(chunk)
+
+    def logits(self) -> NDArray[np.float32]:
+        return np.zeros(3, np.float32)
+
+    def truncate(self, n: int) -> None:
+        del self.held[n:]
+
+
+class Brightness:
+    """A vision encoder whose features are 1000 and the tile's first pixel value."""
+
+    def __init__(self) -> None:
+        self.n_encoded = 0
+
+    def encode(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.n_encoded += 1
+        return np.full((N, 4), 1000 + round(float(pixel_values[0, 0, 0, 0] * 127.5 + 127.5)), np.float32)
+
+
+class Model:
+    """What a request needs of a loaded model. A text is its letters' code points, an image goes before the text."""
+
+    def __init__(self, context_length: int = 200) -> None:
+        self.decoder = Echo()
+        self.encoder = Brightness()
+        self.held: list[Any] = []
+        self.vision_id = "v"
+        self.tiles = TileStore(self.vision_id)
+        self.manifest = SimpleNamespace(image=IMAGE, decoder=SimpleNamespace(context_length=context_length))
+
+    def plan(self, size: tuple[int, int], detail: Any) -> TilePlan:
+        from edgevl.image import tiling
+
+        return tiling.plan(size, IMAGE, "split_grid", detail)
+
+    def chunks(self, messages: Any, plans: Any) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        left = list(enumerate(plans))
+        for message in messages:
+            for part in message.parts:
+                if isinstance(part, ImagePart):
+                    image, plan = left.pop(0)
+                    chunks += [ImageChunk(image, tile, N) for tile in range(plan.n_tiles)]
+                else:
+                    chunks.append(TextChunk(tuple(map(ord, part.text))))
+        return chunks
+
+
+def picture(value: int, height: int = TILE, width: int = TILE) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def ask(model: Any, *parts: Any, **options: Any) -> Request:
+    made = tuple(TextPart(part) if isinstance(part, str) else ImagePart(part) for part in parts)
+    return Request(model, [Message("user", made)], **{"detail": "auto", "params": SamplingParams(), **options})
+
+
+def run(model: Any, request: Request, cancel: threading.Event | None = None, on_tile: Any = None) -> tuple[Any, Any]:
+    source = TileSource(model, request.images, request.plans)
+    prefilled = prefill(model, request, source, cancel or threading.Event(), on_tile)
+    assert len(model.held) == model.decoder.n_past
+    return prefilled, source
+
+
+def test_chunks_go_into_the_decoder_in_order() -> None:
+    model = Model()
+    request = ask(model, "a", picture(7), "b")
+    prefilled, source = run(model, request)
+    assert model.decoder.held == [97, 1007, 1007, 98]
+    assert (prefilled.n_cached, prefilled.complete) == (0, True)
+    assert (request.n_tokens, request.n_image_tokens, request.text_ids()) == (4, 2, [97, 98])
+    [info] = request.infos(source)
+    assert (info.size, info.grid, info.n_tiles, info.n_encoded, info.n_tokens) == ((8, 8), (0, 0), 1, 1, 2)
+
+
+def test_tiles_are_told_as_they_are_done() -> None:
+    told: list[tuple[int, int]] = []
+    model = Model()
+    run(model, ask(model, picture(1, 16, 8), "q"), on_tile=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert model.encoder.n_encoded == 1  # three tiles of one colour
+
+
+def test_a_second_question_feeds_only_itself() -> None:
+    model = Model()
+    run(model, ask(model, picture(7), "one?"))
+    prefilled, source = run(model, ask(model, picture(7), "ours"))
+    assert prefilled.n_cached == 2 + 1  # the image and the "o"
+    assert model.decoder.held == [1007, 1007, *map(ord, "ours")]
+    assert model.decoder.n_fed == 6 + 3
+    assert source.n_encoded == [0]
+
+
+def test_the_same_question_feeds_one_token() -> None:
+    model = Model()
+    run(model, ask(model, picture(7), "one?"))
+    prefilled, _ = run(model, ask(model, picture(7), "one?"))
+    assert prefilled.n_cached == 5
+    assert model.decoder.held == [1007, 1007, *map(ord, "one?")]
+
+
+def test_another_image_is_not_the_held_one() -> None:
+    model = Model()
+    run(model, ask(model, "a", picture(7), "b"))
+    prefilled, _ = run(model, ask(model, "a", picture(8), "b"))
+    assert prefilled.n_cached == 1
+    assert model.decoder.held == [97, 1008, 1008, 98]
+
+
+def test_another_plan_of_the_same_image_is_not_the_held_one() -> None:
+    model = Model()
+    run(model, ask(model, picture(7, 8, 16), "b"))
+    prefilled, _ = run(model, ask(model, picture(7, 8, 16), "b", detail="low"))
+    assert prefilled.n_cached == 0
+    assert model.decoder.held == [1007, 1007, 98]
+
+
+@given(st.lists(st.lists(st.one_of(st.text("ab", min_size=1, max_size=4), st.integers(0, 1)), max_size=5), max_size=5))
+def test_what_is_held_after_reuse_is_what_is_held_from_scratch(prompts: list[list[Any]]) -> None:
+    model = Model()
+    for prompt in prompts:
+        parts = [part if isinstance(part, str) else picture(part, 8, 16) for part in prompt]
+        run(model, ask(model, *parts, "?"))
+        scratch = Model()
+        run(scratch, ask(scratch, *parts, "?"))
+        assert model.decoder.held == scratch.decoder.held
+        assert model.held == scratch.held
+
+
+def test_cancel_is_seen_between_chunks_and_keeps_what_was_fed() -> None:
+    model, cancel = Model(), threading.Event()
+    request = ask(model, "a", picture(1, 16, 8), "b")
+    prefilled, _ = run(model, request, cancel, on_tile=lambda done, total: cancel.set())
+    assert not prefilled.complete
+    assert model.decoder.held == [97, 1001, 1001]
+    cancel.clear()
+    prefilled, _ = run(model, request, cancel)
+    assert (prefilled.n_cached, prefilled.complete) == (3, True)
+
+
+def test_an_error_of_the_encoder_is_raised_and_leaves_a_usable_state() -> None:
+    model = Model()
+
+    def broken(pixel_values: Any) -> Any:
+        raise GraphError("vision.onnx: failed")
+
+    encode, model.encoder.encode = model.encoder.encode, broken  # type: ignore[method-assign]
+    with pytest.raises(GraphError, match=r"vision\.onnx: failed"):
+        run(model, ask(model, "a", picture(7), "b"))
+    assert len(model.held) == model.decoder.n_past == 1
+    model.encoder.encode = encode  # type: ignore[method-assign]
+    run(model, ask(model, "a", picture(7), "b"))
+    assert model.decoder.held == [97, 1007, 1007, 98]
+
+
+def test_features_stand_in_for_their_image() -> None:
+    model = Model()
+    plan = model.plan((8, 8), "auto")
+    features = Features("id", "v", (8, 8), plan, (np.full((N, 4), 5, np.float32),))
+    request = ask(model, features, "b")
+    _, source = run(model, request)
+    assert model.decoder.held == [5, 5, 98]
+    assert (model.encoder.n_encoded, source.n_encoded) == (0, [0])
+    assert request.infos(source)[0].id == "id"
+
+
+def test_features_of_another_model_are_refused() -> None:
+    model: Any = Model()
+    features = Features("id", "another", (8, 8), model.plan((8, 8), "auto"), ())
+    with pytest.raises(InputError) as caught:
+        plan_image(model, features, "auto")
+    assert str(caught.value) == ("these features were encoded by another model; encode the image again with this one")
+
+
+def test_too_few_or_too_many_features_name_image_tile_and_counts() -> None:
+    plan = TilePlan((8, 16), ((8, 16),), (1, 2), 8)
+    check_seam(np.zeros((2, 4), np.float32), ImageChunk(0, 1, 2), plan)
+    with pytest.raises(GraphError) as caught:
+        check_seam(np.zeros((3, 4), np.float32), ImageChunk(0, 1, 2), plan)
+    assert str(caught.value) == (
+        "image 1, tile 2 of 3: the prompt keeps 2 places, the vision graph gave 3 features; export the model again"
+    )
+
+
+class TestOverflow:
+    def refusal(self, *parts: Any, context_length: int, detail: Any = "high") -> ContextOverflow:
+        with pytest.raises(ContextOverflow) as caught:
+            ask(Model(context_length), *parts, detail=detail)
+        return caught.value
+
+    def test_says_how_many_tokens_how_many_fit_and_which_detail_would(self) -> None:
+        error = self.refusal(picture(1), "abc", context_length=30)
+        assert str(error) == (
+            "the prompt has 37 tokens, 34 of them images, but only 29 fit into this model's context; "
+            "--detail auto would fit"
+        )
+        assert (error.n_tokens, error.n_context) == (37, 30)
+
+    def test_names_fewer_tiles_where_auto_is_too_many(self) -> None:
+        error = self.refusal(picture(1, 32, 32), "abc", context_length=24)
+        assert str(error).endswith("; --detail 10 would fit")
+        error = self.refusal(picture(1, 32, 32), "abc", context_length=6)
+        assert str(error).endswith("; --detail low would fit")
+
+    def test_says_where_no_detail_would_fit(self) -> None:
+        error = self.refusal(picture(1), picture(2), "abc", context_length=7)
+        assert str(error).endswith("; no --detail would fit; give fewer images or a shorter text")
+
+    def test_of_text_alone(self) -> None:
+        error = self.refusal("a" * 40, context_length=40)
+        assert str(error) == (
+            "the prompt has 40 tokens, 0 of them images, but only 39 fit into this model's context; shorten the text"
+        )
+
+    def test_leaves_room_for_one_token_at_least(self) -> None:
+        request = ask(Model(40), "a" * 39)
+        assert request.limit == 1
+        assert ask(Model(40), "a" * 10, params=SamplingParams(max_tokens=7)).limit == 7
+        assert ask(Model(40), "a" * 10).limit == 30
+
+
+def test_an_image_that_is_open_stays_as_it_is() -> None:
+    opened = read(picture(1))
+    assert open_image(opened, None) is opened
+    assert open_image(opened, 10**6) is opened
