@@ -96,17 +96,17 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         checks = (
-            ("temperature", _is_number(self.temperature, 0), "a number, 0 or more"),
-            ("top_k", _is_number(self.top_k, 0, kind=Integral), "a whole number, 0 (off) or more"),
-            ("top_p", _is_number(self.top_p, 0, 1) and self.top_p > 0, "a number above 0 and at most 1"),
-            ("min_p", _is_number(self.min_p, 0, 1), "a number between 0 and 1"),
-            ("repetition_penalty", _is_number(self.repetition_penalty, 0.01, 100), "a number between 0.01 and 100"),
-            ("max_tokens", _is_number(self.max_tokens, 1, kind=Integral), "a whole number, 1 or more"),
+            ("temperature", _is_number(self.temperature, 0), "0 or more"),
+            ("top_k", _is_number(self.top_k, 0, kind=Integral), "0 (off) or more, a whole number"),
+            ("top_p", _is_number(self.top_p, 0, 1) and self.top_p > 0, "above 0 and at most 1"),
+            ("min_p", _is_number(self.min_p, 0, 1), "between 0 and 1"),
+            ("repetition_penalty", _is_number(self.repetition_penalty, 0.01, 100), "between 0.01 and 100"),
+            ("max_tokens", _is_number(self.max_tokens, 1, kind=Integral), "1 or more, a whole number"),
             ("stop", _is_texts(self.stop), "a non-empty string or several"),
             (
                 "seed",
                 self.seed is None or _is_number(self.seed, 0, kind=Integral),
-                "a whole number, 0 or more, or None",
+                "0 or more, a whole number, or None",
             ),
         )
         for name, holds, wanted in checks:
