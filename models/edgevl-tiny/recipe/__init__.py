@@ -1,0 +1,1 @@
+"""Recipe of the bundled model: its definition, its training data, its trainer and its evaluation."""

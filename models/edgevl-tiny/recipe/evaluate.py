@@ -1,0 +1,158 @@
+"""Measures answers on held-out pictures: the shipped model through `edgevl`, and the PyTorch model in fp32.
+
+    python -m edgevl.recipe.evaluate shipped   --model models/edgevl-tiny ... --output shipped.json
+    python -m edgevl.recipe.evaluate reference --model models/edgevl-tiny/checkpoint ... --output reference.json
+    python -m edgevl.recipe.evaluate table shipped.json reference.json --card models/edgevl-tiny/README.md
+
+An answer is right when it equals the expected one, capitals and the last full stop aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Paths
+from .heldout import TASKS, Item, items
+
+Answerer = Callable[[NDArray[np.uint8], str], str]
+MAX_TOKENS = 64
+BEGIN, END = "<!-- begin generated: accuracy -->", "<!-- end generated: accuracy -->"
+
+
+def shipped(folder: Path) -> Answerer:
+    """Return an answerer that asks the model folder through `edgevl`, as a user does."""
+    import edgevl
+
+    vlm = edgevl.load(folder)
+    return lambda rgb, question: vlm.ask(rgb, question, max_tokens=MAX_TOKENS).text
+
+
+def reference(folder: Path) -> Answerer:
+    """Return an answerer that runs the PyTorch model of a checkpoint folder in fp32, greedily."""
+    import torch
+    from tokenizers import Tokenizer
+
+    from edgevl.image import pixels, tiling
+
+    from .data import LONGEST_EDGE, TILE, layout
+    from .model import load_checkpoint
+    from .tokenizer import END as END_ID
+    from .tokenizer import PAD
+    from .train import normalise
+
+    model, tokenizer = load_checkpoint(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    @torch.no_grad()
+    def answer(rgb: NDArray[np.uint8], question: str) -> str:
+        plan = tiling.split_grid(rgb.shape[:2], tile=TILE, longest_edge=LONGEST_EDGE)
+        tiles = np.stack([tile.transpose(2, 0, 1) for tile in pixels.tiles(rgb, plan, "lanczos")])
+        grid = plan.grid if plan.n_tiles > 1 else (1, 1)
+        ids = tokenizer.encode(f"<|user|>{layout(grid)}{question}<|end|><|assistant|>", add_special_tokens=False).ids
+        embeds = model.embed(torch.tensor([ids]), model.encode(normalise(torch.from_numpy(tiles))))
+        made = model.text.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+            max_new_tokens=MAX_TOKENS,
+            do_sample=False,
+            eos_token_id=END_ID,
+            pad_token_id=PAD,
+        )
+        return tokenizer.decode(made[0].tolist()).strip()
+
+    return answer
+
+
+def plain(text: str) -> str:
+    """Return text as it is compared: lower case, without white space around it and the last full stop."""
+    return text.strip().lower().removesuffix(".")
+
+
+def measure(answer: Answerer, paths: Paths, n: int, tasks: tuple[str, ...] = TASKS) -> dict[str, Any]:
+    """Ask `n` held-out questions a task; return counts, and every question with its answer."""
+    report: dict[str, Any] = {}
+    for task in tasks:
+        asked: list[Item] = list(items(paths, task, n))
+        given = [answer(item.rgb, item.question) for item in asked]
+        right = [plain(text) == plain(item.answer) for text, item in zip(given, asked, strict=True)]
+        constant, n_constant = Counter(plain(item.answer) for item in asked).most_common(1)[0]
+        report[task] = {
+            "n": len(asked),
+            "accuracy": sum(right) / len(asked),
+            "interval": wilson(sum(right), len(asked)),
+            "baseline": n_constant / len(asked),
+            "baseline_answer": constant,
+            "answers": [
+                {"question": item.question, "expected": item.answer, "given": text}
+                for item, text in zip(asked, given, strict=True)
+            ],
+        }
+        print(
+            f"{task:<12} {report[task]['accuracy']:.3f} of {len(asked)} (constant {report[task]['baseline']:.3f})",
+            flush=True,
+        )
+    return report
+
+
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927)."""
+    share, extra = right / n, z * z / n
+    middle, half = share + extra / 2, z * math.sqrt(share * (1 - share) / n + extra / (4 * n))
+    return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
+
+
+def table(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> str:
+    """Return a Markdown table of both reports, a row a task."""
+    lines = ["| task | examples | shipped | 95 % interval | fp32 | best constant answer |", "|---|---|---|---|---|---|"]
+    for task, row in shipped_report.items():
+        low, high = row["interval"]
+        lines.append(
+            f"| {task.replace('_', ' ')} | {row['n']} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} "
+            f"| {reference_report[task]['accuracy']:.1%} | {row['baseline']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def write_card(card: Path, text: str) -> None:
+    """Replace what stands between the card's markers; raises ValueError if it has none."""
+    before, begin, rest = card.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{card}: has no lines {BEGIN} and {END}")
+    card.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("shipped", "reference"):
+        command = commands.add_parser(name)
+        for option in ("--model", "--packs", "--work", "--fonts", "--words", "--output"):
+            command.add_argument(option, type=Path, required=True)
+        command.add_argument("-n", type=int, default=500)
+        command.add_argument("--tasks", nargs="*", default=list(TASKS))
+    command = commands.add_parser("table")
+    command.add_argument("reports", nargs=2, type=Path)
+    command.add_argument("--card", type=Path, required=True)
+    options = parser.parse_args()
+    if options.command == "table":
+        first, second = (json.loads(path.read_text(encoding="utf-8")) for path in options.reports)
+        write_card(options.card, table(first, second))
+        return
+    answer = {"shipped": shipped, "reference": reference}[options.command](options.model)
+    paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
+    report = measure(answer, paths, options.n, tuple(options.tasks))
+    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Reads the photo packs: zip files of pictures with a `labels.jsonl` each."""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CACHE_SIDE = 160
+
+
+@dataclass(frozen=True)
+class Pack:
+    """How one pack is used: the share held out, the label field, and whether mirroring keeps its meaning."""
+
+    name: str
+    held_out: float
+    field: str = "label"
+    mirror: bool = True
+    turn: bool = False  # whether quarter turns keep the meaning (satellite pictures)
+
+
+PACKS = {
+    pack.name: pack
+    for pack in (
+        Pack("eurosat", 0.15, turn=True),
+        Pack("flowers", 0.25),
+        Pack("objects", 0.15),
+        Pack("grocery", 0.25),
+        Pack("trash", 0.27),
+        Pack("signs", 0.30, mirror=False),
+        Pack("cards", 0.25, field="cards", mirror=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture of a pack; `row` is its place in labels.jsonl, `label` its answer in words."""
+
+    pack: str
+    row: int
+    file: str
+    label: str
+
+
+def is_held_out(pack: Pack, file: str) -> bool:
+    """Decide by a hash of the file name, so that the split never moves."""
+    digest = hashlib.sha256(f"{pack.name}/{file}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") < pack.held_out * 2**32
+
+
+def _label(pack: Pack, row: dict[str, Any]) -> str:
+    value = row[pack.field]
+    return " ".join(sorted(value)) if isinstance(value, list) else value.lower()
+
+
+@lru_cache
+def photos(folder: Path, name: str, held_out: bool | None) -> list[Photo]:
+    """List the pictures of a pack: its training part, its held-out part, or (None) all of it."""
+    pack = PACKS[name]
+    with zipfile.ZipFile(folder / f"{name}.zip") as archive:
+        lines = archive.read("labels.jsonl").decode().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    return [
+        Photo(name, number, row["file"], _label(pack, row))
+        for number, row in enumerate(rows)
+        if held_out is None or is_held_out(pack, row["file"]) == held_out
+    ]
+
+
+@lru_cache
+def classes(folder: Path, name: str) -> list[str]:
+    """List the distinct labels of a pack in alphabetical order."""
+    return sorted({photo.label for photo in photos(folder, name, None)})
+
+
+@lru_cache
+def _archive(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def open_photo(folder: Path, photo: Photo) -> Image.Image:
+    """Decode one picture at its own size."""
+    content = _archive(folder / f"{photo.pack}.zip").read(photo.file)
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def build_cache(folder: Path, cache: Path, name: str) -> np.ndarray:
+    """Decode a pack once, squeezed to squares: uint8 `[n, 160, 160, 3]`, memory-mapped."""
+    path = cache / f"{name}.npy"
+    if not path.exists():
+        everything = photos(folder, name, None)
+        squares = np.empty((len(everything), CACHE_SIDE, CACHE_SIDE, 3), np.uint8)
+        for photo in everything:
+            picture = open_photo(folder, photo)
+            squares[photo.row] = np.asarray(picture.resize((CACHE_SIDE, CACHE_SIDE), Image.Resampling.LANCZOS))
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(path.with_suffix(".part.npy"), squares)
+        path.with_suffix(".part.npy").replace(path)
+    cached: np.ndarray = np.load(path, mmap_mode="r")
+    return cached

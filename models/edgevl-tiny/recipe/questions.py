@@ -1,0 +1,365 @@
+"""Questions and answers about a generated scene, a photograph or a printed word.
+
+Every function draws from a `random.Random`; answers to yes/no and either/or questions are balanced by choosing
+the answer first, so that no wording gives it away. Answers are short, lower-case English.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .scenes import COLOURS, SHAPES, Scene, Thing
+
+QA = tuple[str, str]
+Maker = Callable[[random.Random, Scene], QA | None]
+
+DESCRIBE = (
+    "what's here?", "what is here?", "what is in this picture?", "what's in this image?", "what do you see?",
+    "describe the picture.", "describe this image.", "what does the picture show?", "what can you see here?",
+    "what is this a picture of?", "tell me what is in the image.", "what is shown here?",
+)  # fmt: skip
+COUNT_ALL = ("how many objects are there?", "how many shapes are there?", "how many things do you see?",
+             "count the objects.", "how many shapes are in the picture?", "what is the number of objects?")  # fmt: skip
+COUNT_SOME = ("how many {} are there?", "how many {} do you see?", "count the {}.", "how many {} are in the picture?",
+              "what is the number of {}?")  # fmt: skip
+COLOUR_OF = (
+    "what colour is the {}?",
+    "what color is the {}?",
+    "which colour does the {} have?",
+    "the {} is what colour?",
+)
+SHAPE_OF = ("what shape is {}?", "which shape is {}?", "what is the shape of the {} object?", "what is the {} thing?",
+            "what is {}?", "which object is {}?")  # fmt: skip
+NAME_ONE = ("what is this?", "what object is this?", "name the object.", "which object is shown?", "what is it?")
+NAME_AT = {
+    "left": ("what is on the far left?", "what is the leftmost object?", "name the object furthest to the left."),
+    "right": ("what is on the far right?", "what is the rightmost object?", "name the object furthest to the right."),
+    "top": ("what is at the top?", "what is the topmost object?", "name the highest object."),
+    "bottom": ("what is at the bottom?", "what is the lowest object?", "name the lowest object."),
+}
+EXISTS = ("is there a {}?", "is there a {} in the picture?", "can you see a {}?", "do you see a {}?",
+          "does the image show a {}?")  # fmt: skip
+SIDES = ("is the {a} left or right of the {b}?", "is the {a} to the left or to the right of the {b}?",
+         "on which side of the {b} is the {a}, left or right?")  # fmt: skip
+HEIGHTS = ("is the {a} above or below the {b}?", "is the {a} higher or lower than the {b}, above or below?",
+           "the {a}: above or below the {b}?")  # fmt: skip
+IS_SIDE = ("is the {a} to the {side} of the {b}?", "is the {a} {side} of the {b}?")
+IS_HEIGHT = ("is the {a} {side} the {b}?", "is the {a} placed {side} the {b}?")
+LARGER = ("which is larger, the {a} or the {b}?", "which one is bigger, the {a} or the {b}?")
+SMALLER = ("which is smaller, the {a} or the {b}?",)
+MORE = ("are there more {a} than {b}?",)
+MARGIN = 0.1
+"""Two things are only compared by place where their centres differ by this part of the picture's side."""
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PLURALS = {shape: f"{shape}es" if shape.endswith("s") else f"{shape}s" for shape in SHAPES}
+
+
+def article(noun: str) -> str:
+    """Put `a` or `an` before a noun phrase."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural(colour: str | None, shape: str | None) -> str:
+    """Name a kind in the plural, such as `red circles`, `circles` or `red objects`."""
+    noun = PLURALS[shape] if shape else "objects"
+    return f"{colour} {noun}" if colour else noun
+
+
+def join(parts: list[str]) -> str:
+    """Join words as English does: commas, and `and` before the last."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def description(scene: Scene) -> str:
+    """List a scene's things from left to right, repeated kinds once with their number."""
+    counts = Counter((thing.colour, thing.shape) for thing in scene.things)
+    parts = [
+        article(f"{colour} {shape}") if n == 1 else f"{NUMBERS[n]} {plural(colour, shape)}"
+        for (colour, shape), n in counts.items()
+    ]
+    return join(parts) + "." if parts else "nothing but the background."
+
+
+def _unique(scene: Scene, key: Callable[[Thing], str]) -> list[Thing]:
+    counts = Counter(key(thing) for thing in scene.things)
+    return [thing for thing in scene.things if counts[key(thing)] == 1]
+
+
+def describe(rng: random.Random, scene: Scene) -> QA:
+    return rng.choice(DESCRIBE), description(scene)
+
+
+def count_all(rng: random.Random, scene: Scene) -> QA:
+    return rng.choice(COUNT_ALL), str(len(scene.things))
+
+
+def count_some(rng: random.Random, scene: Scene) -> QA:
+    """Count by colour, by shape or by both; sometimes things that are not there."""
+    thing = rng.choice(scene.things)
+    style = rng.random()
+    colour = thing.colour if style < 0.75 else None
+    shape = thing.shape if style > 0.35 else None
+    if rng.random() < 0.12:
+        colour = rng.choice(tuple(COLOURS)) if colour else None
+        shape = rng.choice(SHAPES) if shape else None
+    n = sum(colour in (None, t.colour) and shape in (None, t.shape) for t in scene.things)
+    return rng.choice(COUNT_SOME).format(plural(colour, shape)), str(n)
+
+
+def colour_of(rng: random.Random, scene: Scene) -> QA | None:
+    things = _unique(scene, lambda thing: thing.shape)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    return rng.choice(COLOUR_OF).format(thing.shape), thing.colour
+
+
+def shape_of(rng: random.Random, scene: Scene) -> QA | None:
+    things = _unique(scene, lambda thing: thing.colour)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    return rng.choice(SHAPE_OF).format(thing.colour), thing.shape
+
+
+def name(rng: random.Random, scene: Scene) -> QA | None:
+    """Name one thing by colour and shape: the only one, or the outermost on a side where it is clear which."""
+    if len(scene.things) == 1:
+        return rng.choice(NAME_ONE), article(scene.things[0].name)
+    side = rng.choice(tuple(NAME_AT))
+    horizontal = side in ("left", "right")
+    places = sorted(scene.things, key=lambda thing: thing.x if horizontal else thing.y)
+    if side in ("right", "bottom"):
+        places.reverse()
+    first, second = places[:2]
+    gap = abs(first.x - second.x) / scene.width if horizontal else abs(first.y - second.y) / scene.height
+    return (rng.choice(NAME_AT[side]), article(first.name)) if gap > 0.06 else None
+
+
+def exists(rng: random.Random, scene: Scene) -> QA:
+    """Ask for a colour and shape; absent kinds share a colour or shape with the scene three times in four."""
+    present = {(thing.colour, thing.shape) for thing in scene.things}
+    by_shape = rng.random() < 0.25
+    if rng.random() < 0.5:
+        colour, shape = rng.choice(sorted(present))
+        return rng.choice(EXISTS).format(shape if by_shape else f"{colour} {shape}"), "yes"
+    if by_shape:
+        absent = [shape for shape in SHAPES if shape not in {s for _, s in present}]
+        return rng.choice(EXISTS).format(rng.choice(absent)), "no"
+    while True:
+        colour, shape = rng.choice(tuple(COLOURS)), rng.choice(SHAPES)
+        style = rng.random()
+        if style < 0.4:
+            colour = rng.choice(scene.things).colour
+        elif style < 0.75:
+            shape = rng.choice(scene.things).shape
+        if (colour, shape) not in present:
+            return rng.choice(EXISTS).format(f"{colour} {shape}"), "no"
+
+
+def is_colour(rng: random.Random, scene: Scene) -> QA | None:
+    things = _unique(scene, lambda thing: thing.shape)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    if rng.random() < 0.5:
+        return f"is the {thing.shape} {thing.colour}?", "yes"
+    others = [c for c in COLOURS if c != thing.colour]
+    near = [t.colour for t in scene.things if t.colour != thing.colour]
+    return f"is the {thing.shape} {rng.choice(near if near and rng.random() < 0.5 else others)}?", "no"
+
+
+def _pair(rng: random.Random, scene: Scene, axis: str) -> tuple[Thing, Thing] | None:
+    """Draw two things of kinds that occur once, clearly apart along `axis` ("x" or "y")."""
+    things = _unique(scene, lambda thing: thing.name)
+    side = scene.width if axis == "x" else scene.height
+    pairs = [
+        (a, b)
+        for a in things
+        for b in things
+        if a is not b and abs(getattr(a, axis) - getattr(b, axis)) > MARGIN * side
+    ]
+    return rng.choice(pairs) if pairs else None
+
+
+def _labels(rng: random.Random, scene: Scene, a: Thing, b: Thing) -> dict[str, str]:
+    """Name two things fully, or by shape alone where that is clear."""
+    shapes = Counter(thing.shape for thing in scene.things)
+    short = shapes[a.shape] == shapes[b.shape] == 1 and rng.random() < 0.3
+    return {"a": a.shape, "b": b.shape} if short else {"a": a.name, "b": b.name}
+
+
+def relation(rng: random.Random, scene: Scene) -> QA | None:
+    """Ask where one thing is from another: left or right, above or below."""
+    axis = rng.choice("xy")
+    pair = _pair(rng, scene, axis)
+    if pair is None:
+        return None
+    a, b = pair
+    names = _labels(rng, scene, a, b)
+    if axis == "x":
+        return rng.choice(SIDES).format(**names), "left" if a.x < b.x else "right"
+    return rng.choice(HEIGHTS).format(**names), "above" if a.y < b.y else "below"
+
+
+def is_relation(rng: random.Random, scene: Scene) -> QA | None:
+    axis = rng.choice("xy")
+    pair = _pair(rng, scene, axis)
+    if pair is None:
+        return None
+    a, b = pair
+    true = ("left" if a.x < b.x else "right") if axis == "x" else ("above" if a.y < b.y else "below")
+    opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}
+    yes = rng.random() < 0.5
+    templates = IS_SIDE if axis == "x" else IS_HEIGHT
+    question = rng.choice(templates).format(side=true if yes else opposite[true], **_labels(rng, scene, a, b))
+    return question, "yes" if yes else "no"
+
+
+def size(rng: random.Random, scene: Scene) -> QA | None:
+    things = _unique(scene, lambda thing: thing.name)
+    pairs = [(a, b) for a in things for b in things if a.radius > 1.3 * b.radius]
+    if not pairs:
+        return None
+    large, small = rng.choice(pairs)
+    a, b = (large, small) if rng.random() < 0.5 else (small, large)
+    if rng.random() < 0.7:
+        return rng.choice(LARGER).format(a=a.name, b=b.name), f"the {large.name}"
+    return rng.choice(SMALLER).format(a=a.name, b=b.name), f"the {small.name}"
+
+
+def more(rng: random.Random, scene: Scene) -> QA | None:
+    counts = Counter(thing.shape for thing in scene.things)
+    pairs = [(a, b) for a in counts for b in counts if counts[a] > counts[b]]
+    if not pairs:
+        return None
+    a, b = rng.choice(pairs)
+    yes = rng.random() < 0.5
+    first, second = (a, b) if yes else (b, a)
+    return rng.choice(MORE).format(a=PLURALS[first], b=PLURALS[second]), "yes" if yes else "no"
+
+
+def absent(rng: random.Random, scene: Scene) -> QA:
+    """Ask for the colour of a shape, or the shape of a colour, that is not there."""
+    if rng.random() < 0.6:
+        shape = rng.choice([shape for shape in SHAPES if shape not in {t.shape for t in scene.things}])
+        return rng.choice(COLOUR_OF).format(shape), f"there is no {shape}."
+    colour = rng.choice([colour for colour in COLOURS if colour not in {t.colour for t in scene.things}])
+    return rng.choice(SHAPE_OF[:4]).format(colour), f"nothing is {colour}."
+
+
+TASKS: dict[str, tuple[Maker, ...]] = {
+    "description": (describe,),
+    "naming": (name,),
+    "colours": (colour_of,),
+    "shapes": (shape_of,),
+    "counting": (count_all, count_some),
+    "relations": (relation,),
+    "yes_no": (exists, exists, is_colour, is_relation, more),
+    "size": (size,),
+    "absent": (absent,),
+}
+"""Each task of the accuracy table, and the makers it draws from."""
+
+MIX = {"description": 1.0, "naming": 1.3, "colours": 0.7, "shapes": 0.7, "counting": 1.6, "relations": 1.5,
+       "yes_no": 2.2, "size": 0.3, "absent": 0.25}  # fmt: skip
+
+
+def about_scene(rng: random.Random, scene: Scene, n: int) -> list[QA]:
+    """Draw `n` different questions about a scene, tasks by `MIX`."""
+    pairs: dict[str, str] = {}
+    for _ in range(4 * n):
+        task = rng.choices(tuple(MIX), tuple(MIX.values()))[0]
+        pair = rng.choice(TASKS[task])(rng, scene)
+        if pair is not None and pair[0] not in pairs:
+            pairs[pair[0]] = pair[1]
+        if len(pairs) == n:
+            break
+    return [(vary(rng, question), answer) for question, answer in pairs.items()]
+
+
+@dataclass(frozen=True)
+class PhotoQuestions:
+    """How a photo pack is asked about: questions for its label, and the words around it in a description."""
+
+    label: tuple[str, ...]
+    described: str
+    noun: str
+    answer: Callable[[str], str] = str
+
+
+PHOTOS = {
+    "eurosat": PhotoQuestions(
+        ("what land use is this?", "what does this satellite picture show?", "which kind of land is this?",
+         "what kind of land does the satellite see?"),
+        "a satellite picture: {}.", "satellite picture"),
+    "flowers": PhotoQuestions(
+        ("what flower is this?", "which flower is this?", "what kind of flower is it?", "name the flower."),
+        "a flower: {}.", "flower"),
+    "objects": PhotoQuestions(
+        ("what object is this?", "what is this object?", "which object is in the photo?",
+         "name the object in the photo."),
+        "a photo: {}.", "object"),
+    "grocery": PhotoQuestions(
+        ("what product is this?", "which grocery product is this?", "name the product.", "what food is in the photo?"),
+        "groceries: {}.", "product"),
+    "trash": PhotoQuestions(
+        ("what material is this?", "what kind of waste is this?", "which bin does this belong to?",
+         "what is this waste made of?"),
+        "waste: {}.", "piece of waste"),
+    "signs": PhotoQuestions(
+        ("which digit does the hand show?", "what number does this hand sign mean?",
+         "which number is the hand showing?"),
+        "a hand sign: {}.", "hand sign"),
+    "cards": PhotoQuestions(
+        ("which cards are these?", "what playing cards do you see?", "name the playing cards."),
+        "playing cards: {}.", "set of playing cards"),
+}  # fmt: skip
+
+
+def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], n: int = 3) -> list[QA]:
+    """Draw up to `n` questions about a photo of `pack` whose label is `label` among `labels`."""
+    row = PHOTOS[pack]
+    pairs = [(rng.choice(row.label), label)]
+    if rng.random() < 0.6:
+        pairs.append((rng.choice(DESCRIBE), row.described.format(label)))
+    if rng.random() < 0.4:
+        if rng.random() < 0.5:
+            pairs.append((f"is this {article(label)}?", "yes"))
+        else:
+            pairs.append((f"is this {article(rng.choice([other for other in labels if other != label]))}?", "no"))
+    if rng.random() < 0.1:
+        other = rng.choice([name for name in PHOTOS if name != pack])
+        asked = rng.choice((pack, other))
+        pairs.append((f"is this {article(PHOTOS[asked].noun)}?", "yes" if asked == pack else "no"))
+    rng.shuffle(pairs)
+    return [(vary(rng, question), answer) for question, answer in pairs[:n]]
+
+
+READ = ("what does it say?", "what word is this?", "read the text.", "which word is printed?", "what is written here?",
+        "read the word.")  # fmt: skip
+
+
+def about_word(rng: random.Random, word: str) -> list[QA]:
+    """Draw questions about a printed word."""
+    pairs = [(rng.choice(READ), word)]
+    if rng.random() < 0.4:
+        pairs.append((rng.choice(DESCRIBE), f"the word {word}."))
+    if rng.random() < 0.3:
+        pairs.append(
+            (rng.choice(("how many letters does the word have?", "how many letters are there?")), str(len(word)))
+        )
+    return [(vary(rng, question), answer) for question, answer in pairs]
+
+
+def vary(rng: random.Random, question: str) -> str:
+    """Write a question as people do: sometimes with a capital, sometimes without its last mark."""
+    if rng.random() < 0.3:
+        question = question[0].upper() + question[1:]
+    if rng.random() < 0.15:
+        question = question.rstrip("?.")
+    return question

@@ -1,0 +1,278 @@
+"""Trainer of the bundled model: first the encoder on dense labels and classes, then the whole on questions.
+
+    python -m edgevl.recipe.train encoder --packs PACKS --work WORK --steps 2500
+    python -m edgevl.recipe.train whole   --packs PACKS --work WORK --steps 6000
+
+Both stages can be stopped and started again: they go on from the last state in WORK. Every picture follows from
+(seed, batch number). The learning rate rises, stays, and falls linearly over the last quarter of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from . import packs, scenes
+from .data import CLASS_PACKS, IGNORE, Batches, Paths, Shares, corpus
+from .heldout import TRAINING_CHECK, held_out_batches
+from .model import EdgeVLTiny, TinyConfig, text_config
+from .tokenizer import END, IMAGE, PAD, train_tokenizer
+
+DENSE = {"shape": 1 + len(scenes.SHAPES), "colour": 1 + len(scenes.COLOURS), "glyph": 1 + len(scenes.GLYPHS)}
+BACKGROUND_WEIGHT = 0.3
+ENCODER_SHARES = Shares(scenes=0.66, words=0.06, wide=0.0, square=0.0)
+
+
+class Heads(nn.Module):
+    """Auxiliary heads on the encoder: what each patch shows, and which class of its pack a photo has."""
+
+    def __init__(self, width: int, classes: dict[str, int]) -> None:
+        super().__init__()
+        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE.items()})
+        self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
+
+    def loss(self, patches: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
+        """Return the summed loss for `patches` [n, 256, width] of the overviews; notes accuracies in `seen`."""
+        total = patches.new_zeros((), dtype=torch.float32)
+        for name, head in self.dense.items():
+            rows = (batch[name] != IGNORE).any(1)
+            if rows.any():
+                logits, target = head(patches[rows]).float().flatten(0, 1), batch[name][rows].flatten()
+                weight = torch.ones(DENSE[name])
+                weight[0] = BACKGROUND_WEIGHT
+                total = total + F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
+                things = target > 0
+                seen.add(name, (logits.argmax(-1) == target)[things].float().mean())
+        pooled = patches.float().mean(1)
+        for number, name in enumerate(CLASS_PACKS):
+            rows = batch["pack"] == number
+            if rows.any():
+                logits, target = self.packs[name](pooled[rows]).float(), batch["label"][rows]
+                share = rows.float().sum() / max(1, int((batch["pack"] >= 0).sum()))
+                total = total + 0.5 * share * F.cross_entropy(logits, target, label_smoothing=0.05)
+                seen.add(name, (logits.argmax(-1) == target).float().mean())
+        return total
+
+
+class Statistics:
+    """Means since the last report."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, name: str, value: Tensor | float) -> None:
+        """Note one value; not-a-number (nothing to measure) is left out."""
+        number = float(value)
+        if number == number:
+            self._values[name].append(number)
+
+    def take(self) -> dict[str, float]:
+        """Return the means and begin anew."""
+        means = {name: round(float(np.mean(values)), 4) for name, values in sorted(self._values.items())}
+        self._values.clear()
+        return means
+
+
+class Trainer:
+    """One stage: model, heads, optimiser, and the state on disk."""
+
+    def __init__(self, stage: str, paths: Paths, work: Path, steps: int, peak: float) -> None:
+        self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
+        config = TinyConfig(image_token_id=IMAGE, text_config=text_config(eos_token_id=END, pad_token_id=PAD))
+        self.model = EdgeVLTiny(config)
+        self.model.text.config._attn_implementation = "eager"  # faster than the fused kernel at these lengths
+        self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
+        self.heads = Heads(config.vision.hidden_size, classes)
+        self.step, self.seconds, self.pictures = 0, 0.0, 0
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=peak, betas=(0.9, 0.98), fused=True)
+        self._resume()
+        self._train_mode()
+
+    def run(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Train up to `steps`, reporting every 100 and saving every 300."""
+        seen, started = Statistics(), time.perf_counter()
+        for batch in batches:
+            if self.step >= self.steps:
+                break
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate() * group["scale"]
+            loss = self._loss(batch, seen)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            self.pictures += len(batch["pack"])
+            if self.step % 100 == 0:
+                now = time.perf_counter()
+                self.seconds, started = self.seconds + now - started, now
+                self._report(seen.take())
+            if self.step % 300 == 0:
+                self.save()
+            if self.stage == "whole" and self.step % 1200 == 0:
+                self._report(self.held_out(), kind="held_out")
+                started = time.perf_counter()
+        self.save()
+        if self.stage == "whole":
+            self._report(self.held_out(), kind="held_out")
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """Return the share of held-out answers that are right to the last token, per task."""
+        self.model.eval()
+        shares = {}
+        for task, batches in held_out_batches(self.paths, self.work / "tokenizer.json", TRAINING_CHECK):
+            right = [self._right(batch) for batch in batches]
+            shares[task] = round(float(torch.cat(right).float().mean()), 4)
+        self._train_mode()
+        return shares
+
+    def save(self) -> None:
+        """Write the state (for resuming) and a checkpoint folder, both complete or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": (self.step, self.seconds, self.pictures),
+        }
+        path = self.work / f"{self.stage}.pt"
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+        if self.stage == "whole":
+            self.model.save_checkpoint(self.work / "checkpoint")
+
+    def _train_mode(self) -> None:
+        """Let batch norm learn its statistics in the encoder stage only: later batches are small and of one kind."""
+        self.model.train()
+        if self.stage == "whole":
+            self.model.vision.stem.eval()
+
+    def _loss(self, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
+        n_tiles = int(batch["n_tiles"])
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = self.model.vision(normalise(batch["tiles"]))
+            auxiliary = self.heads.loss(patches[n_tiles - 1 :: n_tiles], batch, seen)
+            if self.stage == "encoder":
+                return auxiliary
+            logits, target = self._answers(patches, batch)
+        loss = F.cross_entropy(logits.float(), target)
+        seen.add("loss", loss.detach())
+        return loss + 0.25 * auxiliary
+
+    def _answers(self, patches: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits [m, vocab] before every answer token of the batch, and the tokens [m]."""
+        embeds = self.model.embed(batch["input_ids"], self.model.projector(patches))
+        hidden = self.model.text.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        places = batch["labels"][:, 1:] != IGNORE
+        return self.model.text.lm_head(hidden[:, :-1][places]), batch["labels"][:, 1:][places]
+
+    def _right(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return for each row whether every answer token is the likeliest: bool [n]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, target = self._answers(self.model.vision(normalise(batch["tiles"])), batch)
+        places = batch["labels"][:, 1:] != IGNORE
+        right = torch.ones_like(places)
+        right[places] = logits.argmax(-1) == target
+        return right.all(1)
+
+    def _groups(self) -> list[dict[str, object]]:
+        """Group parameters: no decay for vectors, half the rate for an encoder that has been trained before."""
+        vision = 0.5 if self.stage == "whole" else 1.0
+        parts = [(self.model.vision, vision), (self.heads, vision)]
+        if self.stage == "whole":
+            parts += [(self.model.projector, 1.0), (self.model.text, 1.0)]
+        groups: list[dict[str, object]] = []
+        for part, scale in parts:
+            matrices = [p for p in part.parameters() if p.ndim > 1]
+            vectors = [p for p in part.parameters() if p.ndim <= 1]
+            groups += [
+                {"params": matrices, "weight_decay": 0.05, "scale": scale},
+                {"params": vectors, "weight_decay": 0.0, "scale": scale},
+            ]
+        return groups
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _rate(self) -> float:
+        warm, fall = min(1.0, (self.step + 1) / 200), 0.25 * self.steps
+        return self.peak * warm * min(1.0, max(0.02, (self.steps - self.step) / fall))
+
+    def _resume(self) -> None:
+        path = self.work / f"{self.stage}.pt"
+        before = self.work / "encoder.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.heads.load_state_dict(state["heads"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds, self.pictures = state["progress"]
+        elif self.stage == "whole" and before.exists():
+            state = torch.load(before, weights_only=True)
+            vision = {k.removeprefix("vision."): v for k, v in state["model"].items() if k.startswith("vision.")}
+            self.model.vision.load_state_dict(vision)
+            self.heads.load_state_dict(state["heads"])
+
+    def _report(self, values: dict[str, float], kind: str = "training") -> None:
+        line = {"stage": self.stage, "kind": kind, "step": self.step, "pictures": self.pictures}
+        line |= {"seconds": round(self.seconds), **values}
+        print(json.dumps(line), flush=True)
+        with (self.work / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def normalise(tiles: Tensor) -> Tensor:
+    """Turn uint8 tiles [n, 3, 128, 128] into values in -1..1, channels last in memory."""
+    return ((tiles.float() / 255 - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=("encoder", "whole"))
+    parser.add_argument("--packs", type=Path, required=True, help="folder with the photo packs (zip files)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for states, logs and the checkpoint")
+    parser.add_argument("--fonts", type=Path, required=True, help="folder with TrueType fonts")
+    parser.add_argument("--words", type=Path, required=True, help="word list, one a line")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--size", type=int, default=32, help="pictures a batch, of one tile each")
+    parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
+    for name in packs.PACKS:
+        packs.build_cache(paths.packs, paths.cache, name)
+    if not (options.work / "tokenizer.json").exists():
+        train_tokenizer(corpus(paths, 6000), options.work)
+    whole = options.stage == "whole"
+    trainer = Trainer(options.stage, paths, options.work, options.steps, options.rate or (1e-3 if whole else 2e-3))
+    batches = Batches(
+        paths,
+        options.work / "tokenizer.json" if whole else None,
+        Shares() if whole else ENCODER_SHARES,
+        seed=options.seed + whole,
+        start=trainer.step,
+        size=options.size,
+    )
+    loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
+    trainer.run(iter(loader))
+
+
+if __name__ == "__main__":
+    main()
