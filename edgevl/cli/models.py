@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edgevl.errors import ModelError
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -24,10 +26,10 @@ def models(as_json: bool) -> None:
         return
     click.echo("Here:")
     for entry in here:
-        click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>9}  {entry['precision']:<24} {entry['folder']}")
+        click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>10}  {entry['precision']:<24} {entry['folder']}")
     click.echo("Can be downloaded from the Hugging Face hub and exported with `edgevl export`:")
     for row in known:
-        click.echo(f"  {row.name:<24} {_mb(row.int4_bytes):>9}  {row.licence:<24} {row.repo}")
+        click.echo(f"  {row.name:<24} {_mb(row.int4_bytes):>10}  {row.licence:<24} {row.repo}")
 
 
 @click.command()
@@ -65,23 +67,28 @@ def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(model: str | None, as_json: bool) -> None:
     """Check a model folder's checksums, and that this machine gives its recorded answers."""
-    from dataclasses import asdict
-
     from edgevl.model import hub
     from edgevl.verify import verify as check
 
     report = check(hub.find(model))
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
+        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
     else:
-        click.echo(str(report))
+        click.echo(f"{report.model}: {report.n_files} files, {_mb(report.n_bytes)}, every checksum right")
+        for result in report.results:
+            click.echo(
+                f"recorded picture {result.image!r}: feature cosine {result.feature_cosine:.5f}, "
+                f"{result.equal_tokens:.0%} of the answer's tokens equal"
+            )
     if not report.ok:
-        raise click.exceptions.Exit(1)
+        raise ModelError(
+            f"{report.model}: this machine computes other features (cosine {report.feature_cosine:.4f}) than the one "
+            "that exported it; export the model here, or with --vision fp32"
+        )
 
 
 def _described(folder: Path) -> dict[str, Any]:
     """Describe a model folder; one that cannot be read is listed with the reason."""
-    from edgevl.errors import ModelError
     from edgevl.model import manifest
 
     try:
