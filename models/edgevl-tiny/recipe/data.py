@@ -28,8 +28,9 @@ LONGEST_EDGE = 256
 TOKENS_PER_TILE = 16
 IGNORE = -100
 N_PATCHES = 256
-CURRICULUM = 4000
-"""Pictures of the encoder stage after which scenes may hold one thing more."""
+CROWDED = 6000
+"""The encoder stage begins with this many scenes of 4 to 6 things: outlines that fit into the stem's view, and many of
+them a picture, are what shapes are learned from; with single large things first, 36,000 pictures taught none."""
 
 PACK_MIX = {
     "eurosat": 0.28,
@@ -74,11 +75,11 @@ class Source:
         self._photos = {name: packs.photos(paths.packs, name, False) for name in PACK_MIX}
         self._labels = {name: packs.classes(paths.packs, name) for name in PACK_MIX}
 
-    def scene(self, rng: random.Random, size: tuple[int, int], most: int = 6, n_pairs: int = 9) -> Example:
-        """Draw a scene of 1 to `most` things on a canvas of `size`."""
-        n = rng.randint(1, most)
+    def scene(self, rng: random.Random, size: tuple[int, int], least: int = 1, n_pairs: int = 9) -> Example:
+        """Draw a scene of `least` to 6 things on a canvas of `size`."""
+        n = rng.randint(least, 6)
         kinds = scenes.counting_kinds(rng, n) if rng.random() < 0.35 else scenes.random_kinds(rng, n)
-        scene = scenes.make_scene(rng, kinds, size, [True] if most == 1 else None)
+        scene = scenes.make_scene(rng, kinds, size)
         picture = scenes.render(scene, rng)
         shape, colour = scenes.patch_labels(scene)
         pairs = questions.about_scene(rng, scene, n_pairs)
@@ -162,16 +163,16 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
             grid, n = rng.choice(((1, 2), (2, 1))), max(1, self._size // 3)
         else:
             grid, n = (2, 2), max(1, self._size // 5)
-        most = 6 if self._tokenizer else min(6, 1 + index * self._size // CURRICULUM)
-        examples = [self._example(rng, grid, most) for _ in range(n)]
+        crowded = self._tokenizer is None and index * self._size < CROWDED
+        examples = [self._example(rng, grid, crowded) for _ in range(n)]
         batch = {**self._pixels(examples), **self._labels(examples)}
         if self._tokenizer:
             batch |= self._text(examples, grid)
         return batch
 
-    def _example(self, rng: random.Random, grid: tuple[int, int], most: int) -> Example:
+    def _example(self, rng: random.Random, grid: tuple[int, int], crowded: bool) -> Example:
         size = (grid[0] * TILE, grid[1] * TILE)
-        kind = rng.random()
+        kind = 0.0 if crowded else rng.random()
         if kind < self._shares.scenes:
             if grid == (1, 1):
                 canvas = size if rng.random() < 0.8 else (rng.randint(96, 250), rng.randint(96, 250))
@@ -179,7 +180,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
             else:
                 height, width = (rng.randint(side, side * 5 // 4) for side in size)
                 canvas = size if rng.random() < 0.5 else (height, width)
-            return self._source.scene(rng, canvas, most)
+            return self._source.scene(rng, canvas, 4 if crowded else 1)
         if kind < self._shares.scenes + self._shares.words:
             return self._source.word(rng, size)
         return self._source.photo(rng, size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 VOCAB_SIZE = 4096
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 GRID = 4  # rows and columns that have a marker; more than the first version uses
 SPECIAL = (
     "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<image>", "<global-img>",

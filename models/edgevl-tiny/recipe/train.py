@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from . import packs, scenes
 from .data import CLASS_PACKS, IGNORE, Batches, Paths, Shares, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .model import EdgeVLTiny, TinyConfig, text_config
-from .tokenizer import END, IMAGE, PAD, train_tokenizer
+from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
 DENSE = {"shape": 1 + len(scenes.SHAPES), "colour": 1 + len(scenes.COLOURS), "glyph": 1 + len(scenes.GLYPHS)}
 BACKGROUND_WEIGHT = 0.3
@@ -152,6 +153,8 @@ class Trainer:
         path.with_suffix(".part").replace(path)
         if self.stage == "whole":
             self.model.save_checkpoint(self.work / "checkpoint")
+            for name in TOKENIZER_FILES:
+                shutil.copyfile(self.work / name, self.work / "checkpoint" / name)
 
     def _train_mode(self) -> None:
         """Let batch norm learn its statistics in the encoder stage only: later batches are small and of one kind."""
