@@ -75,7 +75,7 @@ class Source:
         self._photos = {name: packs.photos(paths.packs, name, False) for name in PACK_MIX}
         self._labels = {name: packs.classes(paths.packs, name) for name in PACK_MIX}
 
-    def scene(self, rng: random.Random, size: tuple[int, int], least: int = 1, n_pairs: int = 9) -> Example:
+    def scene(self, rng: random.Random, size: tuple[int, int], least: int = 1, n_pairs: int = 7) -> Example:
         """Draw a scene of `least` to 6 things on a canvas of `size`."""
         n = rng.randint(least, 6)
         kinds = scenes.counting_kinds(rng, n) if rng.random() < 0.35 else scenes.random_kinds(rng, n)

@@ -62,10 +62,10 @@ def text_config(vocab_size: int = 4096, eos_token_id: int = 4, pad_token_id: int
         "vocab_size": vocab_size,
         "hidden_size": 192,
         "intermediate_size": 512,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 6,
-        "head_dim": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
         "max_position_embeddings": 2048,
         "rope_theta": 10000.0,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
@@ -261,7 +261,7 @@ class EdgeVLTiny(nn.Module):
         for name, content in self._describe().items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
         weights = {
-            name: tensor.contiguous() if "running_" in name or "num_batches" in name else tensor.to(torch.bfloat16)
+            name: (tensor if "running_" in name or "num_batches" in name else tensor.to(torch.bfloat16)).contiguous()
             for name, tensor in self.state_dict().items()
             if name != "text.lm_head.weight"  # tied to the embedding
         }

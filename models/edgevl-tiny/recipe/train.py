@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader
 from . import packs, scenes
 from .data import CLASS_PACKS, IGNORE, Batches, Paths, Shares, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
+from .lean import decode
 from .model import EdgeVLTiny, TinyConfig, text_config
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
@@ -88,11 +90,11 @@ class Statistics:
 class Trainer:
     """One stage: model, heads, optimiser, and the state on disk."""
 
-    def __init__(self, stage: str, paths: Paths, work: Path, steps: int, peak: float) -> None:
+    def __init__(self, stage: str, paths: Paths, work: Path, steps: int, peak: float, frozen: int = 0) -> None:
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
+        self.frozen = frozen
         config = TinyConfig(image_token_id=IMAGE, text_config=text_config(eos_token_id=END, pad_token_id=PAD))
         self.model = EdgeVLTiny(config)
-        self.model.text.config._attn_implementation = "eager"  # faster than the fused kernel at these lengths
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
         self.heads = Heads(config.vision.hidden_size, classes)
@@ -162,11 +164,15 @@ class Trainer:
         if self.stage == "whole":
             self.model.vision.stem.eval()
 
-    def _loss(self, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
+    def _loss(self, batch: dict[str, Tensor], seen: Statistics) -> Any:
         n_tiles = int(batch["n_tiles"])
+        frozen = self.stage == "whole" and self.step < self.frozen
         with torch.autocast("cpu", torch.bfloat16):
-            patches = self.model.vision(normalise(batch["tiles"]))
-            auxiliary = self.heads.loss(patches[n_tiles - 1 :: n_tiles], batch, seen)
+            with torch.set_grad_enabled(not frozen):
+                patches = self.model.vision(normalise(batch["tiles"]))
+            auxiliary: Tensor | float = 0.0
+            if not frozen:
+                auxiliary = self.heads.loss(patches[n_tiles - 1 :: n_tiles], batch, seen)
             if self.stage == "encoder":
                 return auxiliary
             logits, target = self._answers(patches, batch)
@@ -177,7 +183,7 @@ class Trainer:
     def _answers(self, patches: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits [m, vocab] before every answer token of the batch, and the tokens [m]."""
         embeds = self.model.embed(batch["input_ids"], self.model.projector(patches))
-        hidden = self.model.text.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        hidden = decode(self.model.text, embeds)
         places = batch["labels"][:, 1:] != IGNORE
         return self.model.text.lm_head(hidden[:, :-1][places]), batch["labels"][:, 1:][places]
 
@@ -252,6 +258,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--size", type=int, default=32, help="pictures a batch, of one tile each")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
+    parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
@@ -264,7 +271,8 @@ def main() -> None:
     if not (options.work / "tokenizer.json").exists():
         train_tokenizer(corpus(paths, 6000), options.work)
     whole = options.stage == "whole"
-    trainer = Trainer(options.stage, paths, options.work, options.steps, options.rate or (1e-3 if whole else 2e-3))
+    rate = options.rate or (1.5e-3 if whole else 1e-3)
+    trainer = Trainer(options.stage, paths, options.work, options.steps, rate, options.frozen)
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
