@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgevl.request import open_image
-from edgevl.types import Answer, Detail, ImagePart, Message, TextPart
+from edgevl.types import Answer, ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
     from edgevl.pipeline import VLM, Stream
@@ -18,23 +18,25 @@ class Chat:
     is as before. An image is encoded once, however many questions follow, also when other requests come in between.
     """
 
-    def __init__(self, vlm: VLM, *, system: str | None = None, detail: Detail = "auto", **sampling: Any) -> None:
+    def __init__(self, vlm: VLM, *, system: str | None = None, **options: Any) -> None:
+        """Begin a conversation; `options` are those of `VLM.stream_messages`, for every question."""
         self._vlm = vlm
-        self._options: dict[str, Any] = {"detail": detail, **sampling}
+        self._options = options
         self.messages: list[Message] = [Message("system", (TextPart(system),))] if system else []
 
     def ask(self, question: str, image: Any = None, **options: Any) -> Answer:
         """Answer the next question; `image` (or a list) joins the conversation with it."""
         return self.stream(question, image, **options).finish()
 
-    def stream(self, question: str, image: Any = None, *, max_pixels: int | None = None, **options: Any) -> Stream:
-        """Answer the next question word by word; options are those of `VLM.stream_messages`."""
+    def stream(self, question: str, image: Any = None, **options: Any) -> Stream:
+        """Answer the next question word by word; `options` here go before those of the conversation."""
+        options = {**self._options, **options}
         images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
-        pictures = [open_image(item, max_pixels) for item in images]
+        pictures = [open_image(item, options.get("max_pixels"), options.get("reduce", False)) for item in images]
         messages = [*self.messages, Message("user", (*map(ImagePart, pictures), TextPart(question)))]
 
         def keep(answer: Answer) -> None:
             if answer.finish_reason != "cancelled":
                 self.messages = [*messages, Message("assistant", (TextPart(answer.text),))]
 
-        return self._vlm.stream_messages(messages, on_answer=keep, **{**self._options, **options})
+        return self._vlm.stream_messages(messages, on_answer=keep, **options)

@@ -94,24 +94,29 @@ class VLM:
         on_tile: OnTile | None = None,
         on_answer: Callable[[Answer], None] | None = None,
         max_pixels: int | None = None,
+        reduce: bool = False,
         **sampling: Any,
     ) -> Stream:
         """Answer a whole conversation (`Message`s or OpenAI-style dictionaries), word by word.
 
         `detail` is "auto", "high", "low" or a number of tiles at most; `cancel` ends the answer between tiles
         and tokens; `on_tile(done, total)` reports tiles as they are prefilled; `on_answer` is called once with the
-        finished answer; `max_pixels` is the largest image taken (default 100 million); `sampling` are the fields
-        of `SamplingParams`.
+        finished answer; `max_pixels` is the largest image taken (default 100 million), and `reduce` lets
+        a larger JPEG be reduced while it is decoded; `sampling` are the fields of `SamplingParams`.
         Bad input raises here, an InputError, before anything is computed; graphs run while the stream is iterated.
         """
         model = self._open()
         params = _sampling(sampling)
-        request = Request(model, as_messages(messages), detail=detail, params=params, max_pixels=max_pixels)
+        request = Request(
+            model, as_messages(messages), detail=detail, params=params, max_pixels=max_pixels, reduce=reduce
+        )
         return Stream(self, request, cancel or threading.Event(), on_tile, on_answer)
 
-    def encode(self, image: Any, *, detail: Detail = "auto", max_pixels: int | None = None) -> Features:
+    def encode(
+        self, image: Any, *, detail: Detail = "auto", max_pixels: int | None = None, reduce: bool = False
+    ) -> Features:
         """Encode an image once, to ask about it many times: pass the `Features` in the image's place."""
-        picture = open_image(image, max_pixels)
+        picture = open_image(image, max_pixels, reduce)
         if isinstance(picture, Features):
             return picture
         with self._turn:
@@ -121,11 +126,11 @@ class VLM:
             tiles = tuple(source.features(0, tile) for tile in range(plan.n_tiles))
         return Features(picture.id, model.vision_id, picture.size, plan, tiles)
 
-    def chat(self, *, system: str | None = None, detail: Detail = "auto", **sampling: Any) -> Chat:
-        """Begin a conversation that remembers its images and turns."""
+    def chat(self, *, system: str | None = None, **options: Any) -> Chat:
+        """Begin a conversation that remembers its images and turns; `options` are those of `stream_messages`."""
         from edgevl.chat import Chat
 
-        return Chat(self, system=system, detail=detail, **sampling)
+        return Chat(self, system=system, **options)
 
     def plan(self, image: Picture | tuple[int, int], detail: Detail = "auto") -> TilePlan:
         """Return how a picture, or an image of size (height, width), would be cut."""
@@ -301,6 +306,6 @@ def _sampling(options: Mapping[str, Any]) -> SamplingParams:
     known = SamplingParams.__dataclass_fields__
     if unknown := sorted(options.keys() - known.keys()):
         raise InputError(
-            f"unknown option {unknown[0]!r}; known are detail, cancel, on_tile, max_pixels, {', '.join(known)}"
+            f"unknown option {unknown[0]!r}; known are detail, cancel, on_tile, max_pixels, reduce, {', '.join(known)}"
         )
     return SamplingParams(**options)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgevl.engine.vision import run_ahead
 from edgevl.errors import ContextOverflow, GraphError, InputError
 from edgevl.image import pixels
-from edgevl.image.read import Picture, read
+from edgevl.image.read import MAX_PIXELS, Picture, read
 from edgevl.image.tiling import TilePlan
 from edgevl.loaded import Loaded
 from edgevl.types import (
@@ -46,10 +46,11 @@ class Request:
         detail: Detail,
         params: SamplingParams,
         max_pixels: int | None = None,
+        reduce: bool = False,
     ) -> None:
         self.started = time.perf_counter()
         parts = [part.image for message in messages for part in message.parts if isinstance(part, ImagePart)]
-        self.images = [open_image(part, max_pixels) for part in parts]
+        self.images = [open_image(part, max_pixels, reduce) for part in parts]
         self.read_s = time.perf_counter() - self.started
         self.params = params
         self.plans = [plan_image(model, image, detail) for image in self.images]
@@ -232,11 +233,17 @@ def _after_held_prefix(model: Loaded, request: Request) -> tuple[int, list[Chunk
     return n_same, rest
 
 
-def open_image(source: Any, max_pixels: int | None) -> Picture | Features:
-    """Read an image unless it has been encoded already; `max_pixels` None is the default limit."""
-    if isinstance(source, Features):
-        return source
-    return read(source) if max_pixels is None else read(source, max_pixels=max_pixels)
+def open_image(source: Any, max_pixels: int | None = None, reduce: bool = False) -> Picture | Features:
+    """Read an image unless it has been encoded already; see `read_picture`."""
+    return source if isinstance(source, Features) else read_picture(source, max_pixels, reduce)
+
+
+def read_picture(source: Any, max_pixels: int | None = None, reduce: bool = False) -> Picture:
+    """Read an image of up to `max_pixels` (None: the default limit).
+
+    With `reduce`, a JPEG over the limit is reduced while it is decoded instead of refused.
+    """
+    return read(source, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels, reduce=reduce)
 
 
 def plan_image(model: Loaded, image: Picture | Features, detail: Detail) -> TilePlan:

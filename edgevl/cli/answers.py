@@ -60,9 +60,7 @@ def chat(images: tuple[str, ...], model: str | None, system: str | None, **setti
 
     machine, request = options.split(settings)
     with edgevl.load(model, **machine) as vlm:
-        detail = request.pop("detail")
-        max_pixels = request.pop("max_pixels")
-        conversation = vlm.chat(system=system, detail=detail, **request)
+        conversation = vlm.chat(system=system, **request)
         waiting = list(images)
         _note(f"{vlm.name}; one question a line, /image FILE adds an image, /quit ends")
         for line in _lines():
@@ -70,21 +68,21 @@ def chat(images: tuple[str, ...], model: str | None, system: str | None, **setti
             if command == "/quit":
                 return
             if command == "/reset":
-                conversation, waiting = vlm.chat(system=system, detail=detail, **request), list(images)
+                conversation, waiting = vlm.chat(system=system, **request), list(images)
             elif command == "/image":
                 waiting.append(argument.strip())
             else:
-                _turn(conversation, line, waiting, max_pixels)
+                _turn(conversation, line, waiting)
                 waiting = []
 
 
-def _turn(conversation: Chat, question: str, images: list[str], max_pixels: int | None) -> None:
+def _turn(conversation: Chat, question: str, images: list[str]) -> None:
     """Print one turn of a chat; at a terminal an error is shown and the conversation goes on."""
     from edgevl.errors import InputError
 
     try:
         with _tile_bar() as on_tile:
-            _print(conversation.stream(question, images, max_pixels=max_pixels, on_tile=on_tile))
+            _print(conversation.stream(question, images, on_tile=on_tile))
     except InputError as error:
         if not sys.stdin.isatty():
             raise

@@ -24,9 +24,10 @@ def view(image: str, model: str | None, output: Path | None, as_json: bool, **se
     from edgevl.estimate import estimate
     from edgevl.image.draw import draw_plan
     from edgevl.image.read import save_png
+    from edgevl.request import read_picture
 
     machine, request = options.split(settings)
-    picture = _read(image, request["max_pixels"])
+    picture = read_picture(image, request["max_pixels"], request["reduce"])
     with edgevl.load(model, **machine) as vlm:
         plan = vlm.plan(picture, request["detail"])
         cost = estimate(vlm, plan)
@@ -61,8 +62,9 @@ def tokens(image: str, model: str | None, as_json: bool, **settings: Any) -> Non
     """Count the tokens of an IMAGE: for the model here, and by the published GPT-4o and Claude formulas."""
     import edgevl
     from edgevl.image import costs
+    from edgevl.request import read_picture
 
-    picture = _read(image, settings["max_pixels"])
+    picture = read_picture(image, settings["max_pixels"], settings["reduce"])
     with edgevl.load(model) as vlm:
         counts = {
             f"{vlm.name} --detail {detail}": vlm.image_tokens(vlm.plan(picture, detail))
@@ -77,12 +79,6 @@ def tokens(image: str, model: str | None, as_json: bool, **settings: Any) -> Non
     click.echo(f"{picture.source}: {_size(picture.size)}")
     for name, count in counts.items():
         click.echo(f"{count:>7}  {name}")
-
-
-def _read(image: str, max_pixels: int | None) -> Any:
-    from edgevl.image.read import read
-
-    return read(image) if max_pixels is None else read(image, max_pixels=max_pixels)
 
 
 def _size(size: tuple[int, int]) -> str:

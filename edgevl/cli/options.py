@@ -33,6 +33,7 @@ image = _together(
         metavar="auto|high|low|N",
         help="Tiles an image is worth, N at most.",
     ),
+    click.option("--reduce", is_flag=True, help="Reduce a JPEG over the limit while decoding, instead of refusing it."),
     click.option(
         "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images; default: 100 million."
     ),

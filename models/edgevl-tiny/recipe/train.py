@@ -113,7 +113,7 @@ class Trainer:
                 group["lr"] = self._rate() * group["scale"]
             loss = self._loss(batch, seen)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(self._parameters(), 1.0)
             self.optimizer.step()
             self.step += 1
