@@ -27,6 +27,8 @@ TILE = 128
 LONGEST_EDGE = 256
 TOKENS_PER_TILE = 16
 IGNORE = -100
+Row = tuple[list[int], list[int], list[int]]
+"""Token ids of one picture's text, their labels and segments."""
 N_PATCHES = 256
 CROWDED = 6000
 """The encoder stage begins with this many scenes of 4 to 6 things: outlines that fit into the stem's view, and many of
@@ -126,12 +128,13 @@ def augment(rng: random.Random, rgb: NDArray[np.uint8], pack: packs.Pack, size: 
 
 @dataclass(frozen=True)
 class Shares:
-    """What a stage is made of: shares of scenes and words (the rest photos), and of plans with several tiles."""
+    """What a stage is made of: shares of scenes and words (the rest photos), of plans with several tiles, of chats."""
 
     scenes: float = 0.62
     words: float = 0.06
     wide: float = 0.12
     square: float = 0.14
+    chat: float = 0.15
 
 
 class Batches(IterableDataset[dict[str, NDArray[Any]]]):
@@ -167,7 +170,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
         examples = [self._example(rng, grid, crowded) for _ in range(n)]
         batch = {**self._pixels(examples), **self._labels(examples)}
         if self._tokenizer:
-            batch |= self._text(examples, grid)
+            batch |= self._text(examples, grid, chat=rng.random() < self._shares.chat)
         return batch
 
     def _example(self, rng: random.Random, grid: tuple[int, int], crowded: bool) -> Example:
@@ -202,29 +205,48 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
             "label": np.array([e.label for e in examples], np.int64),
         }
 
-    def _text(self, examples: list[Example], grid: tuple[int, int]) -> dict[str, NDArray[Any]]:
-        """Write each picture's questions as one chat: `input_ids` and `labels` [n, length], answers labelled."""
-        rows = [self._chat(example.pairs, grid) for example in examples]
-        length = -(-max(len(ids) for ids, _ in rows) // 16) * 16
+    def _text(self, examples: list[Example], grid: tuple[int, int], chat: bool = False) -> dict[str, NDArray[Any]]:
+        """Write each picture's questions behind it: `input_ids`, `labels` and `segments` [n, length].
+
+        Answers are labelled. Segment 0 is what every question sees (the picture); each question with its answer is a
+        segment of its own, as if it had been asked alone, so that no answer can be read off another. With `chat`
+        all is one conversation instead.
+        """
+        rows = [(self._chat if chat else self._alone)(example.pairs, grid) for example in examples]
+        length = -(-max(len(ids) for ids, _, _ in rows) // 16) * 16
         input_ids = np.full((len(rows), length), PAD, np.int64)
         labels = np.full((len(rows), length), IGNORE, np.int64)
-        for row, (ids, answers) in enumerate(rows):
+        segments = np.zeros((len(rows), length), np.int64)
+        for row, (ids, answers, parts) in enumerate(rows):
             input_ids[row, : len(ids)] = ids
             labels[row, : len(ids)] = answers
-        return {"input_ids": input_ids, "labels": labels}
+            segments[row, : len(ids)] = parts
+        return {"input_ids": input_ids, "labels": labels, "segments": segments}
 
-    def _chat(self, pairs: list[QA], grid: tuple[int, int]) -> tuple[list[int], list[int]]:
-        tokenizer = self._tokenizer
-        assert tokenizer is not None
+    def _alone(self, pairs: list[QA], grid: tuple[int, int]) -> Row:
+        ids = self._encode("<|user|>" + layout(grid))
+        labels, segments = [IGNORE] * len(ids), [0] * len(ids)
+        for number, (question, answer) in enumerate(pairs, start=1):
+            asked, answered = self._encode(question + "<|end|><|assistant|>"), [*self._encode(answer), END]
+            ids += asked + answered
+            labels += [IGNORE] * len(asked) + answered
+            segments += [number] * (len(asked) + len(answered))
+        return ids, labels, segments
+
+    def _chat(self, pairs: list[QA], grid: tuple[int, int]) -> Row:
         ids: list[int] = []
         labels: list[int] = []
         for number, (question, answer) in enumerate(pairs):
-            asked = "<|user|>" + (layout(grid) if number == 0 else "") + question + "<|end|><|assistant|>"
-            asked_ids = tokenizer.encode(asked, add_special_tokens=False).ids
-            answer_ids = [*tokenizer.encode(answer, add_special_tokens=False).ids, END]
-            ids += asked_ids + answer_ids
-            labels += [IGNORE] * len(asked_ids) + answer_ids
-        return ids, labels
+            asked = self._encode("<|user|>" + ("" if number else layout(grid)) + question + "<|end|><|assistant|>")
+            answered = [*self._encode(answer), END]
+            ids += asked + answered
+            labels += [IGNORE] * len(asked) + answered
+        return ids, labels, [0] * len(ids)
+
+    def _encode(self, text: str) -> list[int]:
+        tokenizer = self._tokenizer
+        assert tokenizer is not None
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def layout(grid: tuple[int, int]) -> str:

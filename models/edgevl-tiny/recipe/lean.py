@@ -13,12 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def decode(text: Any, embeds: Tensor) -> Tensor:
-    """Return the last hidden states [b, length, hidden] of `text` (a LlamaForCausalLM) for `embeds`, causally."""
+def decode(text: Any, embeds: Tensor, segments: Tensor) -> Tensor:
+    """Return the last hidden states [b, length, hidden] of `text` (a LlamaForCausalLM) for `embeds`, causally.
+
+    `segments` [b, length]: a token sees those before it of segment 0 and of its own, and its position counts those.
+    """
     model = text.model
-    length = embeds.shape[1]
-    cos, sin = _rotary(model.config, length)
-    mask = torch.full((length, length), -3e4, dtype=torch.bfloat16).triu(1)
+    n_heads = model.config.num_attention_heads
+    before = torch.ones(2 * (embeds.shape[1],), dtype=torch.bool).tril()
+    seen = before & ((segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None]))  # [b, to, from]
+    mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill(~seen, -3e4).repeat_interleave(n_heads, 0)
+    cos, sin = (part.repeat_interleave(n_heads, 0) for part in _rotary(model.config, seen.sum(-1) - 1))
     x = embeds.float()
     for layer in model.layers:
         x = x + _attend(layer.self_attn, _norm(x, layer.input_layernorm), cos, sin, mask)
@@ -55,9 +60,9 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def _rotary(config: Any, length: int) -> tuple[Tensor, Tensor]:
+def _rotary(config: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
     theta = config.rope_parameters["rope_theta"]
     frequencies = theta ** -(torch.arange(0, config.head_dim, 2) / config.head_dim)
-    angles = torch.arange(length)[:, None] * frequencies[None]
+    angles = positions[..., None] * frequencies  # [b, length, head_dim / 2]
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(torch.bfloat16), angles.sin().to(torch.bfloat16)

@@ -183,7 +183,7 @@ class Trainer:
     def _answers(self, patches: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits [m, vocab] before every answer token of the batch, and the tokens [m]."""
         embeds = self.model.embed(batch["input_ids"], self.model.projector(patches))
-        hidden = decode(self.model.text, embeds)
+        hidden = decode(self.model.text, embeds, batch["segments"])
         places = batch["labels"][:, 1:] != IGNORE
         return self.model.text.lm_head(hidden[:, :-1][places]), batch["labels"][:, 1:][places]
 
