@@ -35,12 +35,12 @@ CROWDED = 6000
 them a picture, are what shapes are learned from; with single large things first, 36,000 pictures taught none."""
 
 PACK_MIX = {
-    "eurosat": 0.28,
-    "flowers": 0.2,
-    "objects": 0.22,
-    "grocery": 0.12,
-    "trash": 0.09,
-    "signs": 0.08,
+    "eurosat": 0.4,
+    "flowers": 0.16,
+    "objects": 0.2,
+    "grocery": 0.1,
+    "trash": 0.07,
+    "signs": 0.06,
     "cards": 0.01,
 }
 CLASS_PACKS = tuple(name for name in PACK_MIX if name != "cards")

@@ -77,7 +77,9 @@ def scene_question(rng: random.Random, task: str, size: tuple[int, int]) -> tupl
     while True:
         n = rng.randint(1, 6)
         kinds = (
-            scenes.counting_kinds(rng, n) if task == "counting" and rng.random() < 0.5 else scenes.random_kinds(rng, n)
+            scenes.counting_kinds(rng, n)
+            if task.startswith("counting") and rng.random() < 0.5
+            else scenes.random_kinds(rng, n)
         )
         scene = scenes.make_scene(rng, kinds, size)
         pair = rng.choice(makers)(rng, scene)
