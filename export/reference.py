@@ -78,6 +78,9 @@ def check_heads(head_dim: int) -> None:
         )
 
 
+QUANTIZER = "onnxruntime.quantization.matmul_nbits_quantizer"
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence progress bars and warnings of the libraries that the export runs; errors still raise."""
@@ -85,12 +88,13 @@ def quiet() -> Iterator[None]:
 
     bars = transformers_logging.is_progress_bar_enabled()
     level = transformers_logging.get_verbosity()
-    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root", QUANTIZER)]
     levels = [logger.level for logger in noisy]
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     for logger in noisy:
         logger.setLevel(logging.ERROR)
+    logging.getLogger(QUANTIZER).setLevel(logging.CRITICAL)  # calls it an error that tables stay as they are
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
