@@ -1,0 +1,298 @@
+"""The command line as users meet it: words, documents, exit codes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgevl.cli import run
+from edgevl.image.read import read
+from edgevl.model import hub, manifest
+
+SAMPLES = Path(__file__).parents[1] / "models" / "samples"
+SHAPES = str(SAMPLES / "shapes.png")
+QUESTION = "what's here?"
+EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
+
+
+@pytest.fixture
+def model_copy(tmp_path: Path) -> Path:
+    """A copy of the bundled model, to be damaged."""
+    source = hub.find(None)
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for name in (manifest.FILE_NAME, *manifest.read(source).files):
+        shutil.copyfile(source / name, copy / name)
+    return copy
+
+
+def test_ask_prints_the_answer_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", SHAPES, QUESTION]) == 0
+    out, err = capsys.readouterr()
+    for thing in ("red circle", "green triangle", "blue square", "yellow star"):
+        assert thing in out
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    assert err == ""
+
+
+def test_ask_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", SHAPES, QUESTION, "--json", "--detail", "low", "--max-tokens", "3"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["finish_reason"] == "length"
+    assert document["usage"]["completion_tokens"] == 3
+    assert document["usage"]["image_tokens"] == 16
+    assert document["images"][0]["size"] == [512, 512]
+    assert document["images"][0]["n_tiles"] == 1
+    assert document["model"] == "edgevl-tiny"
+    assert {"load_s", "read_s", "tile_s", "encode_s", "prefill_s", "first_token_s", "decode_s", "total_s"} == set(
+        document["timings"]
+    )
+
+
+def test_the_image_may_come_from_stdin() -> None:
+    with Path(SHAPES).open("rb") as image:
+        said = subprocess.run([*EDGEVL, "ask", "-", QUESTION], stdin=image, capture_output=True, text=True, check=True)
+    assert "red circle" in said.stdout
+    assert said.stderr == ""
+
+
+def test_words_come_before_the_end() -> None:
+    process = subprocess.Popen([*EDGEVL, "ask", SHAPES, QUESTION], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    first = os.read(process.stdout.fileno(), 1000)
+    rest = process.stdout.read()
+    assert process.wait() == 0
+    assert first
+    assert rest
+    assert b"red circle" in first + rest
+
+
+def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "empty-model").mkdir()
+    return {
+        "missing file": (["ask", "nowhere.png", QUESTION], "nowhere.png"),
+        "folder": (["ask", str(tmp_path), QUESTION], "folder"),
+        "text": (["ask", str(tmp_path / "text.jpg"), QUESTION], "text.jpg"),
+        "empty": (["ask", str(tmp_path / "empty.png"), QUESTION], "empty"),
+        "web address": (["ask", "https://example.org/a.png", QUESTION], "download"),
+        "too large": (["ask", SHAPES, QUESTION, "--max-pixels", "1000"], "limit"),
+        "empty question": (["ask", SHAPES, "  "], "question is empty"),
+        "reserved": (["ask", SHAPES, "what is <image>?"], "reserve"),
+        "detail": (["ask", SHAPES, QUESTION, "--detail", "medium"], "auto, high, low"),
+        "temperature": (["ask", SHAPES, QUESTION, "--temperature", "-1"], "0 or more"),
+        "threads": (["ask", SHAPES, QUESTION, "--threads", "0"], "1 or more"),
+        "device": (["ask", SHAPES, QUESTION, "--device", "abacus"], "auto, cpu"),
+        "no such model": (["ask", SHAPES, QUESTION, "--model", "no-such"], "edgevl models"),
+        "no manifest": (["ask", SHAPES, QUESTION, "--model", str(tmp_path / "empty-model")], "edgevl export"),
+        "verify nothing": (["verify", str(tmp_path / "nowhere")], "edgevl models"),
+        "export nothing": (["export", str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")], "no such folder"),
+        "view into nothing": (["view", SHAPES, "-o", str(tmp_path / "no" / "such" / "folder.png")], "folder.png"),
+    }
+
+
+@pytest.mark.parametrize("mistake", [
+    "missing file", "folder", "text", "empty", "web address", "too large", "empty question", "reserved", "detail",
+    "temperature", "threads", "device", "no such model", "no manifest", "verify nothing", "export nothing",
+    "view into nothing",
+])  # fmt: skip
+def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments, words = mistakes(tmp_path)[mistake]
+    assert run(arguments) == 1
+    out, err = capfd.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert words in last
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ask"], ["ask", "only a question"], ["ask", SHAPES, SHAPES], ["ask", SHAPES, QUESTION, "--nonsense"],
+     ["nonsense"], ["export"], ["ask", SHAPES, QUESTION, "--max-tokens", "many"], ["export", ".", "-o", "x", "--vision", "int3"]],
+)  # fmt: skip
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: edgevl" in err
+    assert out == ""
+
+
+def drop(folder: Path) -> None:
+    (folder / "vision.onnx").unlink()
+
+
+def cut(folder: Path) -> None:
+    data = (folder / "vision.onnx").read_bytes()
+    (folder / "vision.onnx").write_bytes(data[: len(data) // 2])
+
+
+def unknown_key(folder: Path) -> None:
+    edit(folder, lambda raw: raw.update(colour="red"))
+
+
+def newer(folder: Path) -> None:
+    edit(folder, lambda raw: raw.update(format_version=99))
+
+
+def stranger(folder: Path) -> None:
+    edit(folder, lambda raw: raw.update(family="unheard-of"))
+
+
+def raising_template(folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ raise_exception('no pictures on Sundays') }}")
+    edit(folder, lambda raw: raw["files"]["chat_template.jinja"].update(n_bytes=template.stat().st_size))
+
+
+def broken_graph(folder: Path) -> None:
+    path = folder / "decoder.onnx"
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def edit(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+    path = folder / manifest.FILE_NAME
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop, "vision.onnx: is missing"),
+        (cut, "vision.onnx: has"),
+        (unknown_key, "colour: unknown key"),
+        (newer, "format_version is 99"),
+        (stranger, "family 'unheard-of' is not known"),
+        (raising_template, "no pictures on Sundays"),
+        (broken_graph, "decoder.onnx: onnxruntime cannot load it"),
+    ],
+)
+def test_a_damaged_model_is_one_line(
+    damage: Callable[[Path], None], words: str, model_copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage(model_copy)
+    assert run(["ask", SHAPES, QUESTION, "--model", str(model_copy)]) == 1
+    out, err = capfd.readouterr()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert out == ""
+
+
+def test_verify_finds_a_changed_byte(model_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(model_copy)]) == 0
+    assert "every checksum right" in capsys.readouterr().out
+    path = model_copy / "embeddings.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert run(["verify", str(model_copy)]) == 1
+    assert "embeddings.npy: content differs" in capsys.readouterr().err
+
+
+def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is True
+    assert document["feature_cosine"] >= 0.999
+
+
+def test_models_lists_what_is_here_and_what_can_be_had(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "edgevl-tiny" in out
+    assert "HuggingFaceTB/SmolVLM-256M-Instruct" in out
+    assert run(["models", "--json"]) == 0
+    assert "edgevl-tiny" in [entry["name"] for entry in json.loads(capsys.readouterr().out)["here"]]
+
+
+def test_view_draws_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "plan.png"
+    assert run(["view", SHAPES, "-o", str(target)]) == 0
+    out = capsys.readouterr().out
+    assert "2x2 tiles and the overview of 128 px" in out
+    assert "s to encode" in out
+    drawn, original = read(target).rgb, read(SHAPES).rgb
+    assert drawn.shape == original.shape
+    assert (drawn != original).any(axis=-1).mean() > 0.001
+    assert run(["view", SHAPES, "-o", str(target), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["n_tiles"], document["grid"], document["size"]) == (5, [2, 2], [512, 512])
+
+
+def test_tokens_here_and_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tokens", SHAPES, "--json"]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert tokens["edgevl-tiny --detail auto"] == 5 * 17
+    assert tokens["edgevl-tiny --detail low"] == 17
+    assert tokens["GPT-4o, low detail"] == 85
+    assert tokens["GPT-4o, high detail"] == 85 + 170
+    assert tokens["Claude"] == round(512 * 512 / 750)
+
+
+def test_chat_over_a_pipe() -> None:
+    lines = [
+        QUESTION,
+        "how many objects are there?",
+        f"/image {SAMPLES / 'relation.png'}",
+        "/reset",
+        QUESTION,
+        "/quit",
+        "no",
+    ]
+    said = subprocess.run([*EDGEVL, "chat", SHAPES], input="\n".join(lines), capture_output=True, text=True, check=True)
+    answers = said.stdout.splitlines()
+    assert len(answers) == 3
+    assert "red circle" in answers[0]
+    assert answers[2] == answers[0]
+    assert said.stderr == ""
+
+
+def test_chat_ends_with_the_error_of_a_bad_line() -> None:
+    said = subprocess.run([*EDGEVL, "chat", "nowhere.png"], input=QUESTION, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: nowhere.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
+def test_ctrl_c_is_130(tmp_path: Path) -> None:
+    process = subprocess.Popen([*EDGEVL, "chat", SHAPES], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of this kind are POSIX")
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{' '.join(map(repr, EDGEVL[:2]))} {EDGEVL[2]!r} ask {SHAPES!r} {QUESTION!r} | head -c 1"
+    said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert len(said.stdout) == 1
+    assert said.stderr == ""
+
+
+def test_a_larger_jpeg_can_be_reduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(np.zeros((800, 1200, 3), np.uint8)).save(photo)
+    assert run(["ask", str(photo), QUESTION, "--max-pixels", "500000", "--json"]) == 1
+    assert "limit" in capsys.readouterr().err
+    assert run(["ask", str(photo), QUESTION, "--max-pixels", "500000", "--reduce", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"][0]["size"] == [400, 600]
