@@ -122,7 +122,8 @@ def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, capfd: pytest.Captu
 @pytest.mark.parametrize(
     "arguments",
     [["ask"], ["ask", "only a question"], ["ask", SHAPES, SHAPES], ["ask", SHAPES, QUESTION, "--nonsense"],
-     ["nonsense"], ["export"], ["ask", SHAPES, QUESTION, "--max-tokens", "many"], ["export", ".", "-o", "x", "--vision", "int3"]],
+     ["nonsense"], ["export"], ["ask", SHAPES, QUESTION, "--max-tokens", "many"],
+     ["export", ".", "-o", "x", "--vision", "int3"]],
 )  # fmt: skip
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
