@@ -68,11 +68,11 @@ def test_the_image_may_come_from_stdin() -> None:
 
 
 def test_words_come_before_the_end() -> None:
-    process = subprocess.Popen([*EDGEVL, "ask", SHAPES, QUESTION], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    first = os.read(process.stdout.fileno(), 1000)
-    rest = process.stdout.read()
-    assert process.wait() == 0
+    with subprocess.Popen([*EDGEVL, "ask", SHAPES, QUESTION], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = os.read(process.stdout.fileno(), 1000)
+        rest = process.stdout.read()
+    assert process.returncode == 0
     assert first
     assert rest
     assert b"red circle" in first + rest
@@ -271,13 +271,14 @@ def test_chat_ends_with_the_error_of_a_bad_line() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
-def test_ctrl_c_is_130(tmp_path: Path) -> None:
-    process = subprocess.Popen([*EDGEVL, "chat", SHAPES], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert process.stderr is not None
-    assert b"Traceback" not in process.stderr.read()
+def test_ctrl_c_is_130() -> None:
+    with subprocess.Popen([*EDGEVL, "chat", SHAPES], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert b"Traceback" not in said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of this kind are POSIX")
