@@ -185,7 +185,11 @@ def accuracy() -> str:
 
 
 def _accuracy(found: dict[str, Any]) -> str:
-    raise NotImplementedError(sorted(found))
+    rows = [
+        (task.replace("_", " "), str(row["n"]), *(f"{row[key]:.1%}" for key in ("accuracy", "fp32", "baseline")))
+        for task, row in found.items()
+    ]
+    return _table(("task", "held-out examples", "right", "right in fp32", "best constant answer"), rows)
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -2,7 +2,7 @@
 
     python -m edgevl.recipe.evaluate shipped   --model models/edgevl-tiny ... --output shipped.json
     python -m edgevl.recipe.evaluate reference --model models/edgevl-tiny/checkpoint ... --output reference.json
-    python -m edgevl.recipe.evaluate table shipped.json reference.json --card models/edgevl-tiny/README.md
+    python -m edgevl.recipe.evaluate table shipped.json reference.json --card README.md --summary accuracy.json
 
 An answer is right when it equals the expected one, capitals and the last full stop aside.
 """
@@ -121,6 +121,15 @@ def table(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> s
     return "\n".join(lines)
 
 
+def summary(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of both reports without the single answers."""
+    kept = ("n", "accuracy", "interval", "baseline", "baseline_answer")
+    return {
+        task: {**{key: row[key] for key in kept}, "fp32": reference_report[task]["accuracy"]}
+        for task, row in shipped_report.items()
+    }
+
+
 def write_card(card: Path, text: str) -> None:
     """Replace what stands between the card's markers; raises ValueError if it has none."""
     before, begin, rest = card.read_text(encoding="utf-8").partition(BEGIN)
@@ -143,10 +152,12 @@ def main() -> None:
     command = commands.add_parser("table")
     command.add_argument("reports", nargs=2, type=Path)
     command.add_argument("--card", type=Path, required=True)
+    command.add_argument("--summary", type=Path, required=True, help="JSON file for the figures without the answers")
     options = parser.parse_args()
     if options.command == "table":
         first, second = (json.loads(path.read_text(encoding="utf-8")) for path in options.reports)
         write_card(options.card, table(first, second))
+        options.summary.write_text(json.dumps(summary(first, second), indent=1) + "\n", encoding="utf-8")
         return
     answer = {"shipped": shipped, "reference": reference}[options.command](options.model)
     paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)

@@ -275,8 +275,8 @@ TASKS: dict[str, tuple[Maker, ...]] = {
 ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
 
-MIX = {"description": 1.6, "naming": 1.0, "position": 1.2, "colours": 0.7, "shapes": 0.7, "counting": 0.8,
-       "counting_kinds": 1.1, "relations": 1.5, "yes_no": 2.2, "size": 0.3, "absent": 0.25}  # fmt: skip
+MIX = {"description": 1.2, "naming": 1.0, "position": 1.0, "colours": 1.0, "shapes": 0.5, "counting": 2.0,
+       "counting_kinds": 1.0, "relations": 1.2, "yes_no": 1.7, "size": 0.2, "absent": 0.2}  # fmt: skip
 
 
 def about_scene(rng: random.Random, scene: Scene, n: int) -> list[QA]:

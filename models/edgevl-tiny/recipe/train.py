@@ -7,7 +7,7 @@ where PLACES are --packs, --fonts, --words and --work. On CPUs an allocator that
 makes a step a third faster: most of the rest is spent on memory, not on arithmetic.
 
 Both stages can be stopped and started again: they go on from the last state in WORK. Every picture follows from
-(seed, batch number). The learning rate rises, stays, and falls linearly over the last quarter of the steps.
+(seed, batch number). The learning rate rises, stays, and falls linearly over the last steps.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
 DENSE = {"shape": 1 + len(scenes.SHAPES), "colour": 1 + len(scenes.COLOURS), "glyph": 1 + len(scenes.GLYPHS)}
 BACKGROUND_WEIGHT = 0.3
+FALL = 0.15
+"""Share of the steps, at the end, over which the learning rate falls to nothing."""
 ENCODER_SHARES = Shares(scenes=0.66, words=0.06, wide=0.0, square=0.0)
 
 
@@ -219,7 +221,7 @@ class Trainer:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _rate(self) -> float:
-        warm, fall = min(1.0, (self.step + 1) / 200), 0.25 * self.steps
+        warm, fall = min(1.0, (self.step + 1) / 200), FALL * self.steps
         return self.peak * warm * min(1.0, max(0.02, (self.steps - self.step) / fall))
 
     def _resume(self) -> None:
