@@ -1,10 +1,12 @@
-"""Measures answers on held-out pictures: the shipped model through `edgevl`, and the PyTorch model in fp32.
+"""Measures a model folder's answers on held-out pictures, asked through `edgevl` as a user asks.
 
-    python -m edgevl.recipe.evaluate shipped   --model models/edgevl-tiny ... --output shipped.json
-    python -m edgevl.recipe.evaluate reference --model models/edgevl-tiny/checkpoint ... --output reference.json
-    python -m edgevl.recipe.evaluate table shipped.json reference.json --card README.md --summary accuracy.json
+    python -m edgevl.recipe.evaluate measure --model models/edgevl-tiny --output int8.json PLACES
+    python -m edgevl.recipe.evaluate measure --model FP32_EXPORT --output fp32.json PLACES
+    python -m edgevl.recipe.evaluate table int8.json fp32.json --card README.md --summary accuracy.json
 
-An answer is right when it equals the expected one, capitals and the last full stop aside.
+where PLACES are the trainer's --packs, --fonts, --words and --work. An answer is right when it equals the expected
+one, capitals and the last full stop aside. The fp32 figures are those of an fp32 export, which the tests hold to
+give PyTorch's own tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import edgevl
+
 from .data import Paths
 from .heldout import TASKS, Item, items
 
@@ -28,47 +32,10 @@ MAX_TOKENS = 64
 BEGIN, END = "<!-- begin generated: accuracy -->", "<!-- end generated: accuracy -->"
 
 
-def shipped(folder: Path) -> Answerer:
+def answerer(folder: Path, threads: int | None) -> Answerer:
     """Return an answerer that asks the model folder through `edgevl`, as a user does."""
-    import edgevl
-
-    vlm = edgevl.load(folder)
+    vlm = edgevl.load(folder, threads=threads)
     return lambda rgb, question: vlm.ask(rgb, question, max_tokens=MAX_TOKENS).text
-
-
-def reference(folder: Path) -> Answerer:
-    """Return an answerer that runs the PyTorch model of a checkpoint folder in fp32, greedily."""
-    import torch
-    from tokenizers import Tokenizer
-
-    from edgevl.image import pixels, tiling
-
-    from .data import LONGEST_EDGE, TILE, layout
-    from .model import load_checkpoint
-    from .tokenizer import END as END_ID
-    from .tokenizer import PAD
-    from .train import normalise
-
-    model, tokenizer = load_checkpoint(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-    @torch.no_grad()
-    def answer(rgb: NDArray[np.uint8], question: str) -> str:
-        plan = tiling.split_grid(rgb.shape[:2], tile=TILE, longest_edge=LONGEST_EDGE)
-        tiles = np.stack([tile.transpose(2, 0, 1) for tile in pixels.tiles(rgb, plan, "lanczos")])
-        grid = plan.grid if plan.n_tiles > 1 else (1, 1)
-        ids = tokenizer.encode(f"<|user|>{layout(grid)}{question}<|end|><|assistant|>", add_special_tokens=False).ids
-        embeds = model.embed(torch.tensor([ids]), model.encode(normalise(torch.from_numpy(tiles))))
-        made = model.text.generate(
-            inputs_embeds=embeds,
-            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
-            max_new_tokens=MAX_TOKENS,
-            do_sample=False,
-            eos_token_id=END_ID,
-            pad_token_id=PAD,
-        )
-        return tokenizer.decode(made[0].tolist()).strip()
-
-    return answer
 
 
 def plain(text: str) -> str:
@@ -143,12 +110,12 @@ def main() -> None:
     """Measure, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("shipped", "reference"):
-        command = commands.add_parser(name)
-        for option in ("--model", "--packs", "--work", "--fonts", "--words", "--output"):
-            command.add_argument(option, type=Path, required=True)
-        command.add_argument("-n", type=int, default=500)
-        command.add_argument("--tasks", nargs="*", default=list(TASKS))
+    command = commands.add_parser("measure")
+    for option in ("--model", "--packs", "--work", "--fonts", "--words", "--output"):
+        command.add_argument(option, type=Path, required=True)
+    command.add_argument("-n", type=int, default=500)
+    command.add_argument("--threads", type=int)
+    command.add_argument("--tasks", nargs="*", default=list(TASKS))
     command = commands.add_parser("table")
     command.add_argument("reports", nargs=2, type=Path)
     command.add_argument("--card", type=Path, required=True)
@@ -159,7 +126,7 @@ def main() -> None:
         write_card(options.card, table(first, second))
         options.summary.write_text(json.dumps(summary(first, second), indent=1) + "\n", encoding="utf-8")
         return
-    answer = {"shipped": shipped, "reference": reference}[options.command](options.model)
+    answer = answerer(options.model, options.threads)
     paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
     report = measure(answer, paths, options.n, tuple(options.tasks))
     options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
