@@ -39,7 +39,7 @@ def model_copy(tmp_path: Path) -> Path:
 def test_ask_prints_the_answer_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ask", SHAPES, QUESTION]) == 0
     out, err = capsys.readouterr()
-    for thing in ("red circle", "green triangle", "blue square", "yellow star"):
+    for thing in ("red circle", "blue square", "green triangle"):
         assert thing in out
     assert out.endswith("\n")
     assert out.count("\n") == 1

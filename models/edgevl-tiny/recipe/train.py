@@ -1,7 +1,7 @@
 """Trainer of the bundled model: first the encoder on dense labels and classes, then the whole on questions.
 
     python -m edgevl.recipe.train encoder PLACES --steps 2000 --size 16
-    python -m edgevl.recipe.train whole   PLACES --steps 6300 --size 16 --frozen 4500
+    python -m edgevl.recipe.train whole   PLACES --steps 8300 --size 16 --frozen 7500
 
 where PLACES are --packs, --fonts, --words and --work. On CPUs an allocator that keeps its pages (jemalloc, preloaded)
 makes a step a third faster: most of the rest is spent on memory, not on arithmetic.
