@@ -31,7 +31,7 @@ def draw(log: Path, output: Path) -> None:
     from matplotlib import pyplot
 
     lines = read(log)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), dpi=90)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5), dpi=90)
     held_out = lines["held_out"]
     tasks = [name for name in (held_out[-1] if held_out else {}) if name not in PROGRESS]
     for number, task in enumerate(tasks):
@@ -39,7 +39,7 @@ def draw(log: Path, output: Path) -> None:
         style = ("-", "--", ":")[number // 10]
         left.plot(*zip(*points, strict=True), style, marker=".", label=task.replace("_", " "))
     left.set(xlabel="pictures seen", ylabel="held-out answers right (%)", ylim=(0, 100))
-    left.legend(fontsize=6, ncol=2)
+    left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     training = [line for line in lines["training"] if "loss" in line]
     right.plot([line["pictures"] for line in training], [line["loss"] for line in training])
     right.set(xlabel="pictures seen", ylabel="loss per answer token (nats)", yscale="log")
