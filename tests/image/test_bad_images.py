@@ -31,8 +31,12 @@ for path in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
         read(path, max_pixels=150_000_000)
     except ImageError as error:
         assert len(str(error).splitlines()) == 1
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak if sys.platform == "darwin" else peak * 1024)
+status = Path("/proc/self/status")  # Linux: getrusage would count what the starting process held before it
+if status.exists():
+    print(1024 * int(status.read_text().partition("VmHWM:")[2].split()[0]))
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak if sys.platform == "darwin" else peak * 1024)
 """
 
 
