@@ -32,7 +32,7 @@ from . import packs, scenes
 from .data import CLASS_PACKS, IGNORE, Batches, Paths, Shares, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
-from .model import EdgeVLTiny, TinyConfig, text_config
+from .model import EdgeVLTiny, TinyConfig, load_checkpoint, text_config
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
 DENSE = {"shape": 1 + len(scenes.SHAPES), "colour": 1 + len(scenes.COLOURS), "glyph": 1 + len(scenes.GLYPHS)}
@@ -95,9 +95,18 @@ class Statistics:
 class Trainer:
     """One stage: model, heads, optimiser, and the state on disk."""
 
-    def __init__(self, stage: str, paths: Paths, work: Path, steps: int, peak: float, frozen: int = 0) -> None:
+    def __init__(
+        self,
+        stage: str,
+        paths: Paths,
+        work: Path,
+        steps: int,
+        peak: float,
+        frozen: int = 0,
+        start: Path | None = None,
+    ) -> None:
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
-        self.frozen = frozen
+        self.frozen, self.start = frozen, start
         config = TinyConfig(image_token_id=IMAGE, text_config=text_config(eos_token_id=END, pad_token_id=PAD))
         self.model = EdgeVLTiny(config)
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -233,6 +242,8 @@ class Trainer:
             self.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds, self.pictures = state["progress"]
+        elif self.start is not None:
+            self.model.load_state_dict(load_checkpoint(self.start).state_dict())
         elif self.stage == "whole" and before.exists():
             state = torch.load(before, weights_only=True)
             vision = {k.removeprefix("vision."): v for k, v in state["model"].items() if k.startswith("vision.")}
@@ -264,6 +275,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pictures a batch, of one tile each")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
+    parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
@@ -273,11 +285,14 @@ def main() -> None:
     paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
     for name in packs.PACKS:
         packs.build_cache(paths.packs, paths.cache, name)
-    if not (options.work / "tokenizer.json").exists():
+    if options.start is not None:
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(options.start / name, options.work / name)
+    elif not (options.work / "tokenizer.json").exists():
         train_tokenizer(corpus(paths, 6000), options.work)
     whole = options.stage == "whole"
     rate = options.rate or (1.3e-3 if whole else 1e-3)
-    trainer = Trainer(options.stage, paths, options.work, options.steps, rate, options.frozen)
+    trainer = Trainer(options.stage, paths, options.work, options.steps, rate, options.frozen, options.start)
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
