@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     # lowest first; an import may only point to a lower layer, or stay within its own
     "errors",
+    "machine",
     "types",
     "model",
     "image",
@@ -31,12 +32,14 @@ LAYERS = (
     "store",
     "generate",
     "loaded",
+    "probe",
     "request",
     "pipeline",
     "chat",
     "",  # `import edgevl`: the public names
     "estimate",
     "verify",
+    "bench",
     "export",
     "cli",
 )

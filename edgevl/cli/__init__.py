@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import edgevl
-from edgevl.cli import answers, images, models
+from edgevl.cli import answers, bench, images, models
 from edgevl.errors import EdgeVLError
 
 
@@ -30,6 +30,7 @@ for _command in (
     models.verify,
     images.view,
     images.tokens,
+    bench.bench,
 ):
     cli.add_command(_command)
 

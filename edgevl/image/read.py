@@ -155,6 +155,13 @@ def png_bytes(rgb: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_bytes(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """Encode uint8 [h, w, 3] as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def save_png(rgb: NDArray[np.uint8], path: str | Path) -> None:
     """Write uint8 [h, w, 3] as a PNG file; raise ImageError where it cannot be written."""
     try:

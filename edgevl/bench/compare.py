@@ -1,0 +1,183 @@
+"""Has it become slower? Two measurements side by side, with the noise of both taken into account.
+
+Each figure's rounds are compared by ranks, which asks nothing of their distribution: the estimate is the median of all
+ratios between a new and an old round, and its 95 % interval comes from the null distribution of Wilcoxon's rank sum
+(Hodges and Lehmann 1963; Bauer 1972, "Constructing confidence sets using rank statistics").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from edgevl.bench.result import STAGES, Result, Row, Size, Stage
+
+LEVEL = 0.95
+MIN_CHANGE = 0.03
+"""Smaller changes are not told: two runs of one version differ that much by where their memory happened to lie."""
+MIN_MEMORY_CHANGE = 0.10
+"""The same for memory that was measured too rarely for an interval: it hardly differs between runs."""
+
+Change = Literal["slower", "faster", "more memory", "less memory", "no difference", "too few rounds"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ratio of new values to old ones: the estimate and its 95 % interval."""
+
+    low: float
+    ratio: float
+    high: float
+
+    @property
+    def is_change(self) -> bool:
+        """Whether all of it lies further than `MIN_CHANGE` on one side of 1."""
+        return self.low > 1 + MIN_CHANGE or self.high < 1 / (1 + MIN_CHANGE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one figure; `interval` is None where there were too few rounds to tell."""
+
+    size: Size
+    threads: int
+    stage: Stage
+    ratio: float
+    interval: Interval | None
+    change: Change
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All verdicts on what both measured, and what a reader must know first, a sentence each."""
+
+    notes: list[str]
+    verdicts: list[Verdict]
+
+    @property
+    def summary(self) -> str:
+        """Say in one line how many figures changed in which direction."""
+        counts: dict[str, int] = {}
+        for verdict in self.verdicts:
+            counts[verdict.change] = counts.get(verdict.change, 0) + 1
+        if not counts:
+            return "nothing to compare: no size and number of threads was measured by both"
+        order = ("slower", "faster", "more memory", "less memory", "no difference", "too few rounds")
+        return ", ".join(f"{change} in {counts[change]}" for change in order if change in counts)
+
+
+def compare(old: Result, new: Result) -> Comparison:
+    """Compare two measurements, place by place (size and threads) and stage by stage."""
+    before = {row.place: row for row in old.rows}
+    pairs = [(before[row.place], row) for row in new.rows if row.place in before]
+    verdicts = [
+        _verdict(stage, old_row, row)
+        for old_row, row in pairs
+        for stage in STAGES
+        if stage.key in old_row.values and stage.key in row.values
+    ]
+    return Comparison([*_differences(old, new), *_work(pairs), *_missing(old, new)], verdicts)
+
+
+def ratio_interval(old: list[float], new: list[float]) -> Interval | None:
+    """Estimate by which factor `new` differs from `old`; None where the rounds are too few for a 95 % interval.
+
+    Four rounds on either side are enough.
+    """
+    skip = _n_beyond(len(old), len(new))
+    if skip == 0:
+        return None
+    ratios = np.sort(np.subtract.outer(np.log(new), np.log(old)), axis=None)
+    low, middle, high = ratios[skip - 1], np.median(ratios), ratios[-skip]
+    return Interval(math.exp(low), math.exp(middle), math.exp(high))
+
+
+@lru_cache(maxsize=64)
+def _n_beyond(n: int, m: int) -> int:
+    """Return how many of the sorted n * m ratios lie outside the interval on each side, plus one; 0: there is none.
+
+    The counts of rank sums are the coefficients of the Gaussian binomial (n + m over n).
+    """
+    counts = [1] + [0] * (n * m)
+    for i in range(1, n + 1):
+        for j in range(n * m, m + i - 1, -1):
+            counts[j] -= counts[j - m - i]
+        for j in range(i, n * m + 1):
+            counts[j] += counts[j - i]
+    allowed, beyond, total = (1 - LEVEL) / 2 * math.comb(n + m, n), 0, 0
+    for count in counts:
+        total += count
+        if total > allowed:
+            break
+        beyond += 1
+    return beyond
+
+
+def _verdict(stage: Stage, old: Row, new: Row) -> Verdict:
+    before, after = old.values[stage.key], new.values[stage.key]
+    interval = ratio_interval(before, after)
+    ratio = interval.ratio if interval else float(np.median(after) / np.median(before))
+    return Verdict(new.size, new.threads, stage, ratio, interval, _change(stage, ratio, interval))
+
+
+def _change(stage: Stage, ratio: float, interval: Interval | None) -> Change:
+    is_memory = stage.rising == "more"
+    if interval is None and not is_memory:
+        return "too few rounds"
+    is_change = abs(math.log(ratio)) > math.log(1 + MIN_MEMORY_CHANGE) if interval is None else interval.is_change
+    if not is_change:
+        return "no difference"
+    if is_memory:
+        return "more memory" if ratio > 1 else "less memory"
+    return "slower" if (ratio > 1) == (stage.rising == "slower") else "faster"
+
+
+def _differences(old: Result, new: Result) -> list[str]:
+    """Say where the two did not measure the same thing."""
+    notes = []
+    was, now = dict(old.machine.rows()), dict(new.machine.rows())
+    hardware = ("processor", "features", "physical cores", "memory")
+    if changed := [name for name in hardware if was.get(name) != now.get(name)]:
+        told = "; ".join(f"{name}: {was.get(name)} before, {now.get(name)} now" for name in changed)
+        notes.append(f"a different machine, so this says nothing about a change of the software ({told})")
+    if old.model_id != new.model_id:
+        names = old.model if old.model == new.model else f"{old.model} before, {new.model} now"
+        notes.append(f"a different model, so this says nothing about a change of the software ({names})")
+    if old.picture != new.picture:
+        notes.append("a different picture")
+    rest = [name for name in was | now if name not in hardware]
+    changes = [f"{name} {was.get(name)} -> {now.get(name)}" for name in rest if was.get(name) != now.get(name)]
+    if changes:
+        notes.append(f"changed since then: {', '.join(changes)}")
+    return [*notes, *_pace(old, new)]
+
+
+def _pace(old: Result, new: Result) -> list[str]:
+    """Say when the machine itself was at another pace, as a computation shows that no version of edgevl changes."""
+    interval = ratio_interval(old.yardstick_s, new.yardstick_s)
+    if interval is None or not interval.is_change:
+        return []
+    word = "slower" if interval.ratio > 1 else "faster"
+    return [
+        f"the machine itself is {word} than then: a fixed computation takes {interval.ratio:.2f} times as long "
+        "(other programs, heat or power); read the verdicts with that in mind"
+    ]
+
+
+def _work(pairs: list[tuple[Row, Row]]) -> list[str]:
+    if all((old.n_tiles, old.n_tokens) == (new.n_tiles, new.n_tokens) for old, new in pairs):
+        return []
+    return ["the prompts differ: pictures of the same size are cut into other tiles or take other tokens than then"]
+
+
+def _missing(old: Result, new: Result) -> list[str]:
+    before, after = {row.place for row in old.rows}, {row.place for row in new.rows}
+    return [
+        f"only {when}: {', '.join(f'{width}x{height} with {threads} threads' for (height, width), threads in places)}"
+        for when, places in (("then", sorted(before - after)), ("now", sorted(after - before)))
+        if places
+    ]

@@ -1,0 +1,224 @@
+"""Measure: every round asks every picture with every number of threads, so that a slow moment meets all alike.
+
+A question is asked once as users ask it, for the seconds until its first token; encoder and decoder are then timed
+alone, because in a question they overlap. Each picture has fresh pixels each time: nothing is remembered. Memory and
+the cold start are those of a new process that asks one question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import edgevl
+from edgevl import machine, probe
+from edgevl.bench.pictures import Subject, given, made
+from edgevl.bench.result import Result, Row, Size
+from edgevl.errors import BackendError
+from edgevl.model import manifest
+from edgevl.model.manifest import Manifest
+from edgevl.pipeline import VLM
+from edgevl.request import read_picture
+from edgevl.types import ImagePart, Message, TextPart
+
+QUESTION = "what's here?"
+DEFAULT_SIDES = (256, 512, 1024, 2048)
+N_STEPS = 32
+"""Tokens over which decoding is timed."""
+
+_CHILD = """
+import sys
+from edgevl.cli import run
+code = run(sys.argv[1:])
+from edgevl.machine import peak_bytes
+print(peak_bytes() or 0, file=sys.stderr)
+sys.exit(code)
+"""
+
+OnStep = Callable[[int, int, str], None]
+Place = tuple[Size, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure: a model folder, a picture (None: one made here), sides in pixels, threads, rounds."""
+
+    model: Path
+    image: Path | None = None
+    sides: tuple[int, ...] = ()
+    threads: tuple[int, ...] = ()
+    rounds: int = 5
+    cold: bool = False
+
+
+def measure(settings: Settings, on_step: OnStep | None = None) -> Result:
+    """Measure everything; `on_step(done, total, what)` is called before each step and after the last.
+
+    Without `sides`, a picture of the user's is asked at its own size and a made one at `DEFAULT_SIDES`; without
+    `threads`, 1, 2, 4, ... up to the physical cores are tried. Raises what `edgevl.load` and `VLM.ask` raise, and
+    BackendError if a new process fails.
+    """
+    threads = settings.threads or default_threads()
+    with _subjects(settings) as subjects:
+        return _Measurement(settings, subjects, threads, on_step).run()
+
+
+def default_threads() -> tuple[int, ...]:
+    """Return 1, 2, 4, ... up to the number of physical cores that can be used, and that number."""
+    about = machine.describe()
+    most = min(about.n_cores or about.n_usable, about.n_usable)
+    return tuple(sorted({most, *(1 << power for power in range(most.bit_length()) if 1 << power <= most)}))
+
+
+def model_id(model: Manifest) -> str:
+    """Return a digest of the content of all files of a model."""
+    text = "\n".join(f"{name} {spec.sha256}" for name, spec in sorted(model.files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Measurement:
+    """One run: the pictures, what has been found so far, and how far it is."""
+
+    def __init__(
+        self, settings: Settings, subjects: list[Subject], threads: tuple[int, ...], on_step: OnStep | None
+    ) -> None:
+        self._settings, self._subjects, self._threads, self._on_step = settings, subjects, threads, on_step
+        self._rng = np.random.default_rng()  # from the system: no two runs may share pixels
+        self._found: dict[Place, list[dict[str, float]]] = {}
+        self._counts: dict[Place, tuple[int, int]] = {}
+        self._yardstick_s: list[float] = []
+        n_children = settings.rounds if settings.cold else 1
+        self._n_steps = len(subjects) * len(threads) * (settings.rounds + n_children)
+        self._n_done = 0
+        self._manifest = manifest.read(settings.model)
+
+    def run(self) -> Result:
+        for round_ in range(self._settings.rounds):
+            self._yardstick_s.append(yardstick())
+            for threads in self._threads:
+                self._warm(threads)
+            if self._settings.cold or round_ == 0:
+                for threads in self._threads:
+                    self._cold(threads)
+        self._step("")
+        return self._result()
+
+    def _warm(self, threads: int) -> None:
+        """Ask every picture once, with the model opened anew: only one is in memory at a time."""
+        with edgevl.load(self._settings.model, threads=threads) as vlm:
+            tile = vlm.manifest.image.tile
+            vlm.ask(self._rng.integers(0, 256, (tile, tile, 3), np.uint8), QUESTION, max_tokens=1)  # not counted
+            for subject in self._subjects:
+                self._step(f"{_pixels(subject.size)}, {_threads(threads)}")
+                self._note(subject, threads, self._ask(vlm, subject, threads))
+
+    def _ask(self, vlm: VLM, subject: Subject, threads: int) -> dict[str, float]:
+        """Return every stage's value of one question."""
+        started = time.perf_counter()
+        picture = read_picture(subject.path)
+        read_s = time.perf_counter() - started
+        fresh = subject.fresh(picture, self._rng)
+        answer = vlm.ask(fresh, QUESTION, max_tokens=1)
+        model, plan = vlm._open(), vlm.plan(fresh)
+        self._counts[subject.size, threads] = plan.n_tiles, answer.usage.prompt_tokens
+        encode_s, features = probe.encode(model, self._rng)
+        chunks = model.chunks([Message("user", (ImagePart(None), TextPart(QUESTION)))], [plan])
+        decoder = probe.decode(model, chunks, features, N_STEPS)
+        return {
+            "read_s": read_s,
+            "tile_s": answer.timings.tile_s,
+            "encode_s": encode_s,
+            "prefill_tokens_per_s": answer.usage.prompt_tokens / decoder.prefill_s,
+            "first_token_s": read_s + answer.timings.first_token_s,
+            "decode_tokens_per_s": 1 / decoder.step_s,
+        }
+
+    def _cold(self, threads: int) -> None:
+        for subject in self._subjects:
+            self._step(f"{_pixels(subject.size)}, {_threads(threads)}, a new process")
+            wall_s, peak_bytes = new_process(self._settings.model, subject.path, threads)
+            values = {"cold_s": wall_s} if self._settings.cold else {}
+            self._note(subject, threads, values | ({"peak_bytes": float(peak_bytes)} if peak_bytes else {}))
+
+    def _note(self, subject: Subject, threads: int, values: dict[str, float]) -> None:
+        self._found.setdefault((subject.size, threads), []).append(values)
+
+    def _step(self, what: str) -> None:
+        if self._on_step is not None:
+            self._on_step(self._n_done, self._n_steps, what)
+        self._n_done += 1
+
+    def _result(self) -> Result:
+        rows = [self._row(place, found) for place, found in self._found.items()]
+        return Result(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=machine.describe(),
+            model=self._manifest.name,
+            model_id=model_id(self._manifest),
+            picture="made" if self._settings.image is None else _digest(self._settings.image),
+            rounds=self._settings.rounds,
+            yardstick_s=self._yardstick_s,
+            rows=sorted(rows, key=lambda row: (row.threads, row.size)),
+        )
+
+    def _row(self, place: Place, found: list[dict[str, float]]) -> Row:
+        keys = dict.fromkeys(key for values in found for key in values)
+        values = {key: [value[key] for value in found if value.get(key, 0) > 0] for key in keys}  # NaN is not above 0
+        n_tiles, n_tokens = self._counts[place]
+        return Row(*place, n_tiles, n_tokens, {key: listed for key, listed in values.items() if listed})
+
+
+def new_process(model: Path, image: Path, threads: int) -> tuple[float, int]:
+    """Ask for one token in a new process; return its seconds from start to end, and its peak memory in bytes or 0."""
+    command = [sys.executable, "-P", "-c", _CHILD, "ask", str(image), QUESTION, "--json", "--max-tokens", "1"]
+    command += ["--model", str(model), "--threads", str(threads)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+    wall_s = time.perf_counter() - started
+    lines = done.stderr.strip().splitlines() or [""]
+    if done.returncode != 0:
+        said = next((line for line in lines if line.startswith("error: ")), lines[-1])
+        raise BackendError(f"a new process that asks {image.name} ended with {done.returncode} ({said}); try it alone")
+    json.loads(done.stdout)
+    return wall_s, int(lines[-1])
+
+
+def yardstick() -> float:
+    """Return the seconds that a fixed computation takes: one core hashing 16 MB, as every version of edgevl does it."""
+    data = bytes(1 << 24)
+    started = time.perf_counter()
+    hashlib.sha256(data).digest()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _subjects(settings: Settings) -> Iterator[list[Subject]]:
+    with tempfile.TemporaryDirectory(prefix="edgevl-bench-") as name:
+        folder = Path(name)
+        if settings.image is not None:
+            yield given(settings.image, settings.sides, folder)
+        else:
+            yield [made(side, folder) for side in settings.sides or DEFAULT_SIDES]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _pixels(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _threads(n: int) -> str:
+    return "1 thread" if n == 1 else f"{n} threads"

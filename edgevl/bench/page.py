@@ -1,0 +1,136 @@
+"""A measurement as one HTML page: it opens offline and loads nothing, in light and in dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from edgevl.bench.compare import Comparison
+from edgevl.bench.plots import N_COLOURS, Bar, Series, bars, lines, mark
+from edgevl.bench.report import ABOUT, VERDICT_TITLES, cell, headline, measured, pixels, threads_of, verdict_cells
+from edgevl.bench.result import Result, Row, Size, Spread, Stage, spread
+
+_SPLIT = ("read", "cut into tiles", "encode all tiles", "prefill")
+
+_LIGHT = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c")
+_DARK = ("#6bb3ff", "#ff9b61", "#63d68b", "#c79bff", "#e8c14f", "#ff8da1")
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d232b; --paper: #ffffff; --faint: #d4d9e0; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14181d; --faint: #3a424d; DARK } }
+body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 0.5rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
+svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
+.grid { stroke: var(--faint); } .mark { stroke: var(--ink); stroke-width: 2.5; }
+.key svg { width: 1rem; height: 1rem; vertical-align: -0.15rem; } .key span { margin-right: 1.2rem; }
+"""
+
+
+def page(result: Result, comparison: Comparison | None = None) -> str:
+    """Return the page's text."""
+    parts = [f"<h1>{escape(headline(result))}</h1>"]
+    if comparison is not None:
+        parts.append(_comparison(comparison))
+    parts += [
+        "<h2>Figures</h2>",
+        _figures(result),
+        f"<p>{escape(ABOUT)}</p>",
+        "<h2>Each figure over the size of the picture</h2>",
+        "<p>Marks are medians, whiskers the quartiles.</p>",
+        _key([threads_of(n) for n in _threads(result)], marks=True),
+        f'<div class="plots">{"".join(_plot(stage, result) for stage in measured(result.rows))}</div>',
+        "<h2>Where the time to the first token goes</h2>",
+        "<p>Parts are medians of each stage alone; the line across is the first token as users wait for it."
+        " It lies before the end of the bar where encoding and prefill overlap.</p>",
+        _key(_SPLIT, marks=False),
+        bars([_bar(row) for row in result.rows], x_label="milliseconds"),
+        "<h2>Machine</h2>",
+        _table([], result.machine.rows()),
+    ]
+    title = f"<title>edgevl bench: {escape(result.model)}</title>"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{title}<style>{_style()}</style>'
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _style() -> str:
+    fills = "".join(
+        f".f{i} {{ fill: var(--c{i}); }} .l{i} {{ stroke: var(--c{i}); stroke-width: 1.6; fill: none; }}\n"
+        for i in range(N_COLOURS)
+    )
+    light, dark = ("".join(f"--c{i}: {colour}; " for i, colour in enumerate(c)) for c in (_LIGHT, _DARK))
+    return _STYLE.replace("LIGHT", light).replace("DARK", dark) + fills
+
+
+def _threads(result: Result) -> list[int]:
+    return sorted({row.threads for row in result.rows})
+
+
+def _sizes(result: Result) -> list[Size]:
+    return sorted({row.size for row in result.rows})
+
+
+def _figures(result: Result) -> str:
+    stages = measured(result.rows)
+    titles = ["picture", "threads", "tiles", *(f"{stage.title}, {stage.unit}" for stage in stages)]
+    lines_ = [
+        [pixels(row.size), str(row.threads), str(row.n_tiles), *(cell(s, row.values.get(s.key)) for s in stages)]
+        for row in result.rows
+    ]
+    return f'<div class="wide">{_table(titles, lines_)}</div>'
+
+
+def _plot(stage: Stage, result: Result) -> str:
+    sizes = _sizes(result)
+    rows = {row.place: row for row in result.rows}
+    series = [Series(threads_of(n), [_spread(stage, rows.get((size, n))) for size in sizes]) for n in _threads(result)]
+    y_label = f"{stage.title}, {stage.unit}"
+    plot = lines([pixels(size) for size in sizes], series, x_label="picture, pixels", y_label=y_label)
+    return f"<figure><h3>{escape(stage.title)}</h3>{plot}</figure>"
+
+
+def _spread(stage: Stage, row: Row | None) -> Spread | None:
+    values = row.values.get(stage.key) if row is not None else None
+    return spread([value * stage.factor for value in values]) if values else None
+
+
+def _bar(row: Row) -> Bar:
+    def median(key: str) -> float:
+        return spread(row.values[key]).median if key in row.values else 0.0
+
+    speed = median("prefill_tokens_per_s")
+    parts = [
+        median("read_s"),
+        median("tile_s"),
+        median("encode_s") * row.n_tiles,
+        row.n_tokens / speed if speed else 0.0,
+    ]
+    name = f"{pixels(row.size)}, {threads_of(row.threads)}"
+    return Bar(name, [part * 1e3 for part in parts], median("first_token_s") * 1e3 or None)
+
+
+def _comparison(comparison: Comparison) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
+    rows = [verdict_cells(verdict) for verdict in comparison.verdicts]
+    table = _table(VERDICT_TITLES, rows) if rows else ""
+    return f"<h2>Compared with then: {escape(comparison.summary)}</h2><ul>{notes}</ul>{table}"
+
+
+def _key(names: Sequence[str], *, marks: bool) -> str:
+    def sample(index: int) -> str:
+        shape = mark(8, 8, index) if marks else f'<rect class="f{index}" x="2" y="2" width="12" height="12"/>'
+        return f'<svg viewBox="0 0 16 16">{shape}</svg>'
+
+    return f'<p class="key">{"".join(f"<span>{sample(i)} {escape(name)}</span>" for i, name in enumerate(names))}</p>'
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr></thead>" if titles else ""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in row)}</tr>" for row in rows)
+    return f"<table>{head}<tbody>{body}</tbody></table>"

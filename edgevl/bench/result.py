@@ -1,0 +1,174 @@
+"""What a measurement found: every round's value of every stage, with the machine and the model; as JSON and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgevl.errors import InputError
+from edgevl.machine import Machine
+
+FORMAT = 1
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A figure that is measured: how it is kept and how it is shown.
+
+    `factor` turns a value (seconds, bytes, tokens per second) into `unit`; `rising` says what more of it is.
+    """
+
+    key: str
+    title: str
+    unit: str
+    factor: float
+    rising: Literal["slower", "faster", "more"]
+
+
+STAGES = (
+    Stage("read_s", "read", "ms", 1e3, "slower"),
+    Stage("tile_s", "cut into tiles", "ms", 1e3, "slower"),
+    Stage("encode_s", "encode, per tile", "ms", 1e3, "slower"),
+    Stage("prefill_tokens_per_s", "prefill", "tokens/s", 1.0, "faster"),
+    Stage("first_token_s", "first token", "ms", 1e3, "slower"),
+    Stage("decode_tokens_per_s", "decode", "tokens/s", 1.0, "faster"),
+    Stage("cold_s", "cold start", "ms", 1e3, "slower"),
+    Stage("peak_bytes", "peak memory", "MB", 1e-6, "more"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size with one number of threads: the picture's (height, width), its tiles and prompt, and every value.
+
+    `values` has a stage's key and what each round found, in order; a stage that was not measured is not in it.
+    """
+
+    size: Size
+    threads: int
+    n_tiles: int
+    n_tokens: int
+    values: dict[str, list[float]]
+
+    @property
+    def place(self) -> tuple[Size, int]:
+        """What two rows must share to be compared."""
+        return self.size, self.threads
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole measurement. `model_id` is a digest of the model's files; `created` is UTC, ISO 8601.
+
+    `yardstick_s` has the seconds of one fixed computation in each round, which no version of edgevl changes.
+    """
+
+    created: str
+    machine: Machine
+    model: str
+    model_id: str
+    picture: str
+    rounds: int
+    yardstick_s: list[float]
+    rows: list[Row]
+
+    def to_json(self) -> str:
+        """Return the text of the JSON document."""
+        return json.dumps({"edgevl_bench": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+
+def spread(values: list[float]) -> Spread:
+    """Return the median and the quartiles of at least one value."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return Spread(float(low), float(median), float(high))
+
+
+def load(path: Path) -> Result:
+    """Read what `Result.to_json` wrote. Raises InputError, one line that names the file and what is wrong in it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error}); give what `edgevl bench --json` wrote") from error
+    if not isinstance(raw, dict) or "edgevl_bench" not in raw:
+        raise InputError(f"{path}: is not a result of edgevl bench; give what `edgevl bench --json` wrote")
+    if raw["edgevl_bench"] != FORMAT:
+        raise InputError(f"{path}: is of format {raw['edgevl_bench']!r}, this edgevl reads {FORMAT}; measure again")
+    try:
+        return _result(raw)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: is a damaged result of edgevl bench ({what}); measure again") from error
+
+
+def _result(raw: Mapping[str, Any]) -> Result:
+    machine = raw["machine"]
+    return Result(
+        created=_text(raw["created"]),
+        machine=Machine(
+            cpu=_text(machine["cpu"]),
+            features=None if machine["features"] is None else tuple(map(_text, machine["features"])),
+            n_cores=None if machine["n_cores"] is None else _count(machine["n_cores"]),
+            n_usable=_count(machine["n_usable"]),
+            memory_bytes=None if machine["memory_bytes"] is None else _count(machine["memory_bytes"]),
+            system=_text(machine["system"]),
+            python=_text(machine["python"]),
+            versions={_text(name): _text(value) for name, value in machine["versions"].items()},
+        ),
+        model=_text(raw["model"]),
+        model_id=_text(raw["model_id"]),
+        picture=_text(raw["picture"]),
+        rounds=_count(raw["rounds"]),
+        yardstick_s=_values(raw["yardstick_s"]),
+        rows=[_row(row) for row in raw["rows"]],
+    )
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    height, width = map(_count, raw["size"])
+    known = {stage.key for stage in STAGES}
+    return Row(
+        size=(height, width),
+        threads=_count(raw["threads"]),
+        n_tiles=_count(raw["n_tiles"]),
+        n_tokens=_count(raw["n_tokens"]),
+        values={key: _values(values) for key, values in raw["values"].items() if key in known},
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} stands where text is expected")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{str(value)[:40]!r} stands where a whole number is expected")
+    return value
+
+
+def _values(raw: object) -> list[float]:
+    if not isinstance(raw, list) or not raw:
+        raise TypeError(f"{str(raw)[:40]!r} stands where a list of numbers is expected")
+    for value in raw:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+            raise TypeError(f"{str(value)[:40]!r} stands where a number above 0 is expected")
+    return [float(value) for value in raw]

@@ -1,0 +1,94 @@
+"""`edgevl bench`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers between `low` and `high`, with commas between them; repeated ones count once."""
+
+    name = "numbers"
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers; fail as wrong usage does."""
+        parts = [part.strip() for part in str(value).split(",")]
+        numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 10 else -1 for part in parts]
+        if not all(self._low <= number <= self._high for number in numbers):
+            self.fail(f"{value!r} must be whole numbers from {self._low} to {self._high}, such as 1,2", param, context)
+        return tuple(dict.fromkeys(numbers))
+
+
+_OUT = click.Path(dir_okay=False, path_type=Path)
+_IN = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
+
+
+@click.command()
+@click.argument("model", required=False, metavar="[MODEL]")
+@click.option("--image", type=_IN, help="A picture of yours; default: made ones, squares of --sizes.")
+@click.option(
+    "--sizes",
+    type=Numbers(16, 8192),
+    metavar="N,N,...",
+    help="Longer sides in pixels; default: 256,512,1024,2048, of a picture of yours its own.",
+)
+@click.option("--threads", type=Numbers(1, 1024), metavar="N,N,...", help="Default: 1, 2, 4, ... up to all cores.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="More make finer verdicts.")
+@click.option("--cold", is_flag=True, help="Time the cold start of a new process too, every round.")
+@click.option("--compare", "old", type=_IN, metavar="OLD.json", help="Say what became slower or faster since then.")
+@click.option("--html", type=_OUT, metavar="FILE", help="Write a page with plots, to be opened offline.")
+@click.option("--json", "as_json", type=_OUT, metavar="FILE", help="Write every value, for a later --compare.")
+def bench(
+    model: str | None,
+    image: Path | None,
+    sizes: tuple[int, ...] | None,
+    threads: tuple[int, ...] | None,
+    rounds: int,
+    cold: bool,
+    old: Path | None,
+    html: Path | None,
+    as_json: Path | None,
+) -> None:
+    """Measure how fast each stage of MODEL (default: the bundled one) is on this machine."""
+    from edgevl.bench import compare, measure, page, report, result
+    from edgevl.model import hub
+
+    for target in (html, as_json):
+        if target is not None and not target.absolute().parent.is_dir():
+            raise click.UsageError(f"{target}: there is no such folder to write to")
+    then = result.load(old) if old is not None else None
+    settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold)
+    with _bar() as on_step:
+        found = measure.measure(settings, on_step)
+    comparison = compare.compare(then, found) if then is not None else None
+    click.echo(report.text(found, comparison))
+    if as_json is not None:
+        as_json.write_text(found.to_json(), encoding="utf-8")
+    if html is not None:
+        html.write_text(page.page(found, comparison), encoding="utf-8")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int, str], None] | None]:
+    """Yield a callback that draws a bar on stderr, or None where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def draw(done: int, total: int, what: str) -> None:
+        filled = 24 * done // total
+        click.echo(f"\r\033[K[{'#' * filled}{'-' * (24 - filled)}] {done}/{total} {what}", nl=False, err=True)
+
+    try:
+        yield draw
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)

@@ -1,0 +1,139 @@
+"""Verdicts: real changes are found, noise is not, and what cannot be compared is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevl.bench.compare import Comparison, _n_beyond, compare, ratio_interval
+from edgevl.bench.result import Result
+from tests.bench.results import MACHINE, result, row
+
+
+def changes(comparison: Comparison) -> dict[str, str]:
+    return {verdict.stage.key: verdict.change for verdict in comparison.verdicts}
+
+
+def test_the_same_twice_is_no_difference() -> None:
+    found = compare(result(), result())
+    assert set(changes(found).values()) == {"no difference"}
+    assert found.notes == []
+    assert found.summary == "no difference in 7"
+
+
+def test_noise_is_no_difference() -> None:
+    verdicts = [v.change for seed in range(20) for v in compare(result(), result([row(seed=seed + 1)])).verdicts]
+    assert verdicts.count("no difference") / len(verdicts) > 0.97
+
+
+def test_changes_are_told_with_their_direction() -> None:
+    now = row(
+        seed=1, encode_s=1.3, first_token_s=0.7, prefill_tokens_per_s=0.7, decode_tokens_per_s=1.4, peak_bytes=1.5
+    )
+    assert changes(compare(result(), result([now]))) == {
+        "read_s": "no difference",
+        "tile_s": "no difference",
+        "encode_s": "slower",
+        "prefill_tokens_per_s": "slower",
+        "first_token_s": "faster",
+        "decode_tokens_per_s": "faster",
+        "peak_bytes": "more memory",
+    }
+    assert changes(compare(result(), result([row(peak_bytes=0.5)])))["peak_bytes"] == "less memory"
+
+
+def test_the_estimate_is_the_factor() -> None:
+    [encode] = [v for v in compare(result(), result([row(seed=1, encode_s=1.3)])).verdicts if v.stage.key == "encode_s"]
+    assert encode.interval is not None
+    assert encode.interval.low < 1.3 < encode.interval.high
+    assert encode.ratio == pytest.approx(1.3, rel=0.03)
+
+
+def test_a_small_change_is_not_told_however_sure() -> None:
+    old, new = [1.0 + i * 1e-6 for i in range(9)], [1.02 + i * 1e-6 for i in range(9)]
+    interval = ratio_interval(old, new)
+    assert interval is not None
+    assert interval.low > 1.01
+    assert not interval.is_change
+
+
+def test_three_rounds_are_too_few_and_four_are_not() -> None:
+    assert ratio_interval([1.0] * 3, [2.0] * 3) is None
+    assert ratio_interval([1.0] * 4, [2.0] * 4) is not None
+    found = compare(result([row(n=2)]), result([row(n=2, encode_s=2.0)]))
+    assert changes(found)["encode_s"] == "too few rounds"
+    [encode] = [verdict for verdict in found.verdicts if verdict.stage.key == "encode_s"]
+    assert encode.interval is None
+    assert encode.ratio == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 4), (4, 6), (5, 5), (6, 3), (1, 9)])
+def test_the_null_distribution_is_that_of_all_orders(n: int, m: int) -> None:
+    sums = sorted(sum(place - i for i, place in enumerate(chosen)) for chosen in combinations(range(n + m), n))
+    cut = _n_beyond(n, m)
+    assert sum(value < cut for value in sums) / len(sums) <= 0.025
+    assert sum(value <= cut for value in sums) / len(sums) > 0.025
+
+
+def test_the_interval_holds_the_truth_95_times_of_100() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        old, new = (list(np.exp(rng.normal(shift, 0.1, 6))) for shift in (0.0, 0.2))
+        interval = ratio_interval(old, new)
+        assert interval is not None
+        hits += interval.low <= math.exp(0.2) <= interval.high
+    assert 0.92 < hits / 300 <= 1
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=4, max_size=9), st.lists(st.floats(0.5, 2), min_size=4, max_size=9))
+def test_the_other_way_round_is_the_inverse(old: list[float], new: list[float]) -> None:
+    forth, back = ratio_interval(old, new), ratio_interval(new, old)
+    assert forth is not None
+    assert back is not None
+    assert forth.low <= forth.ratio <= forth.high
+    assert forth.ratio == pytest.approx(1 / back.ratio)
+    assert forth.low == pytest.approx(1 / back.high)
+
+
+def note(old: Result, new: Result) -> str:
+    return " | ".join(compare(old, new).notes)
+
+
+def test_another_machine_and_another_model_are_said_plainly() -> None:
+    other = replace(MACHINE, cpu="Another CPU", n_cores=None)
+    assert note(result(), result(machine=other)).startswith(
+        "a different machine, so this says nothing about a change of the software "
+        "(processor: Some <CPU> before, Another CPU now; physical cores: 4; 8 logical in use before, unknown; 8"
+    )
+    assert "a different model, so this says nothing" in note(result(), result(model_id="cd" * 32))
+    assert "(a-model before, b now)" in note(result(), result(model_id="cd" * 32, model="b"))
+    assert note(result(), result(picture="ef" * 32)) == "a different picture"
+
+
+def test_other_versions_are_told() -> None:
+    other = replace(MACHINE, versions={**MACHINE.versions, "onnxruntime": "1.32.0"})
+    assert note(result(), result(machine=other)) == "changed since then: onnxruntime 1.31.1 -> 1.32.0"
+
+
+def test_a_machine_at_another_pace_is_told() -> None:
+    slow = result(yardstick_s=[value * 1.5 for value in result().yardstick_s])
+    assert "the machine itself is slower than then: a fixed computation takes 1.5" in note(result(), slow)
+    assert "the machine itself is faster" in note(slow, result())
+
+
+def test_what_only_one_measured_is_named() -> None:
+    found = compare(result([row((256, 256)), row()]), result([row(), row(threads=4)]))
+    assert found.notes == ["only then: 256x256 with 2 threads", "only now: 512x512 with 4 threads"]
+    assert {verdict.size for verdict in found.verdicts} == {(512, 512)}
+    assert "nothing to compare" in compare(result([row((256, 256))]), result()).summary
+
+
+def test_other_prompts_are_told() -> None:
+    assert "other tiles" in note(result(), result([replace(row(), n_tiles=6)]))

@@ -1,0 +1,89 @@
+"""`edgevl bench` as users meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgevl.bench import measure, result
+from edgevl.cli import run
+from tests.bench.results import result as made
+from tests.bench.results import row
+
+
+def test_it_prints_and_writes_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, html = tmp_path / "out.json", tmp_path / "out.html"
+    arguments = ["bench", "--sizes", "64", "--threads", "1", "--rounds", "1", "--json", str(out), "--html", str(html)]
+    assert run(arguments) == 0
+    said, err = capsys.readouterr()
+    assert err == ""
+    assert said.startswith("edgevl-tiny, a made picture, 1 round, ")
+    assert "encode, per tile, ms" in said
+    assert result.load(out).rows[0].size == (64, 64)
+    assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_settings_and_comparison_get_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[measure.Settings] = []
+
+    def fake(settings: measure.Settings, on_step: object) -> result.Result:
+        asked.append(settings)
+        return made([row(seed=1, encode_s=1.3)])
+
+    monkeypatch.setattr(measure, "measure", fake)
+    old = tmp_path / "old.json"
+    old.write_text(made().to_json(), encoding="utf-8")
+    options = ["--sizes", "512, 64,512", "--threads", "4,1", "--rounds", "3", "--cold", "--image", "a.png"]
+    assert run(["bench", "edgevl-tiny", *options, "--compare", str(old)]) == 0
+    [settings] = asked
+    assert (settings.sides, settings.threads, settings.rounds, settings.cold) == ((512, 64), (4, 1), 3, True)
+    assert settings.image == Path("a.png")
+    assert capsys.readouterr().out.endswith("verdict: slower in 1, no difference in 6\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--sizes", "big"], 2, "'big' must be whole numbers from 16 to 8192"),
+        (["--sizes", "8"], 2, "from 16 to 8192"),
+        (["--sizes", "256,,512"], 2, "must be whole numbers"),
+        (["--threads", "0"], 2, "from 1 to 1024"),
+        (["--rounds", "0"], 2, "--rounds"),
+        (["--json", "no/such/folder/out.json"], 2, "no such folder"),
+        (["--compare", "old.json"], 1, "error: old.json: is a damaged result of edgevl bench (lacks 'machine')"),
+        (["--compare", "nowhere.json"], 1, "error: nowhere.json: cannot be read"),
+        (["--image", "nowhere.png"], 1, "error: nowhere.png: no such file"),
+        (["no-such-model"], 1, "error: no-such-model: no model of this name"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_measured(
+    options: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.json").write_text(json.dumps({"edgevl_bench": 1}))
+    assert run(["bench", *options]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert code == 2 or err.count("\n") == 1
+
+
+def test_a_bar_is_drawn_at_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgevl.cli import bench
+
+    with bench._bar() as draw:
+        assert draw is None
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with bench._bar() as draw:
+        assert draw is not None
+        draw(1, 2, "512x512, 1 thread")
+    assert "[############------------] 1/2 512x512, 1 thread" in capsys.readouterr().err

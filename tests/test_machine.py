@@ -1,0 +1,138 @@
+"""What platforms tell about themselves, from texts that they printed; and this machine, whatever it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from edgevl import machine
+from edgevl.machine import from_cpuinfo, from_sysctl, named_features
+
+X86 = """processor\t: 0
+model\t\t: 141
+model name\t: 11th Gen Intel(R) Core(TM) i5-11400H @ 2.70GHz
+physical id\t: 0
+core id\t\t: 0
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+
+processor\t: 1
+model name\t: 11th Gen Intel(R) Core(TM) i5-11400H @ 2.70GHz
+physical id\t: 0
+core id\t\t: 0
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+
+processor\t: 2
+model name\t: 11th Gen Intel(R) Core(TM) i5-11400H @ 2.70GHz
+physical id\t: 0
+core id\t\t: 1
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni
+"""
+
+RASPBERRY = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes crc32 cpuid asimdrdm asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+Revision\t: c04170
+Serial\t\t: 0123
+Model\t\t: Raspberry Pi 5 Model B Rev 1.0
+"""
+
+GRAVITON = """processor\t: 0
+Features\t: fp asimd asimddp sve i8mm bf16
+CPU implementer\t: 0x41
+CPU part\t: 0xd40
+"""
+
+APPLE = """machdep.cpu.brand_string: Apple M2
+machdep.cpu.core_count: 8
+hw.physicalcpu: 8
+hw.memsize: 17179869184
+hw.optional.neon: 1
+hw.optional.AdvSIMD: 1
+hw.optional.arm.FEAT_DotProd: 1
+hw.optional.arm.FEAT_I8MM: 1
+hw.optional.arm.FEAT_SME: 0
+"""
+
+INTEL_MAC = """machdep.cpu.brand_string: Intel(R) Core(TM) i7-8569U CPU @ 2.80GHz
+machdep.cpu.features: FPU SSE4.2 AVX1.0
+machdep.cpu.leaf7_features: BMI1 AVX2
+hw.physicalcpu: 4
+hw.memsize: 17179869184
+"""
+
+
+def test_an_intel_processor_under_linux() -> None:
+    found = from_cpuinfo(X86)
+    assert found.cpu == "11th Gen Intel(R) Core(TM) i5-11400H @ 2.70GHz"
+    assert found.features == ("AVX2", "AVX512", "VNNI")
+    assert found.n_cores == 2
+
+
+def test_arm_processors_under_linux() -> None:
+    board = from_cpuinfo(RASPBERRY)
+    assert (board.cpu, board.features) == ("Raspberry Pi 5 Model B Rev 1.0", ("NEON", "DotProd"))
+    server = from_cpuinfo(GRAVITON)
+    assert server.cpu == "ARM implementer 0x41 part 0xd40"
+    assert server.features == ("BF16", "NEON", "DotProd", "I8MM", "SVE")
+    assert server.n_cores is None  # /proc/cpuinfo does not tell
+
+
+def test_macs() -> None:
+    apple = from_sysctl(APPLE)
+    assert (apple.cpu, apple.n_cores, apple.memory_bytes) == ("Apple M2", 8, 17179869184)
+    assert apple.features == ("NEON", "DotProd", "I8MM")
+    intel = from_sysctl(INTEL_MAC)
+    assert intel.features == ("AVX2",)
+    assert intel.n_cores == 4
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "processor\t: 0\n\n\n", ":::"])
+def test_what_is_not_told_is_unknown(text: str) -> None:
+    for parts in (from_cpuinfo(text), from_sysctl(text)):
+        assert (parts.cpu, parts.features, parts.n_cores, parts.memory_bytes) == (None, None, None, None)
+    about = machine.Machine("unknown", None, None, 3, None, "Plan 9", "CPython 3.11.7", {})
+    told = dict(about.rows())
+    assert told["features"] == told["memory"] == "unknown"
+    assert told["physical cores"] == "unknown; 3 logical in use"
+
+
+def test_features_have_one_name_on_every_platform() -> None:
+    assert named_features(["AVX512VNNI"]) == named_features(["avx_vnni"]) == ("VNNI",)
+    assert named_features(["sse2"]) == ()
+    assert dict(machine.Machine("x", (), 1, 1, 1, "", "", {}).rows())["features"] == "none of those looked for"
+
+
+def test_this_machine() -> None:
+    about = machine.describe()
+    assert about.cpu
+    assert about.n_usable >= 1
+    assert about.versions["edgevl"] != "unknown"
+    assert set(about.versions) == set(machine.PACKAGES)
+    if sys.platform == "linux":
+        assert about.memory_bytes is not None
+        assert about.memory_bytes > 1 << 28
+
+
+def test_a_platform_without_its_tools_is_described_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert machine._macos().cpu is None
+
+
+def test_an_unknown_package_is_said_to_be_unknown() -> None:
+    assert machine._version("no-such-package-here") == "unknown"
+
+
+def test_peak_memory_is_this_process_alone() -> None:
+    code = "from edgevl.machine import peak_bytes; a = peak_bytes(); b = bytearray(60_000_000); b[::4096] = b'x' * "
+    code += "len(b[::4096]); print(a, peak_bytes())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    before, after = map(int, said)
+    assert after - before > 50_000_000
