@@ -16,7 +16,7 @@ from edgevl.types import Delta, FinishReason, SamplingParams
 class Generation:
     """One answer in the making: iterate for its `Delta`s; afterwards `finish_reason` and `token_ids` are set.
 
-    `token_ids` are the answer's tokens without the one that ended it; `fed` of them the decoder holds.
+    `token_ids` are the answer's tokens without the one that ended it.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class Generation:
         """`limit` is the most tokens to choose: `params.max_tokens` or what the context has left."""
         self.finish_reason: FinishReason = "length"
         self.token_ids: list[int] = []
-        self.fed = 0
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._prompt_ids = list(prompt_ids)
@@ -61,7 +60,6 @@ class Generation:
             if len(self.token_ids) == self._limit:
                 break
             self._decoder.extend(np.array([token], np.int64))
-            self.fed += 1
         rest = text.add(stream.flush()) + text.flush()
         if text.stopped:
             self.finish_reason = "stop"

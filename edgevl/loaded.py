@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
@@ -15,18 +17,36 @@ from edgevl.image.tiling import TilePlan
 from edgevl.model import manifest, prompt
 from edgevl.model.families import family
 from edgevl.model.tokenizer import Tokenizer
-from edgevl.store.tiles import TileStore
+from edgevl.store.disk import Disk
+from edgevl.store.memory import Store
 from edgevl.types import Chunk, Detail, Message
+
+TILES_BYTES = 64 << 20
+PREFIXES_BYTES = 128 << 20
+"""How much tile features and prefix KV may take in memory."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One chunk in the decoder's KV cache: the key of the prompt up to its end, and how many tokens that is."""
+
+    key: str
+    n_tokens: int
 
 
 class Loaded:
     """The parts of one model: manifest, family row, tokenizer, template, graphs, and what is remembered.
 
-    `held` says what each token in the decoder's KV cache stands for; its length is always `decoder.n_past`.
+    `held` names the chunks that the decoder's KV cache begins with, in order. What the decoder holds behind them is
+    of no use to another request.
     """
 
-    def __init__(self, folder: Path, *, device: str, threads: int | None) -> None:
-        """Open the folder. The two graphs load side by side; hashes are left to `edgevl verify`."""
+    def __init__(self, folder: Path, *, device: str, threads: int | None, disk: Disk | None = None) -> None:
+        """Open the folder; what is remembered is kept on `disk` too.
+
+        The two graphs load side by side; hashes are left to `edgevl verify`.
+        """
+        self.folder = folder
         self.manifest = spec = manifest.read(folder)
         manifest.check_sizes(spec, folder)
         self.family = family(spec.family, str(folder / manifest.FILE_NAME))
@@ -38,14 +58,32 @@ class Loaded:
             embeddings = read_embeddings(folder / spec.embeddings.file, spec.decoder)
             self.encoder = VisionEncoder(vision.result())
             self.decoder: Decoder = OnnxDecoder(decoder.result(), spec.decoder, embeddings)
-        self.tiles = TileStore(self.vision_id)
-        self.held: list[Hashable] = []
+        self.tiles = Store("tiles", TILES_BYTES, disk)
+        self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
+        self.held: list[Held] = []
 
-    @property
+    @cached_property
     def vision_id(self) -> str:
-        """What features depend on beside pixels: the vision graph's SHA-256 and the normalisation."""
+        """What features depend on beside pixels: the vision graph's SHA-256, the normalisation, what runs it."""
         image = self.manifest.image
-        return f"{self.manifest.files[self.manifest.vision.file].sha256}:{image.mean}:{image.std}"
+        return f"{self._content(self.manifest.vision.file)}:{image.mean}:{image.std}:{self.encoder.backend}"
+
+    @cached_property
+    def decoder_id(self) -> str:
+        """What the KV cache depends on beside the prompt: every file of the model that can change it, what runs it."""
+        content = self._content(self.manifest.decoder.file, self.manifest.embeddings.file)
+        return f"{self.vision_id}:{content}:{self.decoder.backend}"
+
+    def _content(self, *names: str) -> str:
+        """Name the content of graph files and the data beside them, by recorded hash and by date.
+
+        The date, because hashes are not checked at every start: a file exchanged by hand must not meet old entries.
+        """
+        return ":".join(
+            f"{name}={spec.sha256}@{(self.folder / name).stat().st_mtime_ns}"
+            for name, spec in sorted(self.manifest.files.items())
+            if name.startswith(names)
+        )
 
     def plan(self, size: tuple[int, int], detail: Detail) -> TilePlan:
         """Return how an image of `size` (height, width) is cut."""

@@ -23,6 +23,7 @@ from edgevl.loaded import Loaded
 from edgevl.model import hub
 from edgevl.model.manifest import Manifest
 from edgevl.request import OnTile, Prefilled, Request, TileSource, n_tokens, open_image, prefill
+from edgevl.store.disk import open_disk
 from edgevl.types import (
     Answer,
     Delta,
@@ -42,25 +43,40 @@ if TYPE_CHECKING:
     from edgevl.chat import Chat
 
 
-def load(name_or_dir: str | Path | None = None, device: str = "auto", threads: int | None = None) -> VLM:
+def load(
+    name_or_dir: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    store: bool | str | Path = True,
+) -> VLM:
     """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
 
-    `device` is "auto" or "cpu"; `threads` is the number of threads (None: one per physical core).
+    `device` is "auto" or "cpu"; `threads` is the number of threads (None: one per physical core). `store` keeps what
+    was computed about images on disk, for later processes: True in the default folder, a path elsewhere, False
+    in memory only. The answers are the same.
     Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.
     """
-    return VLM(hub.find(name_or_dir), device=device, threads=threads)
+    return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store)
 
 
 class VLM:
     """An open model. Safe to call from several threads: their requests wait for one another."""
 
-    def __init__(self, folder: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        store: bool | str | Path = True,
+    ) -> None:
         """Open the model folder; see `load`."""
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; it must be 1 or more")
         started = time.perf_counter()
         self.folder = folder
-        self._model: Loaded | None = Loaded(folder, device=device, threads=threads)
+        self._disk = open_disk(store)
+        self._model: Loaded | None = Loaded(folder, device=device, threads=threads, disk=self._disk)
         self.manifest: Manifest = self._model.manifest
         self._turn = _Turn()
         self.load_s = time.perf_counter() - started
@@ -143,9 +159,11 @@ class VLM:
         return n_tokens(with_image) - n_tokens(model.chunks([Message("user", (question,))], []))
 
     def close(self) -> None:
-        """Free the graphs, after the running request. Closing twice is allowed."""
+        """Free the graphs, after the running request, and write what is to be stored. Closing twice is allowed."""
         with self._turn:
             self._model = None
+            if self._disk is not None:
+                self._disk.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -232,13 +250,10 @@ class Stream(Iterator[Delta]):
                 cancelled=self._cancel,
             )
             texts = []
-            try:
-                for delta in generation:
-                    clock.token()
-                    texts.append(delta.text)
-                    yield delta
-            finally:
-                model.held += generation.token_ids[: generation.fed]
+            for delta in generation:
+                clock.token()
+                texts.append(delta.text)
+                yield delta
             self._end(clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason))
 
     def _end(self, answer: Answer) -> None:

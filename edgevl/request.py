@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from edgevl.errors import ContextOverflow, GraphError, InputError
 from edgevl.image import pixels
 from edgevl.image.read import MAX_PIXELS, Picture, read
 from edgevl.image.tiling import TilePlan
-from edgevl.loaded import Loaded
+from edgevl.loaded import Held, Loaded
+from edgevl.store.keys import prefix_keys, tile_key
 from edgevl.types import (
     Chunk,
     Detail,
@@ -70,13 +72,22 @@ class Request:
         """Return the ids of all text tokens of the prompt."""
         return [token for chunk in self.chunks if isinstance(chunk, TextChunk) for token in chunk.token_ids]
 
-    def keys(self, chunk: Chunk) -> list[Hashable]:
-        """Return what each token of `chunk` stands for: a token id, or an image's content, plan, tile and place."""
+    def keys(self, decoder_id: str) -> list[str]:
+        """Return for each chunk what the prompt up to its end is: the key of the KV cache that it makes."""
+        return prefix_keys(decoder_id, map(self._content, self.chunks))
+
+    def ends_image(self, index: int) -> bool:
+        """Return whether chunk `index` is the last tile of an image."""
+        chunk = self.chunks[index]
+        return isinstance(chunk, ImageChunk) and chunk.tile == self.plans[chunk.image].n_tiles - 1
+
+    def _content(self, chunk: Chunk) -> str:
+        """Say what a chunk is: its token ids, or an image's content, plan and tile."""
         if isinstance(chunk, TextChunk):
-            return list(chunk.token_ids)
+            return ",".join(map(str, chunk.token_ids))
         image = self.images[chunk.image]
         content = image.image_id if isinstance(image, Features) else image.id
-        return [(content, self.plans[chunk.image], chunk.tile, place) for place in range(chunk.n_tokens)]
+        return f"{content}:{self.plans[chunk.image]!r}:{chunk.tile}"
 
     def infos(self, source: TileSource) -> tuple[ImageInfo, ...]:
         """Return what became of each image."""
@@ -133,7 +144,7 @@ class TileSource:
             return source.tiles[tile]
         started = time.perf_counter()
         rgb = self._tile(image, source, tile)
-        key = self._model.tiles.key(rgb)
+        key = tile_key(self._model.vision_id, rgb)
         found = self._model.tiles.get(key)
         if found is not None:
             self.tile_s += time.perf_counter() - started
@@ -167,17 +178,22 @@ class Prefilled:
 def prefill(
     model: Loaded, request: Request, source: TileSource, cancel: threading.Event, on_tile: OnTile | None
 ) -> Prefilled:
-    """Feed the request's chunks to the decoder, beginning after the longest prefix that it already holds.
+    """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
     Tile k is prefilled while a thread encodes tile k+1. `cancel` is seen between chunks; what has been fed stays
-    usable for the next request.
+    usable for the next request. A prefix is reused by whole chunks and settled after every image, so that each chunk
+    is computed from the same bits, with and without reuse.
     """
-    n_cached, rest = _after_held_prefix(model, request)
+    started = time.perf_counter()
+    keys = request.keys(model.decoder_id)
+    first, last_image = _reuse(model, request, keys), _last_image(request)
+    n_cached = model.decoder.n_past
+    rest = request.chunks[first:]
     tiles = [chunk for chunk in rest if isinstance(chunk, ImageChunk)]
     features = run_ahead(source.features(chunk.image, chunk.tile) for chunk in tiles)
-    prefill_s, n_done = 0.0, 0
+    prefill_s, n_done = time.perf_counter() - started, 0
     try:
-        for chunk in rest:
+        for index, chunk in enumerate(rest, start=first):
             if cancel.is_set():
                 return Prefilled(n_cached, prefill_s, complete=False)
             array: NDArray[Any]
@@ -188,7 +204,11 @@ def prefill(
                 check_seam(array, chunk, request.plans[chunk.image])
             started = time.perf_counter()
             model.decoder.extend(array)
-            model.held += request.keys(chunk)
+            if request.ends_image(index):
+                model.decoder.settle()
+            if index == last_image:
+                model.prefixes.put(keys[index], model.decoder.save())
+            model.held.append(Held(keys[index], model.decoder.n_past))
             prefill_s += time.perf_counter() - started
             if isinstance(chunk, ImageChunk):
                 n_done += 1
@@ -208,29 +228,37 @@ def check_seam(features: NDArray[np.float32], chunk: ImageChunk, plan: TilePlan)
         )
 
 
-def _after_held_prefix(model: Loaded, request: Request) -> tuple[int, list[Chunk]]:
-    """Cut the decoder back to the longest prefix it shares with the request; return its length and the rest.
+def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
+    """Bring the decoder to the longest prefix of the request that it holds or that is stored.
 
-    At least one token is left to feed, and an image's tile is reused whole or not at all.
+    Returns the chunks that are done; at least one is left to feed, so that there are scores to choose from.
     """
-    n_same, rest = 0, list(request.chunks)
-    while rest:
-        chunk = rest[0]
-        keys = request.keys(chunk)
-        held = model.held[n_same : n_same + len(keys)]
-        same = next((i for i, (old, new) in enumerate(zip(held, keys, strict=False)) if old != new), len(held))
-        if same == len(keys) and len(rest) > 1:
-            n_same += same
-            rest.pop(0)
-            continue
-        same = min(same, len(keys) - 1)
-        if isinstance(chunk, TextChunk) and same:
-            n_same += same
-            rest[0] = TextChunk(chunk.token_ids[same:])
-        break
-    model.decoder.truncate(n_same)
+    held = [part.key for part in model.held]
+    n_same = next((i for i, pair in enumerate(zip(held, keys[:-1], strict=False)) if pair[0] != pair[1]), None)
+    n_same = min(len(held), len(keys) - 1) if n_same is None else n_same
+    for index in range(len(keys) - 2, n_same - 1, -1):
+        if request.ends_image(index) and _restore(model, request, keys[: index + 1]):
+            return index + 1
+    model.decoder.truncate(model.held[n_same - 1].n_tokens if n_same else 0)
     del model.held[n_same:]
-    return n_same, rest
+    return n_same
+
+
+def _restore(model: Loaded, request: Request, keys: Sequence[str]) -> bool:
+    """Load the stored KV cache of the chunks that `keys` name; return whether there is one."""
+    state = model.prefixes.get(keys[-1])
+    if state is None:
+        return False
+    ends = list(accumulate(chunk.n_tokens for chunk in request.chunks[: len(keys)]))
+    if not model.decoder.load(state, ends[-1]):
+        return False
+    model.held[:] = [Held(key, end) for key, end in zip(keys, ends, strict=True)]
+    return True
+
+
+def _last_image(request: Request) -> int:
+    """Return the index of the last image's last tile; -1 without an image."""
+    return max((i for i in range(len(request.chunks)) if request.ends_image(i)), default=-1)
 
 
 def open_image(source: Any, max_pixels: int | None = None, reduce: bool = False) -> Picture | Features:

@@ -9,7 +9,7 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_MACHINE = ("device", "threads")
+_MACHINE = ("device", "threads", "store")
 
 
 def _together(*decorators: Any) -> Decorator:
@@ -57,6 +57,7 @@ sampling = _together(
 machine = _together(
     click.option("--device", default="auto", show_default=True, help="Where graphs run: auto or cpu."),
     click.option("--threads", type=int, metavar="N", help="Default: one per physical core."),
+    click.option("--store/--no-store", default=True, help="Remember images on disk for later questions; default: yes."),
 )
 
 

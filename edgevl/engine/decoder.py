@@ -21,6 +21,10 @@ class Decoder(Protocol):
     def n_past(self) -> int:
         """How many tokens it holds."""
 
+    @property
+    def backend(self) -> str:
+        """What computes it: another name may compute other last bits."""
+
     def extend(self, chunk: NDArray[Any]) -> None:
         """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1."""
 
@@ -30,12 +34,24 @@ class Decoder(Protocol):
     def truncate(self, n: int) -> None:
         """Forget everything after the first `n` tokens."""
 
+    def settle(self) -> None:
+        """Bring what is held to the precision in which `save` gives it, so that going on is the same from either."""
+
+    def save(self) -> NDArray[Any]:
+        """Return what is held as one array of the decoder's own layout, for `load`; call `settle` before."""
+
+    def load(self, state: NDArray[Any], n: int) -> bool:
+        """Hold what `save` returned for `n` tokens, in the place of everything held; return whether `state` is that.
+
+        If it is not, what is held stays.
+        """
+
 
 class OnnxDecoder:
     """A decoder graph with GroupQueryAttention: `inputs_embeds` and a KV cache bound in place.
 
     Past and present of each layer are the same buffer, so that a step copies nothing; only the last
-    token's logits are computed.
+    token's logits are computed. A quantized decoder's cache settles to half precision: its weights are coarser by far.
     """
 
     def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any]) -> None:
@@ -46,10 +62,13 @@ class OnnxDecoder:
             {"logits", *(f"present.{name}" for name in self._layers)},
         )
         self._path = graph.path
+        self.backend = graph.backend
         self._embeddings = embeddings
         self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
         self._cache = KVCache(spec.n_layers, spec.n_kv_heads, spec.head_dim, kv_dtype, spec.context_length)
+        self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
+        self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
         self._logits = np.zeros((1, 1, spec.vocab_size), graph.outputs["logits"][0] or np.float32)
         self._binding = graph.bind()
@@ -80,6 +99,26 @@ class OnnxDecoder:
         if not 0 <= n <= self.n_past:
             raise ValueError(f"cannot truncate to {n} tokens, {self.n_past} are held")
         self.n_past = n
+        self._n_settled = min(n, self._n_settled)
+
+    def settle(self) -> None:
+        """Round what is held and not yet settled to half precision, unless the decoder is an fp32 one."""
+        self._cache.round(self._n_settled, self.n_past, self._saved_dtype)
+        self._n_settled = self.n_past
+
+    def save(self) -> NDArray[Any]:
+        """Return the cache [2 * n_layers, n_kv_heads, n_past, head_dim]: half precision, fp32 of an fp32 decoder."""
+        return self._cache.save(self.n_past, self._saved_dtype)
+
+    def load(self, state: NDArray[Any], n: int) -> bool:
+        """Hold what `save` returned for `n` tokens; return whether shape and precision are this decoder's."""
+        if state.dtype != self._saved_dtype or state.shape != self._cache.saved_shape(n):
+            return False
+        if self._cache.reserve(n, 0):
+            self._bind_cache()
+        self._cache.load(state)
+        self.n_past = self._n_settled = n
+        return True
 
     def _bind_cache(self) -> None:
         for name in self._layers:

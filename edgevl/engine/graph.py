@@ -37,6 +37,7 @@ class Graph:
         if device not in DEVICES:
             raise BackendMissing(f"device {device!r} is not supported by this version; use one of {', '.join(DEVICES)}")
         self.path = path
+        self.backend = f"onnxruntime {ort.__version__} cpu"
         try:
             self._session = ort.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:

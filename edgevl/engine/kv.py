@@ -37,6 +37,32 @@ class KVCache:
             new[:, :, :n_used] = old[:, :, :n_used]
         return True
 
+    def round(self, start: int, end: int, dtype: Any) -> None:
+        """Round tokens `start` to `end` to `dtype`, values beyond its range to its largest."""
+        if self._dtype == dtype:
+            return
+        largest = np.finfo(dtype).max
+        for array in self.arrays.values():
+            part = array[:, :, start:end]
+            part[...] = np.clip(part, -largest, largest).astype(dtype)
+
+    def saved_shape(self, n_tokens: int) -> tuple[int, ...]:
+        """Return [2 * n_layers, n_kv_heads, n_tokens, head_dim]."""
+        _, heads, dim = self._shape
+        return len(self.arrays), heads, n_tokens, dim
+
+    def save(self, n_tokens: int, dtype: Any) -> NDArray[Any]:
+        """Return the first `n_tokens` of all layers as `dtype`, in the shape of `saved_shape`."""
+        saved = np.empty(self.saved_shape(n_tokens), dtype)
+        for part, array in zip(saved, self.arrays.values(), strict=True):
+            part[...] = array[0, :, :n_tokens]
+        return saved
+
+    def load(self, state: NDArray[Any]) -> None:
+        """Put what `save` returned at the beginning; there must be room for it."""
+        for array, part in zip(self.arrays.values(), state, strict=True):
+            array[0, :, : state.shape[2]] = part
+
     def _empty(self, capacity: int) -> NDArray[Any]:
         batch, heads, dim = self._shape
         return np.empty((batch, heads, capacity, dim), self._dtype)

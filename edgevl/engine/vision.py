@@ -22,6 +22,7 @@ class VisionEncoder:
     def __init__(self, graph: Graph) -> None:
         graph.require({"pixel_values"}, {"image_features"})
         self._graph = graph
+        self.backend = graph.backend
 
     def encode(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not finite."""

@@ -7,7 +7,8 @@ where the tokenizer merges across a border (such as a newline before an image).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -74,21 +75,37 @@ def build(
 ) -> list[Chunk]:
     """Return the prompt as chunks, in order.
 
-    `grids` holds (rows, cols) of each image of `messages`, in order; (0, 0) is an overview alone.
+    The text is also cut where the prompt of each earlier turn ended: what was computed for that turn is then a whole
+    number of chunks. `grids` holds (rows, cols) of each image of `messages`, in order; (0, 0) is an overview alone.
     Raises PromptError if there is nothing to answer, or a text contains the reserved image token.
     """
     _check(messages, grids, family)
-    pieces = template.render(messages).split(family.image_token)
+
+    def encode(part: Sequence[Message]) -> list[int]:
+        n_images = sum(isinstance(p, ImagePart) for m in part for p in m.parts)
+        return tokenizer.encode(_text(template.render(part), grids[:n_images], family, tokens_per_tile))
+
+    token_ids = encode(messages)
+    borders = set()
+    for at, message in enumerate(messages):
+        if at and message.role == "assistant":
+            with suppress(PromptError):  # a template may refuse a beginning of what it takes as a whole
+                turn = encode(messages[:at])
+                borders |= {len(turn)} if token_ids[: len(turn)] == turn else set()
+    n_tiles = [rows * cols + 1 for rows, cols in grids]
+    return _cut(token_ids, n_tiles, image_token_id, tokens_per_tile, borders)
+
+
+def _text(rendered: str, grids: Sequence[tuple[int, int]], family: Family, tokens_per_tile: int) -> str:
+    """Write out the tiles of each image in what the template gave."""
+    pieces = rendered.split(family.image_token)
     if len(pieces) != len(grids) + 1:
         raise PromptError(
             f"the chat template wrote {len(pieces) - 1} images for the {len(grids)} given; "
             "put images into user messages only"
         )
-    text = pieces[0]
-    for grid, piece in zip(grids, pieces[1:], strict=True):
-        text += _layout(family, grid, tokens_per_tile) + piece
-    n_tiles = [rows * cols + 1 for rows, cols in grids]
-    return _cut(tokenizer.encode(text), n_tiles, image_token_id, tokens_per_tile)
+    layouts = [_layout(family, grid, tokens_per_tile) for grid in grids]
+    return "".join(piece + layout for piece, layout in zip(pieces, [*layouts, ""], strict=True))
 
 
 def _check(messages: Sequence[Message], grids: Sequence[tuple[int, int]], family: Family) -> None:
@@ -119,14 +136,19 @@ def _layout(family: Family, grid: tuple[int, int], tokens_per_tile: int) -> str:
     return "".join(lines) + layout.overview.format(image=image)
 
 
-def _cut(token_ids: list[int], n_tiles: list[int], image_token_id: int, tokens_per_tile: int) -> list[Chunk]:
-    """Cut token ids at the image tokens; every tile takes `tokens_per_tile` of them."""
+def _cut(
+    token_ids: list[int], n_tiles: list[int], image_token_id: int, tokens_per_tile: int, borders: Set[int]
+) -> list[Chunk]:
+    """Cut token ids at `borders` and at the image tokens; every tile takes `tokens_per_tile` of them."""
     places = ((image, tile) for image, n in enumerate(n_tiles) for tile in range(n))
     chunks: list[Chunk] = []
     start = position = 0
     while position < len(token_ids):
         if token_ids[position] != image_token_id:
             position += 1
+            if position in borders:
+                chunks.append(TextChunk(tuple(token_ids[start:position])))
+                start = position
             continue
         if start < position:
             chunks.append(TextChunk(tuple(token_ids[start:position])))

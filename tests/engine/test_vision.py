@@ -134,7 +134,7 @@ class TestRunAhead:
 class FakeGraph:
     """Stands in for a vision graph: returns `features` for any tile."""
 
-    path = Path("vision.onnx")
+    path, backend = Path("vision.onnx"), "fake"
 
     def __init__(self, features: Any) -> None:
         self.features = np.asarray(features)

@@ -1,0 +1,51 @@
+"""`edgevl cache`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+_MEANING = {"tiles": "image features of tiles", "prefixes": "KV caches of images"}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def cache(context: click.Context, as_json: bool) -> None:
+    """Show what is remembered about images on disk; `edgevl cache clear` deletes it.
+
+    EDGEVL_STORE_DIR sets the folder, EDGEVL_STORE_MB the size limit.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from edgevl.store.disk import KINDS, open_disk
+
+    disk = open_disk(True)
+    assert disk is not None
+    found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in KINDS}
+    for entry in disk.entries():
+        found[entry.kind]["n_entries"] += 1
+        found[entry.kind]["n_bytes"] += entry.n_bytes
+    if as_json:
+        document = {"folder": str(disk.folder.parent), "max_bytes": disk.max_bytes, **found}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{disk.folder.parent}: at most {_mb(disk.max_bytes)}")
+    for kind, counts in found.items():
+        click.echo(f"{counts['n_entries']:>7}  {_MEANING[kind]}, {_mb(counts['n_bytes'])}")
+
+
+@cache.command()
+def clear() -> None:
+    """Delete everything that is remembered; it is computed again when it is needed."""
+    from edgevl.store.disk import open_disk
+
+    disk = open_disk(True)
+    assert disk is not None
+    click.echo(f"{disk.folder.parent}: {_mb(disk.clear())} freed")
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,271 @@
+"""Entries on disk, each in a file of its own: written whole or not at all, checked when read, the oldest dropped.
+
+Several processes may share a folder: a file appears under its name only once it is complete, and whoever reads an
+entry that another process drops has it open already. Nothing here raises for a disk that is full, slow, read-only or
+damaged: an entry that cannot be read whole is not there, one that cannot be written is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import mmap
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevl.errors import InputError
+
+VERSION = "v1"
+"""Name of the folder that holds this layout; other versions' folders are left alone."""
+DEFAULT_MAX_BYTES = 2_000_000_000
+MAX_WAITING_BYTES = 512 << 20
+"""What may wait to be written; more than that is not kept."""
+KINDS = ("tiles", "prefixes")
+
+_MAGIC = b"edgevl 1"
+_HEAD = struct.Struct("<8s32sI")  # magic, SHA-256 of what follows, length of the description
+_ALIGN = 64
+_DTYPES = ("float32", "float16", "uint8")
+_STALE_S = 3600.0
+"""After this long, a half-written file belongs to a process that was killed."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the store: its kind, path, size, and when it was last used (seconds since the epoch)."""
+
+    kind: str
+    path: Path
+    n_bytes: int
+    used_s: float
+
+
+def default_folder() -> Path:
+    """Return where the store lies: EDGEVL_STORE_DIR, else in the platform's cache folder."""
+    if chosen := os.environ.get("EDGEVL_STORE_DIR"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("edgevl", appauthor=False) / "store"
+
+
+def default_max_bytes() -> int:
+    """Return the size limit: EDGEVL_STORE_MB (megabytes), else 2 GB. Raises InputError for what is no number."""
+    chosen = os.environ.get("EDGEVL_STORE_MB")
+    if not chosen:
+        return DEFAULT_MAX_BYTES
+    if not chosen.isascii() or not chosen.isdigit():
+        raise InputError(f"EDGEVL_STORE_MB is {chosen!r}; it must be a whole number of megabytes")
+    return int(chosen) * 1_000_000
+
+
+def open_disk(choice: bool | str | Path) -> Disk | None:
+    """Return the store's folder: the default one for True, none for False, or the one named."""
+    if choice is False:
+        return None
+    folder = default_folder() if choice is True else Path(choice).expanduser()
+    return Disk(folder, default_max_bytes())
+
+
+class Disk:
+    """A folder of arrays by kind and key, up to `max_bytes`; the longest unused are dropped first."""
+
+    def __init__(self, folder: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.folder = folder / VERSION
+        self.max_bytes = max_bytes
+        self._n_bytes: int | None = None  # what the folder holds, as far as this process knows
+        self._waiting = 0
+        self._writer = ThreadPoolExecutor(1, "edgevl-store")
+        self._told = False
+        self._refused = _foreign(folder) or _foreign(self.folder)
+        if self._refused:
+            self._tell("it belongs to another user")
+
+    def get(self, kind: str, key: str) -> NDArray[Any] | None:
+        """Return the array under `key`, read-only; None if it is not there, is damaged, or cannot be read."""
+        if self._refused:
+            return None
+        path = self._path(kind, key)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # not there; or empty, which cannot be mapped
+            _remove(path, only_empty=True)
+            return None
+        array = _decode(memoryview(data), key)
+        if array is None:
+            log.info("%s: damaged, dropped", path)
+            _remove(path)
+            return None
+        _touch(path)
+        return array
+
+    def has(self, kind: str, key: str) -> bool:
+        """Return whether there is a file for `key`, whatever is in it."""
+        return not self._refused and self._path(kind, key).exists()
+
+    def put(self, kind: str, key: str, array: NDArray[Any]) -> None:
+        """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""
+        if self._refused or array.nbytes > self.max_bytes or self._waiting + array.nbytes > MAX_WAITING_BYTES:
+            return
+        self._waiting += array.nbytes
+        self._writer.submit(self._write, kind, key, array)
+
+    def flush(self) -> None:
+        """Wait until everything that was put has been written, or given up."""
+        self._writer.submit(lambda: None).result()
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is there, in no order."""
+        for kind in KINDS:
+            for path, status in _files(self.folder / kind):
+                if path.suffix == ".bin":
+                    yield Entry(kind, path, status.st_size, status.st_mtime)
+
+    def clear(self) -> int:
+        """Delete every entry and half-written file; return the bytes freed."""
+        freed = 0
+        for kind in KINDS:
+            for path, status in _files(self.folder / kind):
+                freed += status.st_size if _remove(path) else 0
+        self._n_bytes = None
+        return freed
+
+    def _write(self, kind: str, key: str, array: NDArray[Any]) -> None:
+        """Write one entry beside its place, then move it there."""
+        part: Path | None = None
+        try:
+            path = self._path(kind, key)
+            if path.exists():
+                return
+            _make_private(self.folder.parent, self.folder, path.parent)
+            handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)  # readable by its owner only
+            part = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                n_bytes = _encode(file, key, array)
+            self._make_room(n_bytes)
+            part.replace(path)
+        except OSError as error:
+            if part is not None:
+                _remove(part)
+            self._tell(error.strerror or type(error).__name__)
+        finally:
+            self._waiting -= array.nbytes
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Drop the longest unused entries until `n_bytes` more fit; the folder is counted once, then remembered."""
+        if self._n_bytes is None or self._n_bytes + n_bytes > self.max_bytes:
+            self._drop_stale()
+            entries = sorted(self.entries(), key=lambda entry: entry.used_s)
+            total = sum(entry.n_bytes for entry in entries)
+            for entry in entries:
+                if total + n_bytes <= self.max_bytes:
+                    break
+                total -= entry.n_bytes if _remove(entry.path) else 0
+            self._n_bytes = total
+        self._n_bytes += n_bytes
+
+    def _drop_stale(self) -> None:
+        now = time.time()
+        for kind in KINDS:
+            for path, status in _files(self.folder / kind):
+                if path.suffix == ".part" and now - status.st_mtime > _STALE_S:
+                    _remove(path)
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.bin"
+
+    def _tell(self, why: str) -> None:
+        """Say once that nothing can be kept; the answers are the same without."""
+        if not self._told:
+            self._told = True
+            log.warning("the store in %s is not used (%s); --no-store silences this", self.folder.parent, why)
+
+
+def _encode(file: Any, key: str, array: NDArray[Any]) -> int:
+    """Write one entry: head, description, padding, the array's bytes. Returns the length."""
+    array = np.ascontiguousarray(array)
+    described = json.dumps({"key": key, "dtype": array.dtype.name, "shape": array.shape}).encode()
+    described += b" " * (-(_HEAD.size + len(described)) % _ALIGN)
+    payload = array.data.cast("B") if array.size else b""
+    digest = hashlib.sha256(described)
+    digest.update(payload)
+    file.write(_HEAD.pack(_MAGIC, digest.digest(), len(described)))
+    file.write(described)
+    file.write(payload)
+    return _HEAD.size + len(described) + len(payload)
+
+
+def _decode(data: memoryview, key: str) -> NDArray[Any] | None:
+    """Return the array of an entry's bytes, without a copy; None unless every bit is as it was written under `key`."""
+    if len(data) < _HEAD.size:
+        return None
+    magic, digest, length = _HEAD.unpack_from(data)
+    if magic != _MAGIC or hashlib.sha256(data[_HEAD.size :]).digest() != digest:
+        return None
+    try:
+        described = json.loads(bytes(data[_HEAD.size : _HEAD.size + length]))
+        dtype, shape = described["dtype"], tuple(described["shape"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    payload = data[_HEAD.size + length :]
+    if described["key"] != key or dtype not in _DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(payload):
+        return None
+    return np.frombuffer(payload, dtype).reshape(shape)
+
+
+def _foreign(folder: Path) -> bool:
+    """Return whether a folder belongs to another user, who could put wrong entries into it."""
+    try:
+        return hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()
+    except OSError:
+        return False
+
+
+def _make_private(*folders: Path) -> None:
+    """Make folders that only their owner may read; the first one's parents as the system makes them."""
+    folders[0].parent.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    try:
+        with os.scandir(folder) as found:
+            for item in found:
+                try:
+                    yield Path(item.path), item.stat(follow_symlinks=False)
+                except OSError:  # another process has just dropped it
+                    continue
+    except OSError:
+        return
+
+
+def _touch(path: Path) -> None:
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _remove(path: Path, *, only_empty: bool = False) -> bool:
+    try:
+        if only_empty and path.stat().st_size:
+            return False
+        path.unlink()
+    except OSError:
+        return False
+    return True

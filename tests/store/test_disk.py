@@ -1,0 +1,299 @@
+"""The store on disk among everything that can happen to a folder."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgevl.errors import InputError
+from edgevl.store import disk as disk_module
+from edgevl.store.disk import DEFAULT_MAX_BYTES, Disk, default_folder, default_max_bytes, open_disk
+
+posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals of POSIX systems")
+
+
+def array(seed: int = 0, n: int = 250) -> NDArray[np.float32]:
+    """Return `4 * n` bytes of numbers."""
+    return np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+
+
+def filled(folder: Path, *keys: str, kind: str = "tiles") -> Disk:
+    """Return a store whose array under a key is drawn from the key's number."""
+    disk = Disk(folder)
+    for key in keys:
+        disk.put(kind, key, array(int(key)))
+    disk.flush()
+    return disk
+
+
+def found(disk: Disk, key: str, kind: str = "tiles") -> NDArray[Any]:
+    got = disk.get(kind, key)
+    assert got is not None
+    return got
+
+
+def entry(folder: Path, key: str, kind: str = "tiles") -> Path:
+    return folder / disk_module.VERSION / kind / f"{key}.bin"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 5), (4, 0)])
+def test_arrays_come_back_in_another_object(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    put = (np.random.default_rng(1).random(shape) * 200).astype(dtype)
+    disk = Disk(tmp_path)
+    disk.put("prefixes", "k", put)
+    disk.flush()
+    got = found(Disk(tmp_path), "k", "prefixes")
+    np.testing.assert_array_equal(got, put)
+    assert (got.dtype, got.flags.writeable) == (put.dtype, False)
+
+
+def test_nothing_is_where_nothing_was_put(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "not" / "there")
+    assert disk.get("tiles", "1") is None
+    assert not disk.has("tiles", "1")
+    assert list(disk.entries()) == []
+    assert disk.clear() == 0
+    assert not (tmp_path / "not").exists()
+
+
+@posix
+def test_folders_and_files_are_private(tmp_path: Path) -> None:
+    filled(tmp_path / "store", "1")
+    path = entry(tmp_path / "store", "1")
+    for folder in (tmp_path / "store", path.parent.parent, path.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_flipped_bit_or_lost_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    disk = filled(folder, "1")
+    path = entry(folder, "1")
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del content[at:]
+    path.write_bytes(content)
+    assert disk.get("tiles", "1") is None
+    assert not path.exists()  # dropped, so that it is computed and written again
+    disk.put("tiles", "1", array(1))
+    disk.flush()
+    np.testing.assert_array_equal(found(disk, "1"), array(1))
+
+
+def test_an_entry_under_another_name_is_not_that_entry(tmp_path: Path) -> None:
+    disk = filled(tmp_path, "1")
+    entry(tmp_path, "1").rename(entry(tmp_path, "2"))
+    assert disk.get("tiles", "2") is None
+
+
+def test_another_versions_entries_are_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "v0" / "tiles" / "1.bin"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"what v0 wrote")
+    disk = filled(tmp_path, "2")
+    assert disk.get("tiles", "1") is None
+    disk.clear()
+    assert other.read_bytes() == b"what v0 wrote"
+
+
+def test_the_longest_unused_go_first(tmp_path: Path) -> None:
+    disk = filled(tmp_path, "1", "2", "3")
+    size = entry(tmp_path, "1").stat().st_size
+    for age, key in enumerate("321"):  # "3" is the oldest
+        os.utime(entry(tmp_path, key), (age, age))
+    found(disk, "3")  # and now the newest
+    small = Disk(tmp_path, max_bytes=3 * size)
+    small.put("tiles", "4", array(4))
+    small.flush()
+    assert {key for key in "1234" if small.has("tiles", key)} == {"1", "3", "4"}
+
+
+def test_it_stays_under_its_limit(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, max_bytes=10_000)
+    for number in range(40):
+        disk.put("prefixes" if number % 2 else "tiles", str(number), array(number))
+    disk.flush()
+    total = sum(item.n_bytes for item in disk.entries())
+    assert 8_000 < total <= 10_000
+
+
+def test_what_is_larger_than_the_store_is_not_kept(tmp_path: Path) -> None:
+    disk = filled(tmp_path, "1")
+    small = Disk(tmp_path, max_bytes=2000)
+    small.put("tiles", "2", array(2, 1000))
+    small.flush()
+    assert (small.has("tiles", "1"), small.has("tiles", "2")) == (True, False)
+    assert disk.clear() > 1000
+
+
+def test_more_than_may_wait_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_module, "MAX_WAITING_BYTES", 2500)
+    disk = Disk(tmp_path)
+    blocked = disk._writer.submit(time.sleep, 0.2)
+    for number in range(5):
+        disk.put("tiles", str(number), array(number))
+    disk.flush()
+    assert blocked.done()
+    assert [disk.has("tiles", str(number)) for number in range(5)] == [True, True, False, False, False]
+    disk.put("tiles", "5", array(5))
+    disk.flush()
+    assert disk.has("tiles", "5")
+
+
+def test_half_written_files_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
+    filled(tmp_path, "1")
+    old, new = (entry(tmp_path, "1").with_name(name) for name in ("old.part", "new.part"))
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    filled(tmp_path, "2")
+    assert (old.exists(), new.exists()) == (False, True)
+    Disk(tmp_path).clear()
+    assert not new.exists()
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write into any folder")
+def test_a_read_only_folder_can_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled(tmp_path, "1")
+    for folder in (entry(tmp_path, "1").parent, entry(tmp_path, "1").parent.parent, tmp_path):
+        folder.chmod(0o500)
+    try:
+        disk = filled(tmp_path, "2", "3")
+        np.testing.assert_array_equal(found(disk, "1"), array(1))
+        assert not disk.has("tiles", "2")
+        assert len(warned(caplog)) == 1
+    finally:
+        for folder in (tmp_path, entry(tmp_path, "1").parent.parent, entry(tmp_path, "1").parent):
+            folder.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    disk = filled(tmp_path / "file" / "store", "1", "2")
+    assert disk.get("tiles", "1") is None
+    [message] = warned(caplog)
+    assert message.startswith(f"the store in {tmp_path / 'file' / 'store'} is not used (")
+    assert message.endswith("--no-store silences this")
+
+
+def test_a_full_disk_keeps_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(file: Any, key: str, value: Any) -> int:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    disk = filled(tmp_path, "1")
+    monkeypatch.setattr(disk_module, "_encode", full)
+    for key in "23":
+        disk.put("tiles", key, array(int(key)))
+    disk.flush()
+    assert [path.name for path in entry(tmp_path, "1").parent.iterdir()] == ["1.bin"]
+    [message] = warned(caplog)
+    assert "No space left on device" in message
+
+
+@posix
+def test_another_users_folder_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path, "1")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    disk = filled(tmp_path, "2")
+    assert disk.get("tiles", "1") is None
+    assert not disk.has("tiles", "2")
+    assert "another user" in warned(caplog)[0]
+
+
+def write_and_read(folder: Path, seed: int) -> None:
+    """Put and get at random; exit with an error if an array is ever wrong."""
+    random, disk = np.random.default_rng(seed), Disk(folder, max_bytes=30_000)
+    for number in random.integers(0, 60, 300).tolist():
+        got = disk.get("tiles", str(number))
+        if got is None:
+            disk.put("tiles", str(number), array(number))
+        elif not np.array_equal(got, array(number)):
+            os._exit(3)
+    disk.flush()
+
+
+def test_processes_share_a_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=write_and_read, args=(tmp_path, seed)) for seed in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert sum(item.n_bytes for item in Disk(tmp_path).entries()) <= 2 * 30_000
+
+
+ENDLESS = """
+import sys, numpy as np
+from pathlib import Path
+from edgevl.store.disk import Disk
+disk = Disk(Path(sys.argv[1]))
+print("writing", flush=True)
+for number in range(10**6):
+    disk.put("prefixes", str(number), np.full(2_000_000, number, np.float32))
+    disk.flush()
+"""
+
+
+@posix
+def test_a_process_killed_while_writing_leaves_whole_entries_only(tmp_path: Path) -> None:
+    for round_ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.05 + 0.03 * round_)
+            process.send_signal(signal.SIGKILL)
+    disk = Disk(tmp_path)
+    for item in list(disk.entries()):
+        number = int(item.path.stem)
+        np.testing.assert_array_equal(found(disk, str(number), "prefixes"), np.full(2_000_000, number, np.float32))
+
+
+def test_where_and_how_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEVL_STORE_DIR", str(tmp_path / "mine"))
+    assert default_folder() == tmp_path / "mine"
+    monkeypatch.delenv("EDGEVL_STORE_DIR")
+    assert default_folder().parts[-2:] == ("edgevl", "store")
+    assert default_max_bytes() == DEFAULT_MAX_BYTES
+    monkeypatch.setenv("EDGEVL_STORE_MB", "5")
+    assert default_max_bytes() == 5_000_000
+    opened = open_disk(tmp_path)
+    assert opened is not None
+    assert (opened.folder.parent, opened.max_bytes) == (tmp_path, 5_000_000)
+    assert open_disk(False) is None
+    monkeypatch.setenv("EDGEVL_STORE_MB", "two")
+    with pytest.raises(InputError) as caught:
+        open_disk(True)
+    assert str(caught.value) == "EDGEVL_STORE_MB is 'two'; it must be a whole number of megabytes"
