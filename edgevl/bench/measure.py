@@ -1,8 +1,8 @@
 """Measure: every round asks every picture with every number of threads, so that a slow moment meets all alike.
 
 A question is asked once as users ask it, for the seconds until its first token; encoder and decoder are then timed
-alone, because in a question they overlap. Each picture has fresh pixels each time: nothing is remembered. Memory and
-the cold start are those of a new process that asks one question.
+alone, because in a question they overlap. Nothing is remembered: the store is off, and each picture has fresh pixels
+each time. Memory and the cold start are those of a new process that asks one question.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _Measurement:
 
     def _warm(self, threads: int) -> None:
         """Ask every picture once, with the model opened anew: only one is in memory at a time."""
-        with edgevl.load(self._settings.model, threads=threads) as vlm:
+        with edgevl.load(self._settings.model, threads=threads, store=False) as vlm:
             tile = vlm.manifest.image.tile
             vlm.ask(self._rng.integers(0, 256, (tile, tile, 3), np.uint8), QUESTION, max_tokens=1)  # not counted
             for subject in self._subjects:
@@ -182,7 +182,7 @@ class _Measurement:
 def new_process(model: Path, image: Path, threads: int) -> tuple[float, int]:
     """Ask for one token in a new process; return its seconds from start to end, and its peak memory in bytes or 0."""
     command = [sys.executable, "-P", "-c", _CHILD, "ask", str(image), QUESTION, "--json", "--max-tokens", "1"]
-    command += ["--model", str(model), "--threads", str(threads)]
+    command += ["--model", str(model), "--threads", str(threads), "--no-store"]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
     wall_s = time.perf_counter() - started
