@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
@@ -20,6 +21,9 @@ from edgevl.model.tokenizer import Tokenizer
 from edgevl.store.disk import Disk
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, Detail, Message
+
+if TYPE_CHECKING:
+    from edgevl.model.template import ChatTemplate
 
 TILES_BYTES = 64 << 20
 PREFIXES_BYTES = 128 << 20
@@ -38,7 +42,7 @@ class Loaded:
     """The parts of one model: manifest, family row, tokenizer, template, graphs, and what is remembered.
 
     `held` names the chunks that the decoder's KV cache begins with, in order. What the decoder holds behind them is
-    of no use to another request.
+    of no use to another request. `is_warm` says whether the graphs have run: the first time takes longer.
     """
 
     def __init__(self, folder: Path, *, device: str, threads: int | None, disk: Disk | None = None) -> None:
@@ -61,6 +65,7 @@ class Loaded:
         self.tiles = Store("tiles", TILES_BYTES, disk)
         self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
         self.held: list[Held] = []
+        self.is_warm = False
 
     @cached_property
     def vision_id(self) -> str:
@@ -102,11 +107,13 @@ class Loaded:
         )
 
 
-def _template(folder: Path, spec: manifest.Manifest) -> prompt.ChatTemplate:
+def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:
+    from edgevl.model.template import ChatTemplate
+
     path = folder / spec.tokenizer.chat_template
     try:
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read ({error}); export the model again") from error
     tokens = spec.tokenizer
-    return prompt.ChatTemplate(source, where=str(path), bos_token=tokens.bos_token, eos_token=tokens.eos_token)
+    return ChatTemplate(source, where=str(path), bos_token=tokens.bos_token, eos_token=tokens.eos_token)

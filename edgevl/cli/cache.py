@@ -20,10 +20,9 @@ def cache(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from edgevl.store.disk import KINDS, open_disk
+    from edgevl.store.disk import KINDS, Disk, default_folder, default_max_bytes
 
-    disk = open_disk(True)
-    assert disk is not None
+    disk = Disk(default_folder(), default_max_bytes())
     found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in KINDS}
     for entry in disk.entries():
         found[entry.kind]["n_entries"] += 1
@@ -40,10 +39,9 @@ def cache(context: click.Context, as_json: bool) -> None:
 @cache.command()
 def clear() -> None:
     """Delete everything that is remembered; it is computed again when it is needed."""
-    from edgevl.store.disk import open_disk
+    from edgevl.store.disk import Disk, default_folder
 
-    disk = open_disk(True)
-    assert disk is not None
+    disk = Disk(default_folder())
     click.echo(f"{disk.folder.parent}: {_mb(disk.clear())} freed")
 
 

@@ -156,6 +156,12 @@ class Manifest:
     fidelity: Fidelity | None
     golden: GoldenSpec | None
 
+    @property
+    def content_id(self) -> str:
+        """A digest of the content of all files."""
+        text = "\n".join(f"{name} {spec.sha256}" for name, spec in sorted(self.files.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def to_json(self) -> str:
         """Return the text of `edgevl.json`."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

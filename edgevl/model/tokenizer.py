@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from tokenizers import Tokenizer as Backend
-from tokenizers.decoders import DecodeStream
+from typing import TYPE_CHECKING
 
 from edgevl.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.decoders import DecodeStream
 
 
 class Tokenizer:
@@ -16,6 +18,8 @@ class Tokenizer:
 
     def __init__(self, path: Path) -> None:
         """Load it; raise ModelError if `tokenizers` refuses the file."""
+        from tokenizers import Tokenizer as Backend  # here, so that the graphs load meanwhile
+
         try:
             self._backend = Backend.from_file(str(path))
         except Exception as error:
@@ -44,7 +48,7 @@ class TextStream:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = _decode_stream()
         self._held: list[int] = []
 
     def step(self, token_id: int) -> str:
@@ -55,7 +59,7 @@ class TextStream:
         except Exception:  # noqa: BLE001 - the library has no error of its own
             # Byte tokens that are no text turn the text before them into U+FFFD too, and the library refuses to
             # take back what it has given out. What was given out stays; decoding begins anew behind it.
-            self._stream = DecodeStream(skip_special_tokens=True)
+            self._stream = _decode_stream()
             return self.flush()
         if text:
             self._held.clear()
@@ -66,3 +70,9 @@ class TextStream:
         text = str(self._backend.decode(self._held, skip_special_tokens=True))
         self._held.clear()
         return text
+
+
+def _decode_stream() -> DecodeStream:
+    from tokenizers.decoders import DecodeStream
+
+    return DecodeStream(skip_special_tokens=True)

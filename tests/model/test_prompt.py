@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgevl.errors import ManifestError, PromptError
 from edgevl.model import prompt
 from edgevl.model.families import FAMILIES, Family
-from edgevl.model.prompt import ChatTemplate
+from edgevl.model.template import ChatTemplate
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.types import Chunk, ImageChunk, ImagePart, Message, TextChunk, TextPart
 from tests.checkpoints import CHAT_TEMPLATE, SPECIAL_TOKENS
