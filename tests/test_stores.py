@@ -1,0 +1,155 @@
+"""What is remembered never changes an answer: with the stores, without, and in another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import edgevl
+from edgevl.model.hub import BUNDLED, installed_folder
+
+SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
+
+
+def picture(seed: int, height: int = 100, width: int = 100) -> NDArray[np.uint8]:
+    """Draw blocks of colour, so that random models do not say the same of all."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    rows, cols = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+    return np.ascontiguousarray(blocks[rows][:, cols])
+
+
+@pytest.fixture(scope="session", params=["bundled int8", "random fp32", "random int4"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of each decoder precision."""
+    if request.param == "bundled int8":
+        return installed_folder() / BUNDLED
+    if request.param == "random fp32":
+        return Path(request.getfixturevalue("smolvlm_model_dir"))
+    from edgevl.export import export_model
+
+    out = tmp_path_factory.mktemp("int4") / "smolvlm"
+    export_model(request.getfixturevalue("smolvlm_checkpoint"), out, vision="int8", decoder="int4")
+    return out
+
+
+@pytest.fixture(scope="session")
+def plain(folder: Path) -> edgevl.VLM:
+    """The model without a store, which forgets before every question."""
+    return edgevl.load(folder, store=False)
+
+
+@pytest.fixture(scope="session")
+def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[edgevl.VLM, edgevl.VLM]:
+    """Two models on one store."""
+    place = tmp_path_factory.mktemp("shared-store")
+    return edgevl.load(folder, store=place), edgevl.load(folder, store=place)
+
+
+def forget(vlm: edgevl.VLM) -> edgevl.VLM:
+    """Empty what a model holds in memory."""
+    model = vlm._open()
+    model.decoder.truncate(0)
+    model.held.clear()
+    model.tiles.clear()
+    model.prefixes.clear()
+    return vlm
+
+
+turns = st.lists(st.tuples(st.sampled_from(["what?", "is it red?", "x"]), st.integers(0, 2)), min_size=1, max_size=3)
+
+
+@settings(max_examples=12)
+@given(conversation=turns, detail=st.sampled_from(["low", "auto", 3]), which=st.lists(st.integers(0, 1), min_size=3))
+def test_random_chats_are_the_same_with_and_without(
+    plain: edgevl.VLM, stored: tuple[edgevl.VLM, edgevl.VLM], conversation: Any, detail: Any, which: list[int]
+) -> None:
+    messages: list[Any] = []
+    for turn, (question, n_images) in enumerate(conversation):
+        images = [{"type": "image", "image": picture(seed, 60, 90)} for seed in range(n_images)]
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
+        vlm = stored[which[turn % len(which)]]  # now this process, now the other
+        if which[0]:
+            forget(vlm)
+        with_store = vlm.stream_messages(messages, detail=detail, max_tokens=8).finish()
+        without = forget(plain).stream_messages(messages, detail=detail, max_tokens=8).finish()
+        assert with_store.token_ids == without.token_ids
+        assert np.array_equal(vlm._open().decoder.logits(), plain._open().decoder.logits())  # to the last bit
+        messages.append({"role": "assistant", "content": with_store.text or "?"})
+
+
+def test_a_second_question_in_a_new_object_starts_at_the_question(folder: Path, tmp_path: Path) -> None:
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        first = vlm.ask(picture(1, 200, 300), "what?", max_tokens=2)
+        assert first.images[0].n_encoded == first.images[0].n_tiles > 1
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        second = vlm.ask(picture(1, 200, 300), "is it red?", max_tokens=2)
+    assert second.images[0].n_encoded == 0
+    assert second.usage.cached_tokens >= second.usage.image_tokens
+
+
+def test_a_screenshot_with_one_tile_changed_encodes_that_tile_and_the_overview(folder: Path, tmp_path: Path) -> None:
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        spec = vlm.manifest.image
+        side = spec.longest_edge  # as large as the model looks at: tiles are cut, not resized
+        screen = picture(1, side, side)
+        screen[::7, ::5] = np.random.default_rng(0).integers(0, 256, screen[::7, ::5].shape, np.uint8)
+        n_tiles = vlm.ask(screen, "what?", detail="high", max_tokens=1).images[0].n_tiles
+    changed = screen.copy()
+    changed[: spec.tile // 2, : spec.tile // 2] = 0
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        again = vlm.ask(changed, "what?", detail="high", max_tokens=1)
+    assert n_tiles > 4
+    assert again.images[0].n_encoded == 2
+
+
+def test_a_changed_file_at_the_same_path_is_another_image(tmp_path: Path) -> None:
+    from edgevl.image.read import save_png
+
+    path = tmp_path / "photo.png"
+    answers = []
+    for seed in (1, 2, 1):
+        save_png(picture(seed), path)
+        os.utime(path, (0, 0))  # not even its date changes
+        with edgevl.load(store=tmp_path / "store") as vlm:
+            answers.append(vlm.ask(path, "what's here?", max_tokens=4))
+    assert [answer.images[0].n_encoded > 0 for answer in answers] == [True, True, False]
+    assert answers[0].images[0].id == answers[2].images[0].id != answers[1].images[0].id
+
+
+ASK = "import sys, json, edgevl; a = edgevl.load().ask(sys.argv[1], sys.argv[2]); print(json.dumps(a.to_dict()))"
+
+
+def ask_elsewhere(store: Path, question: str) -> Any:
+    environment = {**os.environ, "EDGEVL_STORE_DIR": str(store)}
+    run = subprocess.run(
+        [sys.executable, "-c", ASK, str(SHAPES), question], capture_output=True, text=True, env=environment, check=True
+    )
+    assert run.stderr == ""
+    return json.loads(run.stdout)
+
+
+def test_a_new_process_finds_what_an_earlier_one_stored_without_closing(tmp_path: Path) -> None:
+    first, second = (ask_elsewhere(tmp_path, "what's here?") for _ in range(2))
+    assert (first["images"][0]["n_encoded"], second["images"][0]["n_encoded"]) == (5, 0)
+    assert second["usage"]["cached_tokens"] > second["usage"]["image_tokens"]
+    assert first["text"] == second["text"]
+
+
+def test_damage_to_the_store_changes_no_answer(tmp_path: Path) -> None:
+    first = ask_elsewhere(tmp_path, "what's here?")
+    random = np.random.default_rng(0)
+    for path in tmp_path.rglob("*.bin"):
+        content = bytearray(path.read_bytes())
+        content[random.integers(len(content))] ^= 1 << int(random.integers(8))
+        path.write_bytes(content)
+    assert ask_elsewhere(tmp_path, "what's here?")["text"] == first["text"]
