@@ -1,0 +1,273 @@
+"""A checkpoint as the two GGUF files that llama.cpp runs: the text decoder, and the vision encoder with its projector.
+
+The `gguf` package holds the format's names and block types; which of them llama.cpp looks for is stated here. Sources,
+for the facts: llama.cpp's src/models/llama.cpp and tools/mtmd/clip.cpp (as of llama-cpp-python 0.3.36).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgevl.errors import BackendMissing, ExportError
+
+from .checkpoint import Checkpoint
+from .vision import Idefics3Vision
+
+Written = Literal["F32", "F16", "BF16", "Q8_0"]
+"""What this module writes matrices as; vectors stay float32."""
+Quantized = Literal["Q4_0", "Q8_0"]
+"""What llama.cpp's own quantizer makes of a written decoder: blocks of 32 weights with one float16 scale each."""
+
+_SPLITS = {
+    # how tokenizer.json cuts text before BPE: llama.cpp's name for the same cuts
+    ("ByteLevel",): "gpt-2",
+    ("Digits", "ByteLevel"): "smollm",
+}
+
+
+def write_decoder(source: Checkpoint, text: Any, path: Path, kind: Written = "F16") -> None:
+    """Write `text`, the checkpoint's decoder as a LlamaForCausalLM, with its tokenizer and chat template to `path`.
+
+    Raises BackendMissing without the gguf package, ExportError for what llama.cpp would compute otherwise.
+    """
+    config = text.config
+    rope = config.rope_parameters
+    _require("decoder: model_type", config.model_type, "llama")
+    _require("decoder: hidden_act", config.hidden_act, "silu")
+    _require("decoder: rope_type", rope["rope_type"], "default")
+    file = _File("llama", source.name, kind)
+    key = "llama.{}".format
+    file.integers(
+        {
+            key("block_count"): config.num_hidden_layers,
+            key("context_length"): source.context_length,
+            key("embedding_length"): config.hidden_size,
+            key("feed_forward_length"): config.intermediate_size,
+            key("attention.head_count"): config.num_attention_heads,
+            key("attention.head_count_kv"): config.num_key_value_heads,
+            key("attention.key_length"): config.head_dim,
+            key("attention.value_length"): config.head_dim,
+            key("rope.dimension_count"): config.head_dim,
+            key("vocab_size"): config.vocab_size,
+        }
+    )
+    file.floats(
+        {
+            key("attention.layer_norm_rms_epsilon"): config.rms_norm_eps,
+            key("rope.freq_base"): rope["rope_theta"],
+        }
+    )
+    _add_tokenizer(file.writer, source, config.vocab_size)
+    file.tensors("LLAMA", config.num_hidden_layers, _decoder_weights(text))
+    file.save(path)
+
+
+def write_vision(source: Checkpoint, vision: nn.Module, path: Path, kind: Written = "BF16") -> None:
+    """Write the checkpoint's vision encoder and projector, what llama.cpp calls an mmproj, to `path`.
+
+    The patch and position embeddings stay float32, as llama.cpp's own files have them. Raises BackendMissing without
+    the gguf package, ExportError for an encoder of another kind than SigLIP with a pixel-shuffle projector.
+    """
+    if not isinstance(vision, Idefics3Vision):
+        raise ExportError(f"{source.name}: llama.cpp has no vision encoder of this kind; only its decoder can be GGUF")
+    encoder, projector, image = vision.encoder.config, vision.projector, source.image
+    _require("vision encoder: hidden_act", encoder.hidden_act, "gelu_pytorch_tanh")
+    file = _File("clip", source.name, kind)
+    writer, key = file.writer, "clip.vision.{}".format
+    writer.add_type("mmproj")
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_bool("clip.use_gelu", True)
+    writer.add_string("clip.projector_type", "idefics3")
+    file.integers(
+        {
+            key("image_size"): image.tile,
+            key("preproc_image_size"): image.longest_edge,
+            key("patch_size"): encoder.patch_size,
+            key("block_count"): encoder.num_hidden_layers,
+            key("embedding_length"): encoder.hidden_size,
+            key("feed_forward_length"): encoder.intermediate_size,
+            key("attention.head_count"): encoder.num_attention_heads,
+            key("projection_dim"): projector.modality_projection.proj.out_features,
+            key("projector.scale_factor"): projector.scale_factor,
+        }
+    )
+    file.floats({key("attention.layer_norm_epsilon"): encoder.layer_norm_eps})
+    writer.add_array(key("image_mean"), list(image.mean))
+    writer.add_array(key("image_std"), list(image.std))
+    file.tensors("MMPROJ", encoder.num_hidden_layers, _vision_weights(vision), exact=("embd",))
+    file.save(path)
+
+
+def quantize(decoder: Path, path: Path, kind: Quantized, threads: int | None = None) -> None:
+    """Quantize every matrix of a written decoder, head and embedding table too, with llama.cpp's own quantizer.
+
+    Raises BackendMissing without llama-cpp-python, ExportError if llama.cpp refuses the file.
+    """
+    llama = _library("llama_cpp", "llama-cpp-python")
+    settings = llama.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    settings.pure = True  # else the head has more bits than the rest
+    settings.nthread = threads or os.cpu_count() or 1
+    code = llama.llama_model_quantize(os.fsencode(decoder), os.fsencode(path), ctypes.byref(settings))
+    if code != 0:
+        path.unlink(missing_ok=True)
+        raise ExportError(f"{decoder}: llama.cpp's quantizer ended with {code}; is it a decoder in F16 or F32?")
+
+
+class _File:
+    """One GGUF file in the making."""
+
+    def __init__(self, architecture: str, name: str, kind: Written) -> None:
+        self._gguf = gguf = _library("gguf", "gguf")
+        self._kind = gguf.GGMLQuantizationType[kind]
+        self.writer = gguf.GGUFWriter(None, architecture)
+        self.writer.add_name(name)
+        self.writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
+        self.writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+    def integers(self, values: dict[str, int]) -> None:
+        """Add unsigned metadata."""
+        for key, value in values.items():
+            self.writer.add_uint32(key, value)
+
+    def floats(self, values: dict[str, float]) -> None:
+        """Add float32 metadata."""
+        for key, value in values.items():
+            self.writer.add_float32(key, value)
+
+    def tensors(
+        self, table: str, n_layers: int, weights: Iterable[tuple[str, torch.Tensor]], exact: tuple[str, ...] = ()
+    ) -> None:
+        """Add weights under the format's names, matrices in this file's kind; names holding `exact` stay float32.
+
+        `table` is one of the gguf package's tables of names, in which PyTorch names are looked up.
+        """
+        names = self._gguf.get_tensor_name_map(self._gguf.MODEL_ARCH[table], n_layers)
+        for torch_name, weight in weights:
+            name = names.get_name(torch_name, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise ExportError(f"{torch_name}: llama.cpp has no such weight; this checkpoint cannot be GGUF")
+            plain = weight.ndim < 2 or any(part in name for part in exact)
+            kind = self._gguf.GGMLQuantizationType.F32 if plain else self._kind
+            array = np.ascontiguousarray(weight.detach().float().numpy())
+            self.writer.add_tensor(name, self._packed(array, kind, torch_name), raw_dtype=kind)
+
+    def _packed(self, array: NDArray[np.float32], kind: Any, name: str) -> NDArray[Any]:
+        try:
+            packed: NDArray[Any] = self._gguf.quants.quantize(array, kind)
+        except self._gguf.quants.QuantError as error:
+            raise ExportError(f"{name}: {list(array.shape)} cannot be {kind.name} ({error}); use F16") from error
+        return packed
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        try:
+            self.writer.write_header_to_file(path)
+            self.writer.write_kv_data_to_file()
+            self.writer.write_tensors_to_file()
+        finally:
+            self.writer.close()
+
+
+def _library(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BackendMissing(f"GGUF needs {package} ({error}): pip install {package}") from error
+
+
+def _require(setting: str, got: str, wanted: str) -> None:
+    """Raise ExportError for a setting that llama.cpp does not compute."""
+    if got != wanted:
+        raise ExportError(f"{setting} is {got!r}; a GGUF file can only have {wanted!r}")
+
+
+def _decoder_weights(text: Any) -> Iterable[tuple[str, torch.Tensor]]:
+    """Yield the weights; a head that is the embedding table is left out, and llama.cpp takes the table."""
+    config = text.config
+    n_heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    tied = text.lm_head.weight.data_ptr() == text.get_input_embeddings().weight.data_ptr()
+    for name, weight in text.state_dict().items():
+        if tied and name == "lm_head.weight":
+            continue
+        module = name.split(".")[-2]
+        yield name, _as_pairs(weight, n_heads[module]) if module in n_heads else weight
+
+
+def _as_pairs(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """Reorder the rows of each head [head_dim, ...] from two halves to pairs.
+
+    Rotary embedding turns row i together with row i + head_dim / 2 in transformers, and neighbours in llama.cpp.
+    """
+    halves = weight.reshape(n_heads, 2, weight.shape[0] // n_heads // 2, *weight.shape[1:])
+    return halves.transpose(1, 2).reshape(weight.shape)
+
+
+def _vision_weights(vision: Idefics3Vision) -> Iterable[tuple[str, torch.Tensor]]:
+    """Yield the weights under the names that the whole checkpoint has for them."""
+    for name, weight in vision.encoder.state_dict().items():
+        if name == "embeddings.position_embedding.weight":
+            weight = weight[vision.position_ids[0]]  # row by row as the patches of a tile come
+        yield f"model.vision_model.{name}", weight
+    for name, weight in vision.projector.state_dict().items():
+        yield f"model.connector.{name}", weight
+
+
+def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:
+    """Add a byte-level BPE: tokens by id with their types, merges, and the special tokens' ids."""
+    path = source.folder / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    model = document["model"]
+    if model["type"] != "BPE" or model.get("byte_fallback"):
+        raise ExportError(f"{path}: is not a byte-level BPE ({model['type']}); only those can be GGUF")
+    tokens, types = _tokens(document, vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_split(document, path))
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
+    writer.add_add_bos_token(False)  # the chat template writes it where it belongs
+    ids = {token: token_id for token_id, token in enumerate(tokens)}
+    if source.bos_token in ids:
+        writer.add_bos_token_id(ids[source.bos_token])
+    writer.add_eos_token_id(ids[source.eos_token] if source.eos_token in ids else source.eos_token_ids[0])
+    writer.add_chat_template(source.chat_template)
+
+
+def _tokens(document: dict[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
+    """Return every id's token and its type; ids without a token, which pad the vocabulary, are unused ones."""
+    kinds = _library("gguf", "gguf").TokenType
+    tokens = [f"[unused{token_id}]" for token_id in range(vocab_size)]
+    types = [int(kinds.UNUSED)] * vocab_size
+    for token, token_id in document["model"]["vocab"].items():
+        tokens[token_id], types[token_id] = token, int(kinds.NORMAL)
+    for added in document["added_tokens"]:
+        token_id = added["id"]
+        tokens[token_id] = added["content"]
+        types[token_id] = int(kinds.CONTROL if added["special"] else kinds.USER_DEFINED)
+    return tokens, types
+
+
+def _split(document: dict[str, Any], path: Path) -> str:
+    """Return llama.cpp's name for the cuts that the tokenizer makes before BPE; raise ExportError for others."""
+    outer = document.get("pre_tokenizer") or {}
+    steps = outer.get("pretokenizers", [outer])
+    name = _SPLITS.get(tuple(step.get("type", "") for step in steps))
+    alike = all(
+        step.get("individual_digits", True) and step.get("use_regex", True) and not step.get("add_prefix_space", False)
+        for step in steps
+    )
+    if name is None or not alike or document.get("normalizer") is not None:
+        raise ExportError(f"{path}: pre_tokenizer: llama.cpp is not known to cut text this way; got {outer}")
+    return name
