@@ -140,6 +140,11 @@ def _commit() -> str:
     return f"{commit}-changed" if git("status", "--porcelain", "--untracked-files=no") else commit
 
 
+def slug(text: str) -> str:
+    """Return `text` as a part of a file name: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """Return median and spread of wall seconds and the peak of memory, and the runs themselves."""
     walls = sorted(run.wall_s for run in runs)
@@ -219,8 +224,8 @@ def _print(document: dict[str, Any]) -> None:
 
 def _write(document: dict[str, Any]) -> None:
     about = document["machine"]
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['cpu']} {about['cores']} cores".lower()).strip("-")
-    path = ROOT / "benchmarks" / "results" / f"{slug}-{document['commit']}.json"
+    name = slug(f"{about['cpu']} {about['cores']} cores")
+    path = ROOT / "benchmarks" / "results" / f"{name}-{document['commit']}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: {path.relative_to(ROOT)}")

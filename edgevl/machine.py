@@ -50,6 +50,11 @@ class Machine:
     python: str
     versions: dict[str, str]
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads a graph runs with unless told otherwise: one per physical core that can be used."""
+        return min(self.n_cores or self.n_usable, self.n_usable)
+
     def rows(self) -> list[tuple[str, str]]:
         """Return what is known as (what, in words), for tables."""
         features = UNKNOWN if self.features is None else ", ".join(self.features) or "none of those looked for"

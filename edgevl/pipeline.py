@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,8 @@ from edgevl.errors import Busy, InputError
 from edgevl.generate import Generation
 from edgevl.image.read import Picture
 from edgevl.image.tiling import TilePlan
+from edgevl.latency.choice import seconds
+from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
 from edgevl.model import hub
 from edgevl.model.manifest import Manifest
@@ -30,6 +33,7 @@ from edgevl.types import (
     Detail,
     Features,
     FinishReason,
+    Forecast,
     ImagePart,
     Message,
     SamplingParams,
@@ -75,6 +79,8 @@ class VLM:
             raise InputError(f"threads is {threads}; it must be 1 or more")
         started = time.perf_counter()
         self.folder = folder
+        self._device, self._threads = device, threads
+        self._profile: Profile | None = None
         self._disk = open_disk(store)
         self._model: Loaded | None = Loaded(folder, device=device, threads=threads, disk=self._disk)
         self.manifest: Manifest = self._model.manifest
@@ -111,6 +117,7 @@ class VLM:
         on_answer: Callable[[Answer], None] | None = None,
         max_pixels: int | None = None,
         reduce: bool = False,
+        within: float | str | None = None,
         **sampling: Any,
     ) -> Stream:
         """Answer a whole conversation (`Message`s or OpenAI-style dictionaries), word by word.
@@ -119,14 +126,53 @@ class VLM:
         and tokens; `on_tile(done, total)` reports tiles as they are prefilled; `on_answer` is called once with the
         finished answer; `max_pixels` is the largest image taken (default 100 million), and `reduce` lets
         a larger JPEG be reduced while it is decoded; `sampling` are the fields of `SamplingParams`.
+        `within` is a budget to the first token, in seconds or as a text such as "800ms": images get the most tiles up
+        to `detail` whose predicted time keeps it (`Stream.forecast`); this machine is measured for that on first use.
         Bad input raises here, an InputError, before anything is computed; graphs run while the stream is iterated.
         """
         model = self._open()
         params = _sampling(sampling)
+        within_s = None if within is None else seconds(within)
         request = Request(
-            model, as_messages(messages), detail=detail, params=params, max_pixels=max_pixels, reduce=reduce
+            model,
+            as_messages(messages),
+            detail=detail,
+            params=params,
+            max_pixels=max_pixels,
+            reduce=reduce,
+            profile=None if within_s is None else self._profile_of(model),
+            within_s=within_s,
         )
         return Stream(self, request, cancel or threading.Event(), on_tile, on_answer)
+
+    def preview(
+        self,
+        image: Any,
+        question: str = "what's here?",
+        *,
+        detail: Detail = "auto",
+        max_pixels: int | None = None,
+        reduce: bool = False,
+        within: float | str | None = None,
+    ) -> Preview:
+        """Read and plan an image as `stream` would, and predict what the question takes; ask nothing."""
+        within_s, model = None if within is None else seconds(within), self._open()
+        request = Request(
+            model,
+            [Message("user", (ImagePart(image), TextPart(question)))],
+            detail=detail,
+            params=SamplingParams(),
+            max_pixels=max_pixels,
+            reduce=reduce,
+            profile=self._profile_of(model),
+            within_s=within_s,
+        )
+        [picture], [plan], forecast = request.images, request.plans, request.forecast
+        if isinstance(picture, Features) or forecast is None:
+            raise InputError(
+                "these features are encoded already, so there is nothing to preview; give the image itself"
+            )
+        return Preview(picture, plan, forecast)
 
     def encode(
         self, image: Any, *, detail: Detail = "auto", max_pixels: int | None = None, reduce: bool = False
@@ -173,15 +219,49 @@ class VLM:
     ) -> None:
         self.close()
 
+    def _profile_of(self, model: Loaded) -> Profile:
+        """Return this machine's profile: known, kept from an earlier time, or measured now."""
+        if self._profile is None:
+            from edgevl.latency import kept
+
+            key = kept.key_of(self.manifest.content_id, device=self._device, threads=self._threads)
+            self._profile = kept.read(key)
+            if self._profile is None:
+                from edgevl.probe import profile_of
+
+                with self._turn:
+                    self._profile = profile_of(model, key)
+        return self._profile
+
+    def _check_profile(self, answer: Answer) -> None:
+        """Forget a kept profile that was wrong by more than half or twofold, where all work was done: measure anew."""
+        if answer.forecast is None or answer.usage.cached_tokens or answer.finish_reason == "cancelled":
+            return
+        is_whole = all(image.n_encoded == image.n_tiles for image in answer.images)
+        if is_whole and not 0.5 <= answer.timings.first_token_s / answer.forecast.first_token_s <= 2:
+            from edgevl.latency import kept
+
+            kept.forget(kept.key_of(self.manifest.content_id, device=self._device, threads=self._threads))
+
     def _open(self) -> Loaded:
         if self._model is None:
             raise InputError(f"{self.name}: this model has been closed; load it again")
         return self._model
 
 
+@dataclass(frozen=True)
+class Preview:
+    """An image that has not been asked about: its pixels, how it would be cut, and what that is predicted to take."""
+
+    picture: Picture
+    plan: TilePlan
+    forecast: Forecast
+
+
 class Stream(Iterator[Delta]):
     """An answer as it comes. Iterate for `Delta`s; `answer` is there once the iteration has ended.
 
+    `forecast` is there from the beginning if there is a budget: what was predicted, and what it made of the images.
     Leaving early (`close`, or a `with` block) ends the request and frees the model for the next one.
     """
 
@@ -196,6 +276,7 @@ class Stream(Iterator[Delta]):
         self._cancel = cancel
         self._on_answer = on_answer
         self._answer: Answer | None = None
+        self.forecast = request.forecast
         self._steps = self._run(vlm, request, on_tile)
 
     @property
@@ -255,6 +336,7 @@ class Stream(Iterator[Delta]):
                 texts.append(delta.text)
                 yield delta
             self._end(clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason))
+            vlm._check_profile(self.answer)
 
     def _end(self, answer: Answer) -> None:
         self._answer = answer
@@ -296,6 +378,7 @@ class _Clock:
             images=request.infos(source),
             model=model,
             token_ids=tuple(token_ids),
+            forecast=request.forecast,
         )
 
 
@@ -321,6 +404,7 @@ def _sampling(options: Mapping[str, Any]) -> SamplingParams:
     known = SamplingParams.__dataclass_fields__
     if unknown := sorted(options.keys() - known.keys()):
         raise InputError(
-            f"unknown option {unknown[0]!r}; known are detail, cancel, on_tile, max_pixels, reduce, {', '.join(known)}"
+            f"unknown option {unknown[0]!r}; known are detail, within, cancel, on_tile, max_pixels, reduce, "
+            f"{', '.join(known)}"
         )
     return SamplingParams(**options)

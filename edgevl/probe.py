@@ -1,17 +1,39 @@
-"""Time the stages of an open model one by one, each alone: none waits for another, and nothing is remembered."""
+"""Measure an open model: each stage alone, and the profile by which first tokens are predicted.
+
+What is measured is noise, and nothing of it is remembered. Whoever calls holds the model's turn.
+"""
 
 from __future__ import annotations
 
+import copy
+import logging
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevl.loaded import Loaded
-from edgevl.types import Chunk, TextChunk
+from edgevl.image import pixels
+from edgevl.image.read import read, resize
+from edgevl.latency import kept
+from edgevl.latency.profile import MAX_OVERLAP, MIN_OVERLAP, Profile, Work, resized_pixels, work_of
+from edgevl.loaded import PREFIXES_BYTES, TILES_BYTES, Loaded
+from edgevl.request import Request, TileSource, prefill
+from edgevl.store.keys import tile_key
+from edgevl.store.memory import Store
+from edgevl.types import Chunk, ImageChunk, ImagePart, Message, SamplingParams, TextChunk, TextPart
+
+PROBE_S = 0.5
+"""How long a probe may go on; a model of which one tile takes longer is still asked twice."""
+_QUESTION = "what's here?"
+_N_FEW = 2  # tokens of a small chunk, such as the markers between tiles
+_SIDE = 1024  # pixels; the size at which resizing is timed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,3 +83,132 @@ def forget(model: Loaded) -> None:
 
 def _array(chunk: Chunk, features: NDArray[np.float32]) -> NDArray[Any]:
     return np.array(chunk.token_ids, np.int64) if isinstance(chunk, TextChunk) else features
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question: what there was to do, seconds to the first token, and those of its stages."""
+
+    work: Work
+    first_token_s: float
+    encode_s: float
+
+
+def profile_of(model: Loaded, key: kept.Key) -> Profile:
+    """Measure this machine's profile and keep it; a profile that cannot be kept is measured again next time."""
+    log.info("measuring this machine once, for about %.1f s", PROBE_S)
+    profile = measure(model)
+    if not kept.write(key, profile):
+        log.info("the profile of this machine cannot be kept in %s", kept.folder())
+    return profile
+
+
+def measure(model: Loaded, seconds: float = PROBE_S) -> Profile:
+    """Measure the profile, in about `seconds` on a model that is quick enough.
+
+    Rounds of a question about one tile and of its parts are followed by one about several tiles, if there is time for
+    that: it tells how much of the prefill goes on behind the encoder. The decoder is empty afterwards.
+    """
+    ended = time.perf_counter() + seconds
+    was_warm, quiet = model.is_warm, _without_stores(model)
+    rng = np.random.default_rng()
+    first = _ask(quiet, rng, (1, 1))
+    rounds: list[_Asked] = []
+    parts: dict[str, list[float]] = {name: [] for name in ("few", "many", "resize", "cut")}
+    while not rounds or time.perf_counter() < ended:
+        rounds.append(_ask(quiet, rng, (1, 1)))
+        for name, seconds_of in _parts(quiet, rng).items():
+            parts[name].append(seconds_of())
+    profile = _from_one_tile(model, rounds, {name: median(found) for name, found in parts.items()})
+    if not was_warm:
+        profile = replace(profile, cold_s=max(first.first_token_s - median(a.first_token_s for a in rounds), 0.0))
+    for grid in ((2, 2), (1, 2)):
+        n_tiles = grid[0] * grid[1] + 1
+        if n_tiles * median(a.first_token_s for a in rounds) <= 2 * seconds:
+            several = [_ask(quiet, rng, grid) for _ in range(3)]
+            profile = _with_overlap(profile, several)
+            break
+    forget(model)
+    model.is_warm = True
+    return profile
+
+
+def _ask(model: Loaded, rng: np.random.Generator, grid: tuple[int, int]) -> _Asked:
+    """Ask about a picture of noise as large as a grid of tiles; without a memory of earlier ones."""
+    forget(model)
+    tile = model.manifest.image.tile
+    picture = read(rng.integers(0, 256, (grid[0] * tile, grid[1] * tile, 3), np.uint8))
+    messages = [Message("user", (ImagePart(picture), TextPart(_QUESTION)))]
+    started = time.perf_counter()
+    request = Request(model, messages, detail="auto", params=SamplingParams())
+    source = TileSource(model, request.images, request.plans)
+    prefill(model, request, source, threading.Event(), None)
+    model.decoder.logits().argmax()
+    first_token_s = time.perf_counter() - started
+    n_tiles = [sum(isinstance(chunk, ImageChunk) for chunk in request.chunks)]
+    return _Asked(work_of(request.chunks, request.plans, n_tiles), first_token_s, source.encode_s)
+
+
+def _parts(model: Loaded, rng: np.random.Generator) -> dict[str, Callable[[], float]]:
+    """Return what times, by name: feeding few tokens and a tile's, resizing a picture, cutting a tile."""
+    spec = model.manifest.image
+    rgb = rng.integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
+    tile = np.ascontiguousarray(rgb[: spec.tile, : spec.tile])
+    features = rng.standard_normal((spec.tokens_per_tile, model.manifest.decoder.hidden_size), np.float32)
+
+    def feed(array: NDArray[Any]) -> None:
+        model.decoder.truncate(0)
+        model.decoder.extend(array)
+        model.decoder.settle()
+        model.decoder.save()
+
+    def cut() -> None:
+        tile_key(model.vision_id, tile)
+        pixels.normalise(tile, spec.mean, spec.std)
+
+    return {
+        "few": lambda: _timed(lambda: feed(np.zeros(_N_FEW, np.int64))),
+        "many": lambda: _timed(lambda: feed(features)),
+        "resize": lambda: _timed(lambda: resize(rgb, (_SIDE // 2, _SIDE // 2), spec.resample)),
+        "cut": lambda: _timed(cut),
+    }
+
+
+def _from_one_tile(model: Loaded, rounds: Sequence[_Asked], parts: dict[str, float]) -> Profile:
+    """Return the profile by which one tile takes what it took; no overlap."""
+    n_many = model.manifest.image.tokens_per_tile
+    token_s = max(parts["many"] - parts["few"], 0.0) / max(n_many - _N_FEW, 1)
+    profile = Profile(
+        resize_s=parts["resize"] / (resized_pixels((_SIDE, _SIDE), (_SIDE // 2, _SIDE // 2)) * 1e-6),
+        cut_s=parts["cut"],
+        encode_s=median(asked.encode_s for asked in rounds),
+        chunk_s=max(parts["few"] - _N_FEW * token_s, 0.0),
+        token_s=token_s,
+        fixed_s=0.0,
+        cold_s=0.0,
+        overlap=0.0,
+    )
+    over_s = [asked.first_token_s - profile.estimate(asked.work).first_token_s for asked in rounds]
+    return replace(profile, fixed_s=max(median(over_s), 0.0))
+
+
+def _with_overlap(profile: Profile, several: Sequence[_Asked]) -> Profile:
+    """Return the profile with the overlap by which several tiles take what they took."""
+    apart, work = profile.estimate(several[0].work), several[0].work
+    saved_s = apart.first_token_s - median(asked.first_token_s for asked in several)
+    shorter_s = min(apart.tile_s + apart.encode_s, apart.prefill_s) * (1 - 1 / work.n_tiles)
+    overlap = saved_s / shorter_s if shorter_s > 0 else 0.0
+    return replace(profile, overlap=min(max(overlap, MIN_OVERLAP), MAX_OVERLAP))
+
+
+def _without_stores(model: Loaded) -> Loaded:
+    """Return the same model, of which nothing is kept on disk and nothing has been kept yet."""
+    quiet = copy.copy(model)
+    quiet.tiles, quiet.prefixes = Store("tiles", TILES_BYTES), Store("prefixes", PREFIXES_BYTES)
+    return quiet
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

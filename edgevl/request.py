@@ -14,20 +14,24 @@ from numpy.typing import NDArray
 
 from edgevl.engine.vision import run_ahead
 from edgevl.errors import ContextOverflow, GraphError, InputError
-from edgevl.image import pixels
+from edgevl.image import pixels, tiling
 from edgevl.image.read import MAX_PIXELS, Picture, read
 from edgevl.image.tiling import TilePlan
+from edgevl.latency.choice import choose, levels, read_as
+from edgevl.latency.profile import Estimate, Profile, Work, work_of
 from edgevl.loaded import Held, Loaded
 from edgevl.store.keys import prefix_keys, tile_key
 from edgevl.types import (
     Chunk,
     Detail,
     Features,
+    Forecast,
     ImageChunk,
     ImageInfo,
     ImagePart,
     Message,
     SamplingParams,
+    Seen,
     TextChunk,
 )
 
@@ -37,6 +41,8 @@ OnTile = Callable[[int, int], None]
 class Request:
     """Messages turned into chunks and checked against the context, before any graph runs.
 
+    With a `profile` of this machine, `forecast` says what it will take; with a budget of `within_s` seconds too, its
+    images get the most tiles up to `detail` whose predicted first token keeps it, or the fewest if none does.
     Raises ImageError, PromptError, InputError or ContextOverflow.
     """
 
@@ -49,16 +55,20 @@ class Request:
         params: SamplingParams,
         max_pixels: int | None = None,
         reduce: bool = False,
+        profile: Profile | None = None,
+        within_s: float | None = None,
     ) -> None:
         self.started = time.perf_counter()
         parts = [part.image for message in messages for part in message.parts if isinstance(part, ImagePart)]
         self.images = [open_image(part, max_pixels, reduce) for part in parts]
         self.read_s = time.perf_counter() - self.started
         self.params = params
-        self.plans = [plan_image(model, image, detail) for image in self.images]
-        self.chunks = model.chunks(messages, self.plans)
-        self.n_tokens = n_tokens(self.chunks)
+        self.forecast: Forecast | None = None
         n_context = model.manifest.decoder.context_length
+        if profile is None:
+            self._cut(model, messages, [plan_image(model, image, detail) for image in self.images])
+        else:
+            self._choose(model, messages, detail, profile, within_s)
         if self.n_tokens >= n_context:
             raise self._overflow(model, messages, n_context)
         self.limit = min(params.max_tokens, n_context - self.n_tokens)
@@ -102,6 +112,40 @@ class Request:
             )
             for index, (image, plan) in enumerate(zip(self.images, self.plans, strict=True))
         )
+
+    def _cut(self, model: Loaded, messages: Sequence[Message], plans: Sequence[TilePlan]) -> None:
+        self.plans = list(plans)
+        self.chunks = model.chunks(messages, self.plans)
+        self.n_tokens = n_tokens(self.chunks)
+
+    def _choose(
+        self, model: Loaded, messages: Sequence[Message], detail: Detail, profile: Profile, within_s: float | None
+    ) -> None:
+        """Cut the images by the first plans, from the most tiles to the fewest, that keep the budget."""
+        choices = [plans_of_image(model, image, detail) for image in self.images]
+
+        def estimate(plans: Sequence[TilePlan]) -> Estimate:
+            self._cut(model, messages, plans)
+            return profile.estimate(self._work(model), read_s=self.read_s, is_cold=not model.is_warm)
+
+        chosen = choose(map(estimate, levels(choices)), within_s)  # the last one cut
+        fits = within_s is None or chosen.first_token_s <= within_s
+        seen = tuple(
+            Seen(plan.n_tiles, asked[0].n_tiles, plan.size, read_as(plan))
+            for plan, asked in zip(self.plans, choices, strict=True)
+        )
+        self.forecast = Forecast(within_s=within_s, fits=fits, **vars(chosen), images=seen)
+
+    def _work(self, model: Loaded) -> Work:
+        """Return what is to be done behind the prefix that is held or stored; stored tiles cannot be told yet."""
+        rest = self.chunks[_n_reusable(model, self, self.keys(model.decoder_id)) :]
+        n_tiles = [
+            sum(isinstance(chunk, ImageChunk) and chunk.image == index for chunk in rest)
+            if isinstance(image, Picture)
+            else 0
+            for index, image in enumerate(self.images)
+        ]
+        return work_of(rest, self.plans, n_tiles)
 
     def _overflow(self, model: Loaded, messages: Sequence[Message], n_context: int) -> ContextOverflow:
         choices: tuple[Detail, ...] = ("auto", 10, 5, "low")
@@ -185,6 +229,7 @@ def prefill(
     is computed from the same bits, with and without reuse.
     """
     started = time.perf_counter()
+    model.is_warm = True
     keys = request.keys(model.decoder_id)
     first, last_image = _reuse(model, request, keys), _last_image(request)
     n_cached = model.decoder.n_past
@@ -233,15 +278,27 @@ def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
 
     Returns the chunks that are done; at least one is left to feed, so that there are scores to choose from.
     """
-    held = [part.key for part in model.held]
-    n_same = next((i for i, pair in enumerate(zip(held, keys[:-1], strict=False)) if pair[0] != pair[1]), None)
-    n_same = min(len(held), len(keys) - 1) if n_same is None else n_same
+    n_same = _n_held(model, keys)
     for index in range(len(keys) - 2, n_same - 1, -1):
         if request.ends_image(index) and _restore(model, request, keys[: index + 1]):
             return index + 1
     model.decoder.truncate(model.held[n_same - 1].n_tokens if n_same else 0)
     del model.held[n_same:]
     return n_same
+
+
+def _n_held(model: Loaded, keys: Sequence[str]) -> int:
+    """Return how many chunks at the beginning the decoder holds; the last one never counts."""
+    held = [part.key for part in model.held]
+    n_same = next((i for i, pair in enumerate(zip(held, keys[:-1], strict=False)) if pair[0] != pair[1]), None)
+    return min(len(held), len(keys) - 1) if n_same is None else n_same
+
+
+def _n_reusable(model: Loaded, request: Request, keys: Sequence[str]) -> int:
+    """Return how many chunks at the beginning `_reuse` will most likely find, without touching the decoder."""
+    n_held = _n_held(model, keys)
+    stored = (i for i in range(len(keys) - 2, n_held - 1, -1) if request.ends_image(i) and model.prefixes.has(keys[i]))
+    return next(stored, n_held - 1) + 1
 
 
 def _restore(model: Loaded, request: Request, keys: Sequence[str]) -> bool:
@@ -282,6 +339,13 @@ def plan_image(model: Loaded, image: Picture | Features, detail: Detail) -> Tile
         raise InputError("these features were encoded by another model; encode the image again with this one")
     plan: TilePlan = image.plan
     return plan
+
+
+def plans_of_image(model: Loaded, image: Picture | Features, detail: Detail) -> Sequence[TilePlan]:
+    """Return the plans that an image may get, from `detail`'s down; `Features` have one. Raises like `plan_image`."""
+    if isinstance(image, Picture):
+        return tiling.coarser(image.size, model.manifest.image, model.family.tiling, detail)
+    return [plan_image(model, image, detail)]
 
 
 def n_tokens(chunks: Sequence[Chunk]) -> int:

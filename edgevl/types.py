@@ -172,8 +172,60 @@ class ImageInfo:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """How one image is seen: the tiles it gets, those that `detail` alone would give it, and what that shows of it.
+
+    `size` is its own (height, width), `read_as` the one at which it is read.
+    """
+
+    n_tiles: int
+    n_tiles_asked: int
+    size: tuple[int, int]
+    read_as: tuple[int, int]
+
+    def __str__(self) -> str:
+        (height, width), (new_height, new_width) = self.size, self.read_as
+        return f"{self.n_tiles} of {self.n_tiles_asked} tiles: {width}x{height} read as {new_width}x{new_height}"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a request was predicted to take, and what that made of its images.
+
+    `within_s` is the budget to the first token (None: none was set), `fits` whether the prediction keeps it.
+    All times are seconds; encoding and prefill overlap, so that the stages may add up to more than `first_token_s`.
+    """
+
+    within_s: float | None
+    fits: bool
+    first_token_s: float
+    read_s: float
+    tile_s: float
+    encode_s: float
+    prefill_s: float
+    images: tuple[Seen, ...]
+
+    @property
+    def note(self) -> str:
+        """Say in one line what the budget cost, or that it cannot be kept; empty where there is nothing to say."""
+        if self.within_s is None:
+            return ""
+        lost = [image for image in self.images if image.n_tiles < image.n_tiles_asked]
+        told = "; ".join(
+            f"image {number}: {image}" if len(self.images) > 1 else str(image)
+            for number, image in enumerate(self.images, start=1)
+            if image in lost
+        )
+        times = f"the first word is predicted in {self.first_token_s:.2g} s"
+        if not self.fits:
+            least = " with the fewest tiles" if self.images else ""
+            return f"{told + '; ' if told else ''}{times}{least}, over the budget of {self.within_s:.3g} s"
+        return f"{told}, to fit {self.within_s:.3g} s ({times})" if told else ""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A finished answer."""
+    """A finished answer; `forecast` is there where a prediction was asked for."""
 
     text: str
     finish_reason: FinishReason
@@ -182,6 +234,7 @@ class Answer:
     images: tuple[ImageInfo, ...]
     model: str
     token_ids: tuple[int, ...] = field(default=(), repr=False)
+    forecast: Forecast | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -45,9 +45,10 @@ def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests' store away from the user's."""
+    """Keep the tests' store and profiles away from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEVL_STORE_DIR", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path_factory.mktemp("profiles")))
         yield
 
 

@@ -158,6 +158,8 @@ def cold() -> str:
     rows = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
+        if "ask" not in found:
+            continue  # of another benchmark
         wall, rss, about = found["ask"]["wall_s"], found["ask"]["rss_bytes"], found["machine"]
         rows.append(
             (

@@ -2,7 +2,8 @@
 
 A question is asked once as users ask it, for the seconds until its first token; encoder and decoder are then timed
 alone, because in a question they overlap. Nothing is remembered: the store is off, and each picture has fresh pixels
-each time. Memory and the cold start are those of a new process that asks one question.
+each time. Memory and the cold start are those of a new process that asks one question. On the way, the profile by which
+`--within` predicts first tokens is measured at leisure and kept.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from edgevl import machine, probe
 from edgevl.bench.pictures import Subject, given, made
 from edgevl.bench.result import Result, Row, Size
 from edgevl.errors import BackendError
+from edgevl.latency import kept
 from edgevl.model import manifest
-from edgevl.model.manifest import Manifest
 from edgevl.pipeline import VLM
 from edgevl.request import read_picture
 from edgevl.types import ImagePart, Message, TextPart
@@ -36,6 +37,8 @@ QUESTION = "what's here?"
 DEFAULT_SIDES = (256, 512, 1024, 2048)
 N_STEPS = 32
 """Tokens over which decoding is timed."""
+PROFILE_S = 2.0
+"""How long the profile for predictions is measured, once for each number of threads."""
 
 _CHILD = """
 import sys
@@ -75,16 +78,9 @@ def measure(settings: Settings, on_step: OnStep | None = None) -> Result:
 
 
 def default_threads() -> tuple[int, ...]:
-    """Return 1, 2, 4, ... up to the number of physical cores that can be used, and that number."""
-    about = machine.describe()
-    most = min(about.n_cores or about.n_usable, about.n_usable)
-    return tuple(sorted({most, *(1 << power for power in range(most.bit_length()) if 1 << power <= most)}))
-
-
-def model_id(model: Manifest) -> str:
-    """Return a digest of the content of all files of a model."""
-    text = "\n".join(f"{name} {spec.sha256}" for name, spec in sorted(model.files.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return 1, 2, 4, ... up to the number of threads that a model is opened with by default, and that number."""
+    most = machine.describe().n_threads
+    return tuple(sorted({most, *(1 << power for power in range(most.bit_length()))}))
 
 
 class _Measurement:
@@ -117,8 +113,10 @@ class _Measurement:
     def _warm(self, threads: int) -> None:
         """Ask every picture once, with the model opened anew: only one is in memory at a time."""
         with edgevl.load(self._settings.model, threads=threads, store=False) as vlm:
-            tile = vlm.manifest.image.tile
-            vlm.ask(self._rng.integers(0, 256, (tile, tile, 3), np.uint8), QUESTION, max_tokens=1)  # not counted
+            is_first = len(self._yardstick_s) == 1
+            profile = probe.measure(vlm._open(), seconds=PROFILE_S if is_first else 0.0)  # warms up, too
+            if is_first:
+                kept.write(kept.key_of(self._manifest.content_id, device="auto", threads=threads), profile)
             for subject in self._subjects:
                 self._step(f"{_pixels(subject.size)}, {_threads(threads)}")
                 self._note(subject, threads, self._ask(vlm, subject, threads))
@@ -165,7 +163,7 @@ class _Measurement:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=machine.describe(),
             model=self._manifest.name,
-            model_id=model_id(self._manifest),
+            model_id=self._manifest.content_id,
             picture="made" if self._settings.image is None else _digest(self._settings.image),
             rounds=self._settings.rounds,
             yardstick_s=self._yardstick_s,

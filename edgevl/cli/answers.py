@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE... QUESTION")
 @options.model
 @options.image
+@options.within
 @options.sampling
 @options.machine
 @click.option("--system", metavar="TEXT", help="Instructions to the model, before the question.")
@@ -39,6 +40,7 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
     with edgevl.load(model, **machine) as vlm, _tile_bar() as on_tile:
         stream = vlm.stream(list(images), question, system=system, on_tile=on_tile, **request)
         if as_json:
+            options.note_forecast(stream.forecast)
             click.echo(json.dumps(stream.finish().to_dict(), indent=1, ensure_ascii=False))
         else:
             _print(stream)
@@ -48,6 +50,7 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @options.model
 @options.image
+@options.within
 @options.sampling
 @options.machine
 @click.option("--system", metavar="TEXT", help="Instructions to the model, before the first question.")
@@ -103,6 +106,7 @@ def _lines() -> Iterator[str]:
 
 def _print(stream: Stream) -> None:
     """Write the words to stdout as they come."""
+    options.note_forecast(stream.forecast)
     with stream:
         for delta in stream:
             click.echo(delta.text, nl=False)

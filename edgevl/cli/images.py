@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,45 @@ from edgevl.cli import options
 @click.argument("image")
 @options.model
 @options.image
+@options.within
 @options.machine
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: IMAGE-tiles.png here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def view(image: str, model: str | None, output: Path | None, as_json: bool, **settings: Any) -> None:
     """Draw how an IMAGE is cut into tiles to a PNG, and print its tokens and what it would cost here."""
     import edgevl
-    from edgevl.estimate import estimate
     from edgevl.image.draw import draw_plan
     from edgevl.image.read import save_png
-    from edgevl.request import read_picture
 
     machine, request = options.split(settings)
-    picture = read_picture(image, request["max_pixels"], request["reduce"])
     with edgevl.load(model, **machine) as vlm:
-        plan = vlm.plan(picture, request["detail"])
-        cost = estimate(vlm, plan)
-        target = output or Path(f"{Path(picture.source).stem or 'image'}-tiles.png")
-        save_png(draw_plan(picture.rgb, plan), target)
+        preview = vlm.preview(image, **request)
+        picture, plan, forecast = preview.picture, preview.plan, preview.forecast
+        n_tokens = vlm.image_tokens(plan)
+        name = vlm.name
+    target = output or Path(f"{Path(picture.source).stem or 'image'}-tiles.png")
+    save_png(draw_plan(picture.rgb, plan), target)
+    options.note_forecast(forecast)
+    if as_json:
         report = {
             "image": picture.source,
             "size": picture.size,
             "resized": plan.steps[-1],
             "grid": plan.grid,
             "n_tiles": plan.n_tiles,
-            "image_tokens": cost.n_tokens,
-            "encode_s": cost.encode_s,
-            "prefill_s": cost.prefill_s,
-            "model": vlm.name,
+            "image_tokens": n_tokens,
+            "forecast": asdict(forecast),
+            "model": name,
             "output": str(target),
         }
-    if as_json:
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
-    click.echo(f"{picture.source}: {_size(picture.size)}; {plan}, {cost.n_tokens} tokens for {vlm.name}")
-    click.echo(f"about {cost.encode_s:.2f} s to encode and {cost.prefill_s:.2f} s to prefill, by one tile timed here")
+    click.echo(f"{picture.source}: {_size(picture.size)}; {plan}, {n_tokens} tokens for {name}")
+    pixels_s = forecast.read_s + forecast.tile_s
+    click.echo(
+        f"about {forecast.first_token_s:.2f} s to the first word here: {pixels_s:.2f} s to read and cut, "
+        f"{forecast.encode_s:.2f} s to encode, {forecast.prefill_s:.2f} s to prefill"
+    )
     click.echo(f"drawn to {target}")
 
 

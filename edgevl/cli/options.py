@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgevl.types import Forecast
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -19,6 +22,22 @@ def _together(*decorators: Any) -> Decorator:
         return function
 
     return apply
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 2s, 1.5s, 800ms or 2, in seconds; anything else is wrong usage."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        from edgevl.errors import InputError
+        from edgevl.latency.choice import seconds
+
+        try:
+            return seconds(value)
+        except InputError as error:
+            self.fail(str(error).removeprefix("within is "), param, ctx)
 
 
 model = click.option(
@@ -37,6 +56,13 @@ image = _together(
     click.option(
         "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images; default: 100 million."
     ),
+)
+
+within = click.option(
+    "--within",
+    type=Duration(),
+    metavar="TIME",
+    help="Give images fewer tiles so that the first word comes in TIME, such as 2s or 800ms, by what is measured here.",
 )
 
 sampling = _together(
@@ -66,3 +92,9 @@ def split(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: v for k, v in settings.items() if k in _MACHINE}, {
         k: v for k, v in settings.items() if k not in _MACHINE
     }
+
+
+def note_forecast(forecast: Forecast | None) -> None:
+    """Say on stderr, at a terminal or not, what a budget made of the images, if it changed or missed anything."""
+    if forecast is not None and forecast.note:
+        click.echo(f"note: {forecast.note}", err=True)

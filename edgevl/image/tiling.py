@@ -7,7 +7,7 @@ table. All sizes are (height, width) in pixels. Every plan ends with the overvie
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgevl.errors import ImageError, InputError
@@ -72,6 +72,21 @@ def plan(size: Size, spec: ImageSpec, tiling: str, detail: Detail = "auto") -> T
     if min(size) < 1:
         raise ImageError(f"the image is {size[0]}x{size[1]} pixels (height x width); both must be at least 1")
     return TILINGS[tiling](size, tile=spec.tile, longest_edge=spec.longest_edge, detail=detail)
+
+
+def coarser(size: Size, spec: ImageSpec, tiling: str, detail: Detail = "auto") -> tuple[TilePlan, ...]:
+    """Return the plans there are when `detail` is too much: its own first, then ever fewer tiles, the overview last.
+
+    Raises what `plan` raises.
+    """
+    edges = range((spec.longest_edge - 1) // spec.tile * spec.tile, 0, -spec.tile)
+    found = [plan(size, spec, tiling, detail)]
+    for edge in edges:
+        smaller = plan(size, replace(spec, longest_edge=edge), tiling, detail)
+        if smaller.n_tiles < found[-1].n_tiles:
+            found.append(smaller)
+    overview = plan(size, spec, tiling, "low")
+    return (*found, overview) if overview.n_tiles < found[-1].n_tiles else tuple(found)
 
 
 def split_grid(size: Size, *, tile: int, longest_edge: int, detail: Detail = "auto") -> TilePlan:

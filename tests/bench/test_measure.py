@@ -11,6 +11,7 @@ from edgevl import BackendError, ImageError, machine
 from edgevl.bench import measure, pictures
 from edgevl.bench.result import Result
 from edgevl.image.read import read
+from edgevl.latency import kept
 from edgevl.model import hub
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -21,8 +22,18 @@ Steps = list[tuple[int, int, str]]
 @pytest.fixture(scope="module")
 def measured() -> tuple[Result, Steps]:
     steps: Steps = []
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(measure, "PROFILE_S", 0.01)
     settings = measure.Settings(hub.find(None), sides=(64, 256), threads=(1,), rounds=1, cold=True)
-    return measure.measure(settings, lambda *step: steps.append(step)), steps
+    found = measure.measure(settings, lambda *step: steps.append(step))
+    monkeypatch.undo()
+    return found, steps
+
+
+def test_the_profile_for_predictions_is_kept(measured: tuple[Result, Steps]) -> None:
+    profile = kept.read(kept.key_of(measured[0].model_id, device="auto", threads=1))
+    assert profile is not None
+    assert profile.encode_s > 0
 
 
 def test_every_stage_of_every_row_is_measured(measured: tuple[Result, Steps]) -> None:

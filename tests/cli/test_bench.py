@@ -13,7 +13,10 @@ from tests.bench.results import result as made
 from tests.bench.results import row
 
 
-def test_it_prints_and_writes_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_and_writes_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "PROFILE_S", 0.01)
     out, html = tmp_path / "out.json", tmp_path / "out.html"
     arguments = ["bench", "--sizes", "64", "--threads", "1", "--rounds", "1", "--json", str(out), "--html", str(html)]
     assert run(arguments) == 0

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevl.errors import ImageError, InputError
-from edgevl.image.tiling import TILINGS, TilePlan, plan, split_grid
+from edgevl.image.tiling import TILINGS, TilePlan, coarser, plan, split_grid
 from edgevl.model.manifest import ImageSpec
 
 FAMILIES = [(512, 2048), (364, 1456), (128, 256), (384, 1536), (224, 1000), (364, 5000)]
@@ -135,6 +135,36 @@ def test_a_number_is_the_most_tiles(size: tuple[int, int], family: tuple[int, in
 )
 def test_auto_grids(size: tuple[int, int], grid: tuple[int, int]) -> None:
     assert plan(size, SPEC, "split_grid").grid == grid
+
+
+@moderate
+@given(SIZE, FAMILY, st.sampled_from(["auto", "high", "low", 1, 2, 5, 9, 40]))
+def test_coarser_plans_begin_with_the_details_and_end_with_the_overview(
+    size: tuple[int, int], family: tuple[int, int], detail: str | int
+) -> None:
+    spec = ImageSpec(*family, 64, (0.5,) * 3, (0.5,) * 3, "lanczos")
+    plans = coarser(size, spec, "split_grid", detail)
+    assert plans[0] == plan(size, spec, "split_grid", detail)
+    counts = [found.n_tiles for found in plans]
+    assert counts == sorted(set(counts), reverse=True)
+    assert counts[-1] == 1
+    if detail == "auto":  # none enlarges the image
+        assert all(found.grid[i] <= max(size[i] // spec.tile, 1) for found in plans for i in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "detail", "grids"),
+    [
+        ((1536, 2048), "auto", [(3, 4), (3, 3), (2, 2), (0, 0)]),
+        ((480, 640), "high", [(3, 4), (3, 3), (2, 2), (0, 0)]),
+        ((480, 640), "auto", [(0, 0)]),
+        ((1000, 1600), "auto", [(1, 3), (1, 2), (0, 0)]),
+        ((1536, 2048), 9, [(2, 2), (0, 0)]),
+        ((1536, 2048), "low", [(0, 0)]),
+    ],
+)
+def test_coarser_grids(size: tuple[int, int], detail: str | int, grids: list[tuple[int, int]]) -> None:
+    assert [found.grid for found in coarser(size, SPEC, "split_grid", detail)] == grids
 
 
 def test_low_is_the_overview_alone() -> None:

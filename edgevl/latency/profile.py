@@ -1,0 +1,119 @@
+"""What a question will cost: the pieces of its work, and how long a piece takes here. Arithmetic, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from edgevl.image.tiling import TilePlan
+from edgevl.types import Chunk
+
+Size = tuple[int, int]
+
+MIN_OVERLAP, MAX_OVERLAP = -2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request has still to do up to its first token.
+
+    `resized` counts the pixels that resizing goes over (see `resized_pixels`), `n_tiles` the tiles to encode;
+    `n_chunks` and `n_tokens` are what the decoder is fed.
+    """
+
+    resized: int
+    n_tiles: int
+    n_chunks: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted seconds. Encoding and prefill overlap, so that the stages may add up to more than `first_token_s`."""
+
+    first_token_s: float
+    read_s: float
+    tile_s: float
+    encode_s: float
+    prefill_s: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long each piece of work takes: one machine, one model, one number of threads. All in seconds but `overlap`.
+
+    `resize_s` is for a million pixels gone over; `cut_s` and `encode_s` for a tile; `chunk_s` for a chunk fed to
+    the decoder and `token_s` for each token in it; `fixed_s` comes once a question, `cold_s` once after opening
+    the model. `overlap` is the share of the shorter of encoding and prefill that goes on behind the longer one; below
+    0, they slow one another down by that share.
+    """
+
+    resize_s: float
+    cut_s: float
+    encode_s: float
+    chunk_s: float
+    token_s: float
+    fixed_s: float
+    cold_s: float
+    overlap: float
+
+    def estimate(self, work: Work, *, read_s: float = 0.0, is_cold: bool = False) -> Estimate:
+        """Predict the seconds of `work` after reading has taken `read_s`; `is_cold`: nothing has run yet."""
+        tile_s = work.resized * 1e-6 * self.resize_s + work.n_tiles * self.cut_s
+        encode_s = work.n_tiles * self.encode_s
+        prefill_s = work.n_chunks * self.chunk_s + work.n_tokens * self.token_s
+        hidden_s = self.overlap * min(tile_s + encode_s, prefill_s) * _behind(work.n_tiles)
+        once_s = self.fixed_s + (self.cold_s if is_cold else 0.0)
+        total_s = read_s + once_s + tile_s + encode_s + prefill_s - hidden_s
+        return Estimate(total_s, read_s, tile_s, encode_s, prefill_s)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Self:
+        """Take what `to_dict` returned; raise ValueError for anything else."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(raw, dict) or raw.keys() != names:
+            raise ValueError("not the fields of a profile")
+        for name, value in raw.items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{name} is not a number")
+            low, high = (MIN_OVERLAP, MAX_OVERLAP) if name == "overlap" else (0, math.inf)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is out of range")
+        return cls(**{name: float(value) for name, value in raw.items()})
+
+
+def work_of(chunks: Sequence[Chunk], plans: Sequence[TilePlan], n_tiles: Sequence[int]) -> Work:
+    """Return the work of feeding `chunks`, of whose images image i has `n_tiles[i]` tiles to encode."""
+    cut = [plan for plan, n in zip(plans, n_tiles, strict=True) if n]
+    return Work(
+        resized=sum(resized_pixels(plan.size, *plan.steps, (plan.tile, plan.tile)) for plan in cut),
+        n_tiles=sum(n_tiles),
+        n_chunks=len(chunks),
+        n_tokens=sum(chunk.n_tokens for chunk in chunks),
+    )
+
+
+def resized_pixels(size: Size, *steps: Size) -> int:
+    """Return the pixels that resizing from `size` to each of `steps` goes over, which its time is proportional to.
+
+    Pillow resizes the rows, then the columns, each only where that changes a length; a pass goes over the larger
+    of what it reads and what it writes, since its filter widens as an image shrinks.
+    """
+    total = 0
+    for step in steps:
+        (height, width), (new_height, new_width) = size, step
+        total += height * max(width, new_width) if width != new_width else 0
+        total += new_width * max(height, new_height) if height != new_height else 0
+        size = step
+    return total
+
+
+def _behind(n_tiles: int) -> float:
+    """Return the share of a prefill that has an encoding to go on behind: all tiles but one."""
+    return 1 - 1 / n_tiles if n_tiles else 0.0

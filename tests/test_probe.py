@@ -1,0 +1,106 @@
+"""Measuring the bundled model: the figures are numbers of the right kind, and nothing is left behind."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgevl
+from edgevl import probe
+from edgevl.latency import kept
+from edgevl.latency.profile import Profile
+from edgevl.loaded import Loaded
+from edgevl.model import hub
+from edgevl.types import ImagePart, Message, TextPart
+
+
+@pytest.fixture(scope="module")
+def model() -> Loaded:
+    return Loaded(hub.find(None), device="auto", threads=None)
+
+
+@pytest.fixture(scope="module")
+def profiles(model: Loaded) -> tuple[Profile, Profile]:
+    """What was measured before anything had run, and afterwards."""
+    return probe.measure(model, seconds=0.01), probe.measure(model, seconds=0.01)
+
+
+def test_a_profile_is_measured(profiles: tuple[Profile, Profile]) -> None:
+    for profile in profiles:
+        assert Profile.from_dict(profile.to_dict()) == profile
+        assert profile.encode_s > 0
+        assert profile.resize_s > 0
+        assert profile.cut_s > 0
+        assert profile.chunk_s + profile.token_s > 0
+
+
+def test_the_first_time_after_opening_is_measured_where_it_is_the_first(profiles: tuple[Profile, Profile]) -> None:
+    assert profiles[1].cold_s == 0
+    assert profiles[0].cold_s >= 0
+
+
+def test_nothing_is_left_behind(model: Loaded, profiles: tuple[Profile, Profile]) -> None:
+    assert model.is_warm
+    assert (model.decoder.n_past, model.held) == (0, [])
+    assert not model.tiles._entries
+    assert not model.prefixes._entries
+
+
+def test_nothing_reaches_the_disk(tmp_path: Path) -> None:
+    with edgevl.load(store=tmp_path) as vlm:
+        probe.measure(vlm._open(), seconds=0.01)
+        vlm.ask(np.zeros((32, 32, 3), np.uint8), "what's here?", max_tokens=1)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2, "of the question, not of the probe"
+
+
+def test_several_tiles_are_asked_if_there_is_time(model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    original = probe._ask
+
+    def ask(model: Loaded, rng: np.random.Generator, grid: tuple[int, int]) -> probe._Asked:
+        asked.append(grid)
+        return original(model, rng, grid)
+
+    monkeypatch.setattr(probe, "_ask", ask)
+    assert probe.measure(model, seconds=0.0).overlap == 0
+    assert set(asked) == {(1, 1)}
+    asked.clear()
+    monkeypatch.setattr(probe, "median", lambda values: 1e-3)
+    probe.measure(model, seconds=0.01)
+    assert (2, 2) in asked
+
+
+def test_an_overlap_makes_several_tiles_take_what_they_took() -> None:
+    profile = Profile(0, 0, 0.1, 0.01, 0.001, 0.0, 0, 0)
+    work = probe.Work(0, 5, 10, 90)
+    apart_s = profile.estimate(work).first_token_s
+    for taken_s in (apart_s, apart_s - 0.05, apart_s + 0.05):
+        fitted = probe._with_overlap(profile, [probe._Asked(work, taken_s, 0.5)])
+        assert fitted.estimate(work).first_token_s == pytest.approx(taken_s)
+    assert probe._with_overlap(profile, [probe._Asked(work, 0.0, 0.5)]).overlap == 1
+    assert probe._with_overlap(profile, [probe._Asked(work, 99.0, 0.5)]).overlap == -2
+
+
+def test_a_profile_that_cannot_be_kept_is_still_one(
+    model: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path / "file" / "profiles"))
+    monkeypatch.setattr(probe, "PROBE_S", 0.01)
+    assert probe.profile_of(model, kept.key_of("x", device="auto", threads=None)).encode_s > 0
+
+
+def test_stages_are_timed_alone(model: Loaded) -> None:
+    encode_s, features = probe.encode(model, np.random.default_rng(0))
+    assert encode_s > 0
+    assert features.shape == (model.manifest.image.tokens_per_tile, model.manifest.decoder.hidden_size)
+    messages = [Message("user", (ImagePart(None), TextPart("what's here?")))]
+    chunks = model.chunks(messages, [model.plan((256, 256), "auto")])
+    times = probe.decode(model, chunks, features, 3)
+    assert times.prefill_s > 0
+    assert times.step_s > 0
+    assert (model.decoder.n_past, model.held) == (0, [])
+    assert math.isnan(probe.decode(model, chunks, features, 0).step_s)
