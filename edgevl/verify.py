@@ -106,7 +106,7 @@ def _results(spec: Manifest, folder: Path, device: str, threads: int | None) -> 
     if spec.golden is None:
         return ()
     recorded = _read(folder / spec.golden.file)
-    with VLM(folder, device=device, threads=threads) as vlm:
+    with VLM(folder, device=device, threads=threads, store=False) as vlm:
         return tuple(_ask(vlm, golden, recorded, folder / spec.golden.file) for golden in spec.golden.answers)
 
 

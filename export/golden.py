@@ -25,7 +25,7 @@ def record(folder: Path) -> GoldenSpec:
     """
     arrays: dict[str, NDArray[Any]] = {}
     answers: list[Golden] = []
-    with VLM(folder) as vlm:
+    with VLM(folder, store=False) as vlm:
         tile = vlm.manifest.image.tile
         for name, size in (("small", (72, 96)), ("wide", (tile, 2 * tile))):
             picture = drawn(size, seed=len(answers))

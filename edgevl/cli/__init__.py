@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 import edgevl
-from edgevl.cli import answers, bench, images, models
+from edgevl.cli import answers, bench, cache, images, models
 from edgevl.errors import EdgeVLError
 
 
@@ -31,6 +31,7 @@ for _command in (
     images.view,
     images.tokens,
     bench.bench,
+    cache.cache,
 ):
     cli.add_command(_command)
 

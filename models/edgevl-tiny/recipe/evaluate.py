@@ -34,7 +34,7 @@ BEGIN, END = "<!-- begin generated: accuracy -->", "<!-- end generated: accuracy
 
 def answerer(folder: Path, threads: int | None) -> Answerer:
     """Return an answerer that asks the model folder through `edgevl`, as a user does."""
-    vlm = edgevl.load(folder, threads=threads)
+    vlm = edgevl.load(folder, threads=threads, store=False)
     return lambda rgb, question: vlm.ask(rgb, question, max_tokens=MAX_TOKENS).text
 
 
