@@ -400,7 +400,7 @@ if TYPE_CHECKING:
             ("from urllib import request", "edgevl.request", True),
             ("import urllib.request", "edgevl.request", True),
             ("import urllib.parse", "edgevl.request", False),
-            ("def f():\n    import socket", "edgevl.store.tiles", True),
+            ("def f():\n    import socket", "edgevl.store.memory", True),
             ("import http.client", "edgevl.verify", True),
             ("import huggingface_hub", "edgevl.cli.models", True),
             ("import huggingface_hub", "edgevl.model.hub", False),
