@@ -225,8 +225,8 @@ def prefill(
     """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
     Tile k is prefilled while a thread encodes tile k+1. `cancel` is seen between chunks; what has been fed stays
-    usable for the next request. A prefix is reused by whole chunks and settled after every image, so that each chunk
-    is computed from the same bits, with and without reuse.
+    usable for the next request. A prefix is reused by whole chunks, each settled before the next one is fed, so that
+    every chunk is computed from the same bits, with and without reuse.
     """
     started = time.perf_counter()
     model.is_warm = True
@@ -249,8 +249,7 @@ def prefill(
                 check_seam(array, chunk, request.plans[chunk.image])
             started = time.perf_counter()
             model.decoder.extend(array)
-            if request.ends_image(index):
-                model.decoder.settle()
+            model.decoder.settle()
             if index == last_image:
                 model.prefixes.put(keys[index], model.decoder.save())
             model.held.append(Held(keys[index], model.decoder.n_past))

@@ -188,10 +188,18 @@ def test_a_stored_prefix_of_the_wrong_length_is_computed_again() -> None:
     assert model.decoder.held == [97, 1007, 1007, 98]
 
 
-def test_it_settles_after_every_image() -> None:
-    model = Model()
-    run(model, ask(model, picture(7, 16, 8), "b", picture(7), "c"))
-    assert model.decoder.n_settled == 3 * N + 1 + N
+def test_each_chunk_settles_before_the_next_is_fed() -> None:
+    model, unsettled = Model(), []
+    extend = model.decoder.extend
+
+    def noting(chunk: NDArray[Any]) -> None:
+        unsettled.append(model.decoder.n_past - model.decoder.n_settled)
+        extend(chunk)
+
+    model.decoder.extend = noting  # type: ignore[method-assign]
+    run(model, ask(model, "a", picture(7, 16, 8), "b", picture(7), "c"))
+    assert unsettled == [0] * 7
+    assert model.decoder.n_settled == model.decoder.n_past
 
 
 def test_another_image_is_not_the_held_one() -> None:
