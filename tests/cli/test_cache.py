@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import edgevl
+from edgevl.cli import run
+from edgevl.store.disk import VERSION
+
+SHAPES = Path(__file__).parents[2] / "models" / "samples" / "shapes.png"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store's folder for this test, empty."""
+    monkeypatch.setenv("EDGEVL_STORE_DIR", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def test_an_empty_store_is_shown_and_cleared(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["cache"]) == 0
+    assert capsys.readouterr().out == (
+        f"{store}: at most 2000.0 MB\n      0  image features of tiles, 0.0 MB\n      0  KV caches of images, 0.0 MB\n"
+    )
+    assert run(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == f"{store}: 0.0 MB freed\n"
+    assert not store.exists()
+
+
+def test_what_an_answer_stored_is_shown_and_cleared(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with edgevl.load() as vlm:
+        vlm.ask(SHAPES, "what's here?", max_tokens=1)
+    assert run(["cache", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["folder"], shown["max_bytes"]) == (str(store), 2_000_000_000)
+    assert (shown["tiles"]["n_entries"], shown["prefixes"]["n_entries"]) == (5, 1)
+    assert shown["prefixes"]["n_bytes"] > 100_000
+    assert run(["cache", "clear"]) == 0
+    assert not list((store / VERSION).rglob("*.bin"))
+
+
+def test_no_store_writes_nothing(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "--no-store", str(SHAPES), "what's here?"]) == 0
+    assert not store.exists()
+    assert run(["ask", str(SHAPES), "what's here?"]) == 0
+    assert store.exists()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_a_wrong_size_limit_is_one_line(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEVL_STORE_MB", "-1")
+    assert run(["cache"]) == 1
+    assert capsys.readouterr().err == "error: EDGEVL_STORE_MB is '-1'; it must be a whole number of megabytes\n"
