@@ -109,25 +109,26 @@ def measure(model: Loaded, seconds: float = PROBE_S) -> Profile:
     Rounds of a question about one tile and of its parts are followed by one about several tiles, if there is time for
     that: it tells how much of the prefill goes on behind the encoder. The decoder is empty afterwards.
     """
-    ended = time.perf_counter() + seconds
+    started = time.perf_counter()
     was_warm, quiet = model.is_warm, _without_stores(model)
     rng = np.random.default_rng()
+    timers = _parts(quiet, rng)
     first = _ask(quiet, rng, (1, 1))
     rounds: list[_Asked] = []
-    parts: dict[str, list[float]] = {name: [] for name in ("few", "many", "resize", "cut")}
-    while not rounds or time.perf_counter() < ended:
+    parts: dict[str, list[float]] = {name: [] for name in timers}
+    while not rounds or time.perf_counter() - started < seconds / 2:
         rounds.append(_ask(quiet, rng, (1, 1)))
-        for name, seconds_of in _parts(quiet, rng).items():
+        for name, seconds_of in timers.items():
             parts[name].append(seconds_of())
+    one_s = median(asked.first_token_s for asked in rounds)
     profile = _from_one_tile(model, rounds, {name: median(found) for name, found in parts.items()})
     if not was_warm:
-        profile = replace(profile, cold_s=max(first.first_token_s - median(a.first_token_s for a in rounds), 0.0))
-    for grid in ((2, 2), (1, 2)):
-        n_tiles = grid[0] * grid[1] + 1
-        if n_tiles * median(a.first_token_s for a in rounds) <= 2 * seconds:
-            several = [_ask(quiet, rng, grid) for _ in range(3)]
-            profile = _with_overlap(profile, several)
-            break
+        profile = replace(profile, cold_s=max(first.first_token_s - one_s, 0.0))
+    grid = next((grid for grid in ((2, 2), (1, 2)) if (grid[0] * grid[1] + 1) * one_s <= 2 * seconds), None)
+    several: list[_Asked] = []
+    while grid and (not several or time.perf_counter() - started < seconds):
+        several.append(_ask(quiet, rng, grid))
+    profile = _with_overlap(profile, several) if several else profile
     forget(model)
     model.is_warm = True
     return profile
