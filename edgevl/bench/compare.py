@@ -50,6 +50,11 @@ class Verdict:
     interval: Interval | None
     change: Change
 
+    @property
+    def is_change(self) -> bool:
+        """Whether it became slower or faster, or takes more or less memory."""
+        return self.change not in ("no difference", "too few rounds")
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -92,8 +92,8 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _comparison(comparison: Comparison) -> str:
     lines = [f"note: {note}" for note in comparison.notes]
-    if comparison.verdicts:
-        lines += ["", _aligned([VERDICT_TITLES, *map(verdict_cells, comparison.verdicts)], 3), ""]
+    if changed := [verdict for verdict in comparison.verdicts if verdict.is_change]:
+        lines += ["", _aligned([VERDICT_TITLES, *map(verdict_cells, changed)], 3), ""]
     return "\n".join(["Compared with then:", *lines, f"verdict: {comparison.summary}"])
 
 

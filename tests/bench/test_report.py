@@ -35,8 +35,9 @@ def test_the_text_ends_with_the_verdict() -> None:
     text = report.text(result(), comparison)
     assert re.search(r"^512x512 +2 +encode, per tile +1\.\d\d \(1\.\d\d-1\.\d\d\) +slower$", text, re.MULTILINE)
     assert text.endswith("verdict: slower in 1, no difference in 6")
+    assert text.count("512x512") == 2, "what did not change is in the last line alone"
     text = report.text(result(), compare(result(), result(picture="cd")))
-    assert "note: a different picture" in text
+    assert text.endswith("Compared with then:\nnote: a different picture\nverdict: no difference in 7")
 
 
 def test_a_stage_that_a_row_lacks_is_a_dash() -> None:
