@@ -1,0 +1,150 @@
+"""What is compared with what: every variant of every peer, and the stages that each of them runs.
+
+A peer is a module with `build(case, variant)`, which makes its files once, and a class `Peer` with the stages as
+methods (see `Stages`). Each variant of a peer runs in a process of its own: `benchmarks.peers.worker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTEXTS = (128, 1024, 4096)
+"""Tokens held while decoding is measured."""
+N_PREFILL_TEXT = 1024
+WHOLE = ("answer", "encode", "features", "prefill", "prefill_text", "decode", "greedy")
+VISION = ("encode", "features")
+DECODER = ("prefill_text", "decode", "greedy")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of the comparison: a peer in one setting.
+
+    `needs` are the modules it imports; `stages` the methods of its `Peer`; `settings` are its own affair.
+    """
+
+    name: str
+    peer: str
+    module: str
+    needs: tuple[str, ...]
+    stages: tuple[str, ...] = WHOLE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot run here, or None."""
+        absent = [module for module in self.needs if find_spec(module) is None]
+        return f"{', '.join(absent)} not installed; pip install -e '.[dev,bench]'" if absent else None
+
+
+class Stages(Protocol):
+    """The stages. A peer that has no vision or no decoder lacks those methods, and its variant does not name them."""
+
+    def answer(self, image: Path, question: str, n_tokens: int) -> dict[str, Any]:
+        """Answer a question about an image file, greedily, up to `n_tokens`.
+
+        Returns seconds `read_s`, `tile_s`, `encode_s` and `prefill_s`, where the peer can tell them apart, and
+        `first_token_s` from the beginning of the call; `first_token_at`, the clock time of the first token; and counts.
+        """
+
+    def encode(self, n_tiles: int) -> list[float]:
+        """Encode the case's first tiles one after another, after one that does not count; return seconds of each."""
+
+    def features(self, n_tiles: int) -> NDArray[np.float32]:
+        """Return the features of the case's first tiles, [n_tiles, tokens_per_tile, hidden]."""
+
+    def prefill(self) -> list[float]:
+        """Feed the case's prompt with ready features to an empty decoder; return [tokens per second]."""
+
+    def prefill_text(self) -> list[float]:
+        """Feed N_PREFILL_TEXT token ids at once to an empty decoder; return [tokens per second]."""
+
+    def decode(self, context: int, n_tokens: int) -> list[float]:
+        """Generate greedily with `context` tokens held; return seconds of each step."""
+
+    def greedy(self, token_ids: Sequence[int], n_tokens: int) -> dict[str, Any]:
+        """Return the greedy `token_ids` after a text prompt, and the `logits` [vocab] of the first."""
+
+
+def _edgevl(decoder: str) -> Variant:
+    return Variant(
+        name=f"edgevl, int8 vision, {decoder} decoder",
+        peer="edgevl",
+        module="benchmarks.peers.own",
+        needs=("edgevl", "onnxruntime"),
+        settings={"vision": "int8", "decoder": decoder},
+    )
+
+
+def _llamacpp(decoder: str, vision: str, stages: tuple[str, ...] = WHOLE) -> Variant:
+    return Variant(
+        name=f"llama.cpp, {vision.lower()} mmproj, {decoder} decoder",
+        peer="llama.cpp",
+        module="benchmarks.peers.llamacpp",
+        needs=("llama_cpp", "gguf"),
+        stages=stages,
+        settings={"vision": vision, "decoder": decoder},
+    )
+
+
+def _openvino(vision: str) -> Variant:
+    return Variant(
+        name=f"OpenVINO, {vision} vision",
+        peer="openvino",
+        module="benchmarks.peers.openvino",
+        needs=("openvino", "nncf") if vision == "int8" else ("openvino",),
+        stages=VISION,
+        settings={"vision": vision},
+    )
+
+
+def _genai(decoder: str) -> Variant:
+    return Variant(
+        name=f"onnxruntime-genai, {decoder} decoder",
+        peer="genai",
+        module="benchmarks.peers.genai",
+        needs=("onnxruntime_genai",),
+        stages=DECODER,
+        settings={"decoder": decoder},
+    )
+
+
+def _pytorch(dtype: str) -> Variant:
+    return Variant(
+        name=f"PyTorch, {dtype}",
+        peer="pytorch",
+        module="benchmarks.peers.pytorch",
+        needs=("torch", "transformers"),
+        settings={"dtype": dtype},
+    )
+
+
+VARIANTS = (
+    _edgevl("int4"),
+    _edgevl("int8"),
+    _llamacpp("Q4_0", "BF16"),
+    # the decoder is the one above: what differs is the encoder, and with it the whole
+    _llamacpp("Q4_0", "Q8_0", ("answer", "encode", "features")),
+    _llamacpp("Q8_0", "BF16"),
+    _openvino("bf16"),
+    _openvino("int8"),
+    _genai("int4"),
+    _genai("int8"),
+    _pytorch("float32"),
+    _pytorch("bfloat16"),
+)
+PEERS = tuple(dict.fromkeys(variant.peer for variant in VARIANTS))
+WITNESS = _llamacpp("F16", "BF16", ("greedy", "features"))
+"""Not timed: llama.cpp with unquantized weights, which shows that its files hold the checkpoint."""
+
+
+def by_name(name: str) -> Variant:
+    """Return the variant called `name`."""
+    return next(variant for variant in (*VARIANTS, WITNESS) if variant.name == name)

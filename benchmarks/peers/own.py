@@ -1,0 +1,139 @@
+"""edgevl itself: answers as a user gets them, stages through the engine beneath."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers import N_PREFILL_TEXT, Variant
+from benchmarks.peers.case import ROOT, Case, digest
+
+
+def folder(case: Case, variant: Variant) -> Path:
+    """Return the model folder of a variant; another export makes another folder."""
+    sources = [path for path in sorted((ROOT / "export").glob("*.py")) if path.name != "gguf.py"]
+    return case.path(f"edgevl-{variant.settings['vision']}-{variant.settings['decoder']}-{digest(sources)}")
+
+
+def build(case: Case, variant: Variant) -> None:
+    """Export the checkpoint, measured on one picture."""
+    from edgevl.export import export_model
+
+    out, settings = folder(case, variant), variant.settings
+    if not out.exists():
+        sample = case.photo(0)
+        export_model(case.checkpoint, out, vision=settings["vision"], decoder=settings["decoder"], samples=[sample])
+
+
+class Peer:
+    """One open model."""
+
+    def __init__(self, case: Case, variant: Variant) -> None:
+        import edgevl
+
+        self._case = case
+        self._vlm = edgevl.load(folder(case, variant), threads=case.n_threads)
+
+    @property
+    def _model(self) -> Any:
+        return self._vlm._open()
+
+    def answer(self, image: str, question: str, n_tokens: int) -> dict[str, Any]:
+        """Answer through the public stream; vision and prefill overlap in it."""
+        with self._vlm.stream(Path(image), question, detail="high", max_tokens=n_tokens) as stream:
+            next(stream, None)
+            first_token_at = time.time()
+            for _ in stream:
+                pass
+        answer, [info] = stream.answer, stream.answer.images
+        timings = answer.timings
+        return {
+            "read_s": timings.read_s,
+            "tile_s": timings.tile_s,
+            "encode_s": timings.encode_s,
+            "prefill_s": timings.prefill_s,
+            "first_token_s": timings.first_token_s,
+            "first_token_at": first_token_at,
+            "n_tokens": answer.usage.prompt_tokens,
+            "n_cached": answer.usage.cached_tokens,
+            "n_tiles": info.n_tiles,
+            "n_encoded": info.n_encoded,
+        }
+
+    def differing(self, images: Sequence[str]) -> int:
+        """Return how many tiles differ between two pictures of one size."""
+        first, second = (self._cut(Path(image)) for image in images)
+        return sum(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+    def _cut(self, image: Path) -> list[NDArray[np.uint8]]:
+        from edgevl.image import pixels
+        from edgevl.image.read import read
+
+        picture, model = read(image), self._model
+        return list(pixels.tiles(picture, model.plan(picture.size, "high"), model.manifest.image.resample))
+
+    def encode(self, n_tiles: int) -> list[float]:
+        """Time the encoder alone."""
+        encoder, values = self._model.encoder, np.array(self._case.load("pixel_values")[:n_tiles])
+        seconds = []
+        for tile in (values[0], *values):
+            started = time.perf_counter()
+            encoder.encode(tile[None])
+            seconds.append(time.perf_counter() - started)
+        return seconds[1:]
+
+    def features(self, n_tiles: int) -> NDArray[np.float32]:
+        """Return the encoder's features."""
+        values = np.array(self._case.load("pixel_values")[:n_tiles])
+        return np.stack([self._model.encoder.encode(tile[None]) for tile in values])
+
+    def prefill(self) -> list[float]:
+        """Feed the prompt chunk by chunk, as the runtime does."""
+        chunks, decoder = list(self._case.chunks()), self._emptied()
+        started = time.perf_counter()
+        for chunk in chunks:
+            decoder.extend(chunk)
+        decoder.logits()
+        return [decoder.n_past / (time.perf_counter() - started)]
+
+    def prefill_text(self) -> list[float]:
+        """Feed text in one piece."""
+        decoder, ids = self._emptied(), np.array(self._case.text_ids(N_PREFILL_TEXT))
+        started = time.perf_counter()
+        decoder.extend(ids)
+        decoder.logits()
+        return [N_PREFILL_TEXT / (time.perf_counter() - started)]
+
+    def decode(self, context: int, n_tokens: int) -> list[float]:
+        """Feed back the best token."""
+        decoder = self._emptied(keep=context)
+        if decoder.n_past < context:
+            decoder.extend(np.array(self._case.text_ids(context)[decoder.n_past :]))
+        seconds = []
+        for _ in range(n_tokens + 1):
+            started = time.perf_counter()
+            decoder.extend(np.array([decoder.logits().argmax()]))
+            seconds.append(time.perf_counter() - started)
+        return seconds[1:]
+
+    def greedy(self, token_ids: Sequence[int], n_tokens: int) -> dict[str, Any]:
+        """Choose the best token each time."""
+        decoder, chosen = self._emptied(), []
+        decoder.extend(np.array(token_ids))
+        logits = decoder.logits()
+        for _ in range(n_tokens):
+            chosen.append(int(decoder.logits().argmax()))
+            decoder.extend(np.array(chosen[-1:]))
+        return {"token_ids": chosen, "logits": logits}
+
+    def _emptied(self, keep: int = 0) -> Any:
+        """Return the decoder cut back to `keep` tokens at most; what it held is no longer what the model thinks."""
+        model = self._model
+        model.decoder.truncate(min(keep, model.decoder.n_past))
+        model.held.clear()
+        return model.decoder

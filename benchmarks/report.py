@@ -1,0 +1,276 @@
+"""From the samples of a comparison to figures, verdicts, a JSON document and a plot."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cold import _commit, machine
+
+if TYPE_CHECKING:
+    from benchmarks.compare import Comparison
+
+OURS = "edgevl, int8 vision, {} decoder"
+PACKAGES = ("llama-cpp-python", "gguf", "openvino", "nncf", "onnxruntime-genai", "torch", "transformers")
+SHOWN = (
+    # metric, heading, factor, decimals
+    ("read_s", "read ms", 1000, 1),
+    ("tile_s", "cut ms", 1000, 0),
+    ("encode_tile_s", "encode a tile", 1, 3),
+    ("prefill_tokens_per_s", "prefill", 1, 0),
+    ("prefill_text_tokens_per_s", "text", 1, 0),
+    ("first_token_s", "first token", 1, 2),
+    ("decode_128_tokens_per_s", "decode 128", 1, 0),
+    ("decode_1024_tokens_per_s", "1k", 1, 0),
+    ("decode_4096_tokens_per_s", "4k", 1, 0),
+    ("peak_rss_bytes", "peak MB", 1e-6, 0),
+    ("ready_s", "ready", 1, 2),
+    ("cold_first_token_s", "cold first token", 1, 2),
+)
+
+
+class Samples:
+    """What was measured: values by variant and metric, in the order of the rounds."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, variant: str, metric: str, value: float) -> None:
+        """Keep one value."""
+        self._values.setdefault(variant, {}).setdefault(metric, []).append(float(f"{value:.6g}"))
+
+    def summary(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return median, quartiles and extremes of every metric, and the values."""
+        return {
+            variant: {metric: _spread(values) for metric, values in metrics.items()}
+            for variant, metrics in self._values.items()
+        }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return {
+        "median": statistics.median(values),
+        "quartiles": [quartiles[0], quartiles[2]],
+        "lowest": min(values),
+        "highest": max(values),
+        "values": list(values),
+    }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line that must hold: our median over the best median of a peer's variants.
+
+    `theirs` are patterns of variant names; `limit` is an upper bound for "<=" and a lower one for ">=".
+    """
+
+    what: str
+    ours: tuple[str, str]  # decoder, metric
+    theirs: tuple[str, str]  # pattern, metric
+    sign: str
+    limit: float
+
+
+ANY, Q4, Q8, OPENVINO = r"^llama\.cpp", r"^llama\.cpp.*Q4_0 decoder", r"^llama\.cpp.*Q8_0 decoder", "^OpenVINO, int8"
+_PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", "decode_1024_tokens_per_s"
+RATIOS = (
+    Ratio("encode per tile", ("int4", "encode_tile_s"), (ANY, "encode_tile_s"), "<=", 0.33),
+    Ratio("encode per tile, to OpenVINO int8", ("int4", "encode_tile_s"), (OPENVINO, "encode_tile_s"), "<=", 1.0),
+    Ratio("prefill of the prompt, 4 bits", ("int4", _PREFILL), (Q4, _PREFILL), ">=", 1.5),
+    Ratio("prefill of text, 4 bits", ("int4", _TEXT), (Q4, _TEXT), ">=", 1.5),
+    Ratio("prefill of the prompt, 8 bits", ("int8", _PREFILL), (Q8, _PREFILL), ">=", 1.5),
+    Ratio("decode at 1k context, 4 bits", ("int4", _DECODE), (Q4, _DECODE), ">=", 1.25),
+    Ratio("decode at 1k context, 8 bits", ("int8", _DECODE), (Q8, _DECODE), ">=", 1.25),
+    Ratio("first token, new image", ("int4", "first_token_s"), (ANY, "first_token_s"), "<=", 0.36),
+    Ratio(
+        "first token, same image, new question, new process",
+        ("int4", "second_first_token_s"),
+        (ANY, "first_token_s"),
+        "<=",
+        0.03,
+    ),
+    Ratio(
+        "the same from the start of the process",
+        ("int4", "second_cold_first_token_s"),
+        (ANY, "cold_first_token_s"),
+        "<=",
+        0.03,
+    ),
+    Ratio("peak memory", ("int4", "peak_rss_bytes"), (ANY, "peak_rss_bytes"), "<=", 1.0),
+)
+MIN_COSINE = 0.999
+
+
+def document(comparison: Comparison, n_cores: int) -> dict[str, Any]:
+    """Return everything as plain data."""
+    summary, case = comparison.samples.summary(), comparison.case
+    return {
+        "what": "one picture of 640x488 pixels, random weights, every peer on the same checkpoint",
+        "model": case.model,
+        "commit": _commit(),
+        "machine": {**machine(n_cores), **_versions()},
+        "settings": {
+            "threads": case.n_threads,
+            "tiles": case.prompt["n_tiles"],
+            "prompt_tokens": case.prompt["n_tokens"],
+            **asdict(comparison.amount),
+        },
+        "must_hold": [*ratios(summary), *counts(summary, comparison.checks)],
+        "skipped": comparison.skipped,
+        "checks": comparison.checks,
+        "about": comparison.about,
+        "variants": summary,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def ratios(summary: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a verdict per ratio; `holds` is None where a side was not measured."""
+    return [_verdict(row, summary) for row in RATIOS]
+
+
+def _verdict(row: Ratio, summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    ours = summary.get(OURS.format(row.ours[0]), {}).get(row.ours[1])
+    pattern, metric = row.theirs
+    found = {name: m[metric]["median"] for name, m in summary.items() if re.search(pattern, name) and metric in m}
+    verdict: dict[str, Any] = {"what": row.what, "limit": f"{row.sign} {row.limit}", "holds": None}
+    if ours is None or not found:
+        return verdict
+    best = (min if row.sign == "<=" else max)(found, key=lambda name: found[name])
+    ratio = ours["median"] / found[best]
+    holds = ratio <= row.limit if row.sign == "<=" else ratio >= row.limit
+    return {**verdict, "holds": holds, "ratio": ratio, "ours": ours["median"], "theirs": found[best], "best": best}
+
+
+def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return verdicts that are no ratios: features near enough, and no tile encoded without need."""
+    name = OURS.format("int4")
+    cosine = checks.get(name, {}).get("feature_cosine", {}).get("mean")
+    metrics = summary.get(name, {})
+    encoded, changed = (metrics.get(f"next_screen_n_{what}", {}).get("median") for what in ("encoded", "changed"))
+    return [
+        {
+            "what": "feature cosine to float32",
+            "limit": f">= {MIN_COSINE}",
+            "holds": None if cosine is None else cosine >= MIN_COSINE,
+            "ours": cosine,
+        },
+        {
+            "what": "next screenshot: tiles encoded, the changed one and the overview",
+            "limit": f"<= {changed}",
+            "holds": None if encoded is None or changed is None else encoded <= changed,
+            "ours": encoded,
+        },
+    ]
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the figures and the verdicts as two tables."""
+    about, settings = found["machine"], found["settings"]
+    print(f"\n{about['cpu']}, {settings['threads']} threads on {about['cores']} cores; commit {found['commit']}")
+    print(
+        f"{found['model']}: {settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians (quartiles)\n"
+    )
+    print("| variant | " + " | ".join(title for _, title, _, _ in SHOWN) + " | cosine |")
+    print("|---" * (len(SHOWN) + 2) + "|")
+    for name, metrics in found["variants"].items():
+        cells = [_cell(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in SHOWN]
+        cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
+        print(f"| {name} | " + " | ".join([*cells, "" if cosine is None else f"{cosine:.5f}"]) + " |")
+    print("\n| must hold | limit | ratio | ours | theirs | |\n|---|---|---|---|---|---|")
+    for row in found["must_hold"]:
+        verdict = {True: "pass", False: "FAIL", None: "not measured"}[row["holds"]]
+        figures = [_figure(row.get(key)) for key in ("ratio", "ours", "theirs")]
+        print(f"| {row['what']} | {row['limit']} | " + " | ".join(figures) + f" | {verdict} {row.get('best', '')} |")
+    for name, why in found["skipped"].items():
+        print(f"skipped: {name}: {why.splitlines()[0]}")
+
+
+def _cell(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
+    if spread is None:
+        return ""
+    median, low, high = (f"{value * factor:.{decimals}f}" for value in (spread["median"], *spread["quartiles"]))
+    return f"{median} ({low}-{high})"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def write(found: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the document and its plot to `folder`; return their paths."""
+    about = found["machine"]
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['cpu']} {about['cores']} cores".lower()).strip("-")
+    path = folder / f"{slug}-{found['commit']}-compare-{found['model']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return [path, *plot(found, path.with_suffix(".png"))]
+
+
+COLOURS = {"edgevl": "#1b7f5c", "llama.cpp": "#c8553d", "OpenVINO": "#3d5a80", "onnxruntime": "#8d7a9e"}
+
+
+def plot(found: dict[str, Any], path: Path) -> list[Path]:
+    """Draw four panels: encode per tile, first token, decode speed and memory; nothing without matplotlib."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("skipped: plot: matplotlib not installed")
+        return []
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 2, figsize=(13, 9), layout="constrained")
+    variants = found["variants"]
+    _bars(panels[0, 0], variants, "encode_tile_s", "encode one tile, seconds", 1)
+    _bars(panels[0, 1], variants, "first_token_s", f"first token, {found['settings']['tiles']} tiles, seconds", 1)
+    _lines(panels[1, 0], variants, found["settings"]["contexts"])
+    _bars(panels[1, 1], variants, "peak_rss_bytes", "peak memory, MB", 1e-6)
+    about = found["machine"]
+    figure.suptitle(f"{found['model']}, {about['cpu']}, {found['settings']['threads']} threads, {found['commit']}")
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return [path]
+
+
+def _colour(name: str) -> str:
+    return next((colour for peer, colour in COLOURS.items() if name.startswith(peer)), "#999999")
+
+
+def _bars(axes: Any, variants: dict[str, Any], metric: str, title: str, factor: float) -> None:
+    shown = {name: metrics[metric] for name, metrics in reversed(variants.items()) if metric in metrics}
+    medians = [spread["median"] * factor for spread in shown.values()]
+    low = [(s["median"] - s["quartiles"][0]) * factor for s in shown.values()]
+    high = [(s["quartiles"][1] - s["median"]) * factor for s in shown.values()]
+    axes.barh(list(shown), medians, xerr=[low, high], color=[_colour(name) for name in shown], capsize=2)
+    axes.set_title(title)
+    axes.tick_params(axis="y", labelsize=8)
+
+
+def _lines(axes: Any, variants: dict[str, Any], contexts: Sequence[int]) -> None:
+    for number, (name, metrics) in enumerate(variants.items()):
+        points = [(n, metrics.get(f"decode_{n}_tokens_per_s")) for n in contexts]
+        if all(point is not None for _, point in points):
+            heights = [point["median"] for _, point in points if point is not None]
+            style = ("-", "--", ":")[number % 3]
+            axes.plot([str(n) for n, _ in points], heights, style, marker="o", color=_colour(name), label=name)
+    axes.set_title("decode, tokens per second, by tokens held")
+    axes.set_ylim(bottom=0)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7)

@@ -1,0 +1,134 @@
+"""From samples to verdicts, without running anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+from benchmarks.compare import choose, parse
+from benchmarks.peers import PEERS, VARIANTS, WITNESS, Stages, Variant, by_name
+
+OURS = "edgevl, int8 vision, int4 decoder"
+LLAMA = ("llama.cpp, bf16 mmproj, Q4_0 decoder", "llama.cpp, q8_0 mmproj, Q4_0 decoder")
+
+
+def samples(**metrics: dict[str, list[float]]) -> report.Samples:
+    """Return samples; `metrics` are named ours, bf16 or q8_0."""
+    names = {"ours": OURS, "bf16": LLAMA[0], "q8_0": LLAMA[1]}
+    found = report.Samples()
+    for key, of in metrics.items():
+        for metric, values in of.items():
+            for value in values:
+                found.add(names[key], metric, value)
+    return found
+
+
+def verdict(what: str, found: report.Samples) -> dict[str, Any]:
+    [row] = [row for row in report.ratios(found.summary()) if row["what"] == what]
+    return row
+
+
+def test_a_summary_has_median_quartiles_and_extremes() -> None:
+    found = samples(ours={"first_token_s": [5.0, 1.0, 2.0, 3.0, 4.0], "ready_s": [7.0]}).summary()[OURS]
+    assert found["first_token_s"] == {
+        "median": 3.0,
+        "quartiles": [2.0, 4.0],
+        "lowest": 1.0,
+        "highest": 5.0,
+        "values": [5.0, 1.0, 2.0, 3.0, 4.0],
+    }
+    assert found["ready_s"]["quartiles"] == [7.0, 7.0]
+
+
+def test_a_time_is_compared_with_the_quickest_variant() -> None:
+    found = samples(
+        ours={"encode_tile_s": [0.3, 0.3, 9.0]}, bf16={"encode_tile_s": [1.0]}, q8_0={"encode_tile_s": [1.2]}
+    )
+    row = verdict("encode per tile", found)
+    assert (row["holds"], row["best"], row["ratio"]) == (True, LLAMA[0], 0.3)
+    found.add(LLAMA[1], "encode_tile_s", 0.4)
+    assert verdict("encode per tile", found)["best"] == LLAMA[1]  # 0.8 at the median
+    assert verdict("encode per tile", found)["holds"] is False
+
+
+def test_a_speed_is_compared_with_the_highest() -> None:
+    metric = "decode_1024_tokens_per_s"
+    row = verdict("decode at 1k context, 4 bits", samples(ours={metric: [124.0]}, bf16={metric: [100.0]}))
+    assert (row["holds"], row["limit"]) == (False, ">= 1.25")
+    row = verdict("decode at 1k context, 4 bits", samples(ours={metric: [125.0]}, bf16={metric: [100.0]}))
+    assert row["holds"] is True
+
+
+def test_bits_are_compared_with_the_same_bits() -> None:
+    metric = "decode_1024_tokens_per_s"
+    assert verdict("decode at 1k context, 8 bits", samples(ours={metric: [1.0]}, bf16={metric: [1.0]}))["holds"] is None
+
+
+def test_what_was_not_measured_is_no_failure_and_no_pass() -> None:
+    assert {row["holds"] for row in report.ratios({})} == {None}
+    assert {row["holds"] for row in report.counts({}, {})} == {None}
+
+
+def test_counts() -> None:
+    found = samples(ours={"next_screen_n_encoded": [2.0], "next_screen_n_changed": [2.0]}).summary()
+    checks = {OURS: {"feature_cosine": {"mean": 0.9985}}}
+    assert [row["holds"] for row in report.counts(found, checks)] == [False, True]
+
+
+def test_the_document_is_written_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    summary = samples(
+        ours={"encode_tile_s": [0.3], "decode_128_tokens_per_s": [100.0]}, bf16={"encode_tile_s": [1.0, 1.1]}
+    ).summary()
+    found = {
+        "model": "tiny",
+        "commit": "abc",
+        "machine": {"cpu": "Some CPU (R)", "cores": 2},
+        "settings": {"threads": 2, "tiles": 5, "prompt_tokens": 99, "contexts": [128]},
+        "must_hold": report.ratios(summary),
+        "skipped": {"OpenVINO, int8 vision": "nncf not installed; pip install\nmore"},
+        "checks": {OURS: {"feature_cosine": {"mean": 0.9995}}},
+        "variants": summary,
+    }
+    report.show(found)
+    said = capsys.readouterr().out
+    assert "| encode per tile | <= 0.33 | 0.2857 | 0.3 | 1.05 | pass llama.cpp, bf16 mmproj, Q4_0 decoder |" in said
+    assert "skipped: OpenVINO, int8 vision: nncf not installed; pip install" in said
+    paths = report.write(found, tmp_path)
+    assert [path.name for path in paths] == [f"some-cpu-r-2-cores-abc-compare-tiny.{end}" for end in ("json", "png")]
+    assert json.loads(paths[0].read_text(encoding="utf-8"))["commit"] == "abc"
+    assert paths[1].stat().st_size > 10_000
+
+
+def test_every_ratio_names_variants_that_exist() -> None:
+    import re
+
+    names = [variant.name for variant in VARIANTS]
+    for row in report.RATIOS:
+        assert report.OURS.format(row.ours[0]) in names
+        assert any(re.search(row.theirs[0], name) for name in names)
+
+
+def test_variants_name_stages_and_themselves() -> None:
+    stages = {name for name in vars(Stages) if not name.startswith("_")}
+    for variant in (*VARIANTS, WITNESS):
+        assert set(variant.stages) <= stages
+        assert by_name(variant.name) is variant
+
+
+def test_a_missing_package_is_named() -> None:
+    variant = Variant("x", "x", "x", needs=("json", "no_such_module"))
+    assert variant.missing == "no_such_module not installed; pip install -e '.[dev,bench]'"
+    assert Variant("x", "x", "x", needs=("json",)).missing is None
+
+
+def test_choosing_peers() -> None:
+    assert {variant.peer for variant in choose("openvino,genai")} == {"openvino", "genai"}
+    assert choose(None) == list(VARIANTS)
+    with pytest.raises(SystemExit, match=f"unknown peer 'torch'; there are {', '.join(PEERS)}"):
+        choose("edgevl,torch")
+    assert parse(["--model", "500m", "--threads", "2"]).threads == 2
