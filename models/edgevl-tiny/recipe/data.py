@@ -33,13 +33,16 @@ N_PATCHES = 256
 CROWDED = 6000
 """The encoder stage begins with this many scenes of 4 to 6 things: outlines that fit into the stem's view, and many of
 them a picture, are what shapes are learned from; with single large things first, 36,000 pictures taught none."""
+GROUNDED = 48_000
+"""The whole stage begins with this many scenes of 2 to 4 things and many questions on which thing is where: with all
+tasks mixed from the start, 107,000 pictures left relations at chance."""
 
 PACK_MIX = {
-    "eurosat": 0.4,
-    "flowers": 0.16,
-    "objects": 0.2,
-    "grocery": 0.1,
-    "trash": 0.07,
+    "eurosat": 0.5,
+    "flowers": 0.15,
+    "objects": 0.14,
+    "grocery": 0.08,
+    "trash": 0.06,
     "signs": 0.06,
     "cards": 0.01,
 }
@@ -67,6 +70,20 @@ class Example:
     label: int = 0
 
 
+@dataclass(frozen=True)
+class SceneStyle:
+    """What scenes a phase of training draws: least and most things, questions a scene, and their tasks."""
+
+    things: tuple[int, int] = (1, 6)
+    pairs: int = 7
+    mix: dict[str, float] = field(default_factory=lambda: questions.MIX)
+
+
+PLAIN = SceneStyle()
+CROWD = SceneStyle(things=(4, 6))
+FEW = SceneStyle(things=(2, 3), pairs=20, mix=questions.GROUNDING_MIX)
+
+
 class Source:
     """Draws examples of the training part; nothing held out is ever drawn."""
 
@@ -77,14 +94,14 @@ class Source:
         self._photos = {name: packs.photos(paths.packs, name, False) for name in PACK_MIX}
         self._labels = {name: packs.classes(paths.packs, name) for name in PACK_MIX}
 
-    def scene(self, rng: random.Random, size: tuple[int, int], least: int = 1, n_pairs: int = 7) -> Example:
-        """Draw a scene of `least` to 6 things on a canvas of `size`."""
-        n = rng.randint(least, 6)
+    def scene(self, rng: random.Random, size: tuple[int, int], style: SceneStyle) -> Example:
+        """Draw a scene on a canvas of `size`."""
+        n = rng.randint(*style.things)
         kinds = scenes.counting_kinds(rng, n) if rng.random() < 0.35 else scenes.random_kinds(rng, n)
         scene = scenes.make_scene(rng, kinds, size)
         picture = scenes.render(scene, rng)
         shape, colour = scenes.patch_labels(scene)
-        pairs = questions.about_scene(rng, scene, n_pairs)
+        pairs = questions.about_scene(rng, scene, style.pairs, style.mix)
         return Example(np.asarray(picture), pairs, {"shape": shape, "colour": colour})
 
     def word(self, rng: random.Random, size: tuple[int, int]) -> Example:
@@ -130,10 +147,10 @@ def augment(rng: random.Random, rgb: NDArray[np.uint8], pack: packs.Pack, size: 
 class Shares:
     """What a stage is made of: shares of scenes and words (the rest photos), of plans with several tiles, of chats."""
 
-    scenes: float = 0.62
-    words: float = 0.06
-    wide: float = 0.12
-    square: float = 0.14
+    scenes: float = 0.52
+    words: float = 0.02
+    wide: float = 0.1
+    square: float = 0.1
     chat: float = 0.15
 
 
@@ -159,23 +176,29 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
     def batch(self, index: int) -> dict[str, NDArray[Any]]:
         """Make batch `index`."""
         rng = random.Random(f"{self._seed}-{index}")
-        plan = rng.random()
-        if self._tokenizer is None or plan >= self._shares.wide + self._shares.square:
+        plan, only = rng.random(), self._only(index)
+        if only or self._tokenizer is None or plan >= self._shares.wide + self._shares.square:
             grid, n = (1, 1), self._size
         elif plan < self._shares.wide:
             grid, n = rng.choice(((1, 2), (2, 1))), max(1, self._size // 3)
         else:
             grid, n = (2, 2), max(1, self._size // 5)
-        crowded = self._tokenizer is None and index * self._size < CROWDED
-        examples = [self._example(rng, grid, crowded) for _ in range(n)]
+        examples = [self._example(rng, grid, only) for _ in range(n)]
         batch = {**self._pixels(examples), **self._labels(examples)}
         if self._tokenizer:
             batch |= self._text(examples, grid, chat=rng.random() < self._shares.chat)
         return batch
 
-    def _example(self, rng: random.Random, grid: tuple[int, int], crowded: bool) -> Example:
+    def _only(self, index: int) -> SceneStyle | None:
+        """Return the scenes that the beginning of a stage is made of; None once all kinds of pictures are mixed."""
+        pictures = index * self._size
+        if self._tokenizer is None:
+            return CROWD if pictures < CROWDED else None
+        return FEW if pictures < GROUNDED else None
+
+    def _example(self, rng: random.Random, grid: tuple[int, int], only: SceneStyle | None) -> Example:
         size = (grid[0] * TILE, grid[1] * TILE)
-        kind = 0.0 if crowded else rng.random()
+        kind = 0.0 if only else rng.random()
         if kind < self._shares.scenes:
             if grid == (1, 1):
                 canvas = size if rng.random() < 0.8 else (rng.randint(96, 250), rng.randint(96, 250))
@@ -183,7 +206,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
             else:
                 height, width = (rng.randint(side, side * 5 // 4) for side in size)
                 canvas = size if rng.random() < 0.5 else (height, width)
-            return self._source.scene(rng, canvas, 4 if crowded else 1)
+            return self._source.scene(rng, canvas, only or PLAIN)
         if kind < self._shares.scenes + self._shares.words:
             return self._source.word(rng, size)
         return self._source.photo(rng, size)

@@ -188,7 +188,12 @@ class VisionEncoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """Pixel shuffle, then an MLP: `[n, 256, vision hidden]` to `[n, 16, text hidden]`."""
+    """Pixel shuffle, an MLP, a norm and learned positions: `[n, 256, vision hidden]` to `[n, 16, text hidden]`.
+
+    The norm keeps image tokens at the size of text tokens: without it they grew to a thousand times that, and no layer
+    of the decoder could add anything to them. The positions tell the decoder where in the tile a token lies. Before
+    it had both, 120,000 pictures did not teach it left from right.
+    """
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -196,9 +201,22 @@ class Projector(nn.Module):
         shuffled = config.vision.hidden_size * config.scale_factor**2
         self.fc1 = nn.Linear(shuffled, config.projector_hidden_size)
         self.fc2 = nn.Linear(config.projector_hidden_size, config.text_config["hidden_size"])
+        self.norm = nn.LayerNorm(config.text_config["hidden_size"], eps=config.vision.layer_norm_eps)
+        self.position_embedding = nn.Parameter(
+            _grid_positions(config.tokens_per_tile, config.text_config["hidden_size"])
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
-        return self.fc2(F.relu(self.fc1(pixel_shuffle(patches, self.scale_factor))))
+        tokens = self.norm(self.fc2(F.relu(self.fc1(pixel_shuffle(patches, self.scale_factor)))))
+        return tokens + self.position_embedding.to(tokens.dtype)
+
+
+def _grid_positions(n_tokens: int, width: int) -> Tensor:
+    """Begin token positions as row and column, each along a direction of its own: `[n_tokens, width]`."""
+    side = int(n_tokens**0.5)
+    places = torch.linspace(-1, 1, side)
+    grid = torch.cartesian_prod(places, places)  # rows first, as the tokens
+    return grid @ torch.randn(2, width)
 
 
 def pixel_shuffle(patches: Tensor, scale_factor: int) -> Tensor:

@@ -48,6 +48,8 @@ HEIGHTS = ("is the {a} above or below the {b}?", "is the {a} higher or lower tha
            "the {a}: above or below the {b}?")  # fmt: skip
 IS_SIDE = ("is the {a} to the {side} of the {b}?", "is the {a} {side} of the {b}?")
 IS_HEIGHT = ("is the {a} {side} the {b}?", "is the {a} placed {side} the {b}?")
+WHERE = ("where is the {}?", "in which part of the picture is the {}?", "where do you see the {}?")
+ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 LARGER = ("which is larger, the {a} or the {b}?", "which one is bigger, the {a} or the {b}?")
 SMALLER = ("which is smaller, the {a} or the {b}?",)
 MORE = ("are there more {a} than {b}?",)
@@ -225,6 +227,21 @@ def is_relation(rng: random.Random, scene: Scene) -> QA | None:
     return question, "yes" if yes else "no"
 
 
+def where(rng: random.Random, scene: Scene) -> QA | None:
+    """Ask for the ninth of the picture that a thing's centre lies in, where it is clear which that is."""
+    things = _unique(scene, lambda thing: thing.name)
+    clear = [t for t in things if _clear_third(t.x / scene.width) and _clear_third(t.y / scene.height)]
+    if not clear:
+        return None
+    thing = rng.choice(clear)
+    row, column = ROWS[int(3 * thing.y / scene.height)], COLUMNS[int(3 * thing.x / scene.width)]
+    return rng.choice(WHERE).format(thing.name), f"{row} {column}".strip() or "centre"
+
+
+def _clear_third(place: float) -> bool:
+    return 0 <= place < 1 and min(abs(place - 1 / 3), abs(place - 2 / 3)) > 0.04
+
+
 def size(rng: random.Random, scene: Scene) -> QA | None:
     things = _unique(scene, lambda thing: thing.name)
     pairs = [(a, b) for a in things for b in things if a.radius > 1.3 * b.radius]
@@ -265,6 +282,7 @@ TASKS: dict[str, tuple[Maker, ...]] = {
     "shapes": (shape_of,),
     "counting": (count_all,),
     "counting_kinds": (count_some,),
+    "location": (where,),
     "relations": (relation,),
     "yes_no": (exists, exists, is_colour, is_relation, more),
     "size": (size,),
@@ -276,15 +294,18 @@ ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
 
 MIX = {"description": 1.2, "naming": 1.0, "position": 1.0, "colours": 1.0, "shapes": 0.5, "counting": 2.0,
-       "counting_kinds": 1.0, "relations": 1.2, "yes_no": 1.7, "size": 0.2, "absent": 0.2}  # fmt: skip
+       "counting_kinds": 1.0, "location": 0.6, "relations": 1.6, "yes_no": 1.7, "size": 0.2, "absent": 0.2}  # fmt: skip
+GROUNDING_MIX = {"description": 0.4, "position": 0.7, "colours": 2.5, "shapes": 0.3, "counting": 0.2,
+                 "counting_kinds": 0.5, "location": 2.5, "relations": 3.0, "yes_no": 2.5, "size": 0.5,
+                 "absent": 0.1}  # fmt: skip
 
 
-def about_scene(rng: random.Random, scene: Scene, n: int) -> list[QA]:
-    """Draw `n` different questions about a scene, tasks by `MIX`."""
+def about_scene(rng: random.Random, scene: Scene, n: int, mix: dict[str, float] = MIX) -> list[QA]:
+    """Draw `n` different questions about a scene, tasks by `mix`."""
     pairs: dict[str, str] = {}
     spent: set[Maker] = set()
     for _ in range(4 * n):
-        task = rng.choices(tuple(MIX), tuple(MIX.values()))[0]
+        task = rng.choices(tuple(mix), tuple(mix.values()))[0]
         maker = rng.choice(TASKS[task])
         pair = None if maker in spent else maker(rng, scene)
         if pair is not None and pair[0] not in pairs:
