@@ -232,6 +232,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
     parser.add_argument("--quick", action="store_true", help="one round of 5 tiles, and no file in benchmarks/results")
+    parser.add_argument("--prepare", action="store_true", help="make all files and check the weights; measure nothing")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")
     parser.add_argument("--image", type=Path, help="a picture instead of the default one")
     parser.add_argument("--check", action="store_true", help="end with 1 where a ratio does not hold")
@@ -256,6 +257,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparison = Comparison(case, choose(settings.peers), amount)
     comparison.build()
     comparison.check()
+    if settings.prepare:
+        for name, found in comparison.checks.items():
+            print(f"{name}: {found}")
+        return 0
     for index in range(amount.rounds):
         print(f"round {index + 1} of {amount.rounds}", flush=True)
         comparison.round(index)

@@ -2,6 +2,9 @@
 
 Flash attention on; matrices of the decoder all in one type, the head too, so that bits are the same; a context no
 longer than the stage needs, because llama.cpp fills its KV cache with zeros when it is made.
+
+On a processor with AMX a build by an older GCC (12.2 for one) ends with a segmentation fault at the first prompt: the
+compiler drops the tile configuration (llama.cpp issue 20824). Such a build needs CXXFLAGS="-fno-tree-dse -fno-dse".
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +65,8 @@ class Peer:
         from llama_cpp import mtmd_cpp
 
         self._case, self._llama, self._mtmd = case, llama_cpp, mtmd_cpp
-        self._silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self._silent, ctypes.c_void_p(0))
-        mtmd_cpp.mtmd_helper_log_set(self._silent, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
+        mtmd_cpp.mtmd_helper_log_set(_silent(), ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         settings = llama_cpp.llama_model_default_params()
         settings.n_gpu_layers = 0
@@ -298,6 +301,14 @@ class Peer:
     def _check(self, code: int) -> None:
         if code != 0:
             raise RuntimeError(f"llama.cpp returned {code}")
+
+
+@lru_cache(maxsize=1)
+def _silent() -> Any:
+    """Return a log callback that says nothing; llama.cpp may call it as long as the process lives."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 def _bytes(path: Path | str) -> bytes:
