@@ -86,7 +86,7 @@ def _high_water(process: psutil.Popen) -> int:
 def ask(image: Path, *options: str) -> list[str]:
     """Return the command that asks about `image`."""
     script = Path(sys.executable).with_name("edgevl.exe" if os.name == "nt" else "edgevl")
-    return [str(script), "ask", str(image), QUESTION, *options]
+    return [str(script), "ask", "--no-store", str(image), QUESTION, *options]
 
 
 def make_image(path: Path) -> Path:
@@ -213,7 +213,7 @@ def _print(document: dict[str, Any]) -> None:
     about = document["machine"]
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; commit {document['commit']}\n")
     print("| process | wall, median (lowest to highest) | memory, highest |\n|---|---|---|")
-    for name, title in (("ask", "`edgevl ask`, 512x512 image"), ("baseline", "import numpy, onnxruntime")):
+    for name, title in (("ask", "--no-store", "`edgevl ask`, 512x512 image"), ("baseline", "import numpy, onnxruntime")):
         wall, rss = document[name]["wall_s"], document[name]["rss_bytes"]
         print(
             f"| {title} | {wall['median']:.2f} s ({wall['lowest']:.2f} to {wall['highest']:.2f}) "
