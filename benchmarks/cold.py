@@ -213,7 +213,7 @@ def _print(document: dict[str, Any]) -> None:
     about = document["machine"]
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; commit {document['commit']}\n")
     print("| process | wall, median (lowest to highest) | memory, highest |\n|---|---|---|")
-    for name, title in (("ask", "--no-store", "`edgevl ask`, 512x512 image"), ("baseline", "import numpy, onnxruntime")):
+    for name, title in (("ask", "`edgevl ask`, 512x512 image"), ("baseline", "import numpy, onnxruntime")):
         wall, rss = document[name]["wall_s"], document[name]["rss_bytes"]
         print(
             f"| {title} | {wall['median']:.2f} s ({wall['lowest']:.2f} to {wall['highest']:.2f}) "
