@@ -97,13 +97,13 @@ class _Asked:
 def profile_of(model: Loaded, key: kept.Key) -> Profile:
     """Measure this machine's profile and keep it; a profile that cannot be kept is measured again next time."""
     log.info("measuring this machine once, for about %.1f s", PROBE_S)
-    profile = measure(model)
+    profile = measure(model, PROBE_S)
     if not kept.write(key, profile):
         log.info("the profile of this machine cannot be kept in %s", kept.folder())
     return profile
 
 
-def measure(model: Loaded, seconds: float = PROBE_S) -> Profile:
+def measure(model: Loaded, seconds: float) -> Profile:
     """Measure the profile, in about `seconds` on a model that is quick enough.
 
     Rounds of a question about one tile and of its parts are followed by one about several tiles, if there is time for

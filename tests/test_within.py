@@ -37,7 +37,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a profile for this test, let none be measured, and begin with an empty store."""
     monkeypatch.setenv("EDGEVL_STORE_DIR", str(tmp_path / "store"))
     monkeypatch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path / "profiles"))
-    monkeypatch.setattr(probe, "measure", lambda model: pytest.fail("the profile was measured"))
+    monkeypatch.setattr(probe, "measure", lambda *_: pytest.fail("the profile was measured"))
     kept.write(key(), SECOND_A_TILE)
 
 
@@ -157,7 +157,7 @@ def test_a_profile_is_measured_once_and_kept(vlm: edgevl.VLM, monkeypatch: pytes
     kept.forget(key())
     measured: list[object] = []
 
-    def measure(model: object) -> Profile:
+    def measure(model: object, seconds: float) -> Profile:
         measured.append(model)
         return SECOND_A_TILE
 
@@ -172,14 +172,14 @@ def test_a_profile_is_measured_once_and_kept(vlm: edgevl.VLM, monkeypatch: pytes
 def test_a_damaged_profile_is_measured_again(vlm: edgevl.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     [file] = kept.folder().iterdir()
     file.write_text("{")
-    monkeypatch.setattr(probe, "measure", lambda model: SECOND_A_TILE)
+    monkeypatch.setattr(probe, "measure", lambda *_: SECOND_A_TILE)
     assert vlm.preview(SHAPES, within=2).plan.n_tiles == 1
     assert kept.read(key()) == SECOND_A_TILE
 
 
 def test_a_measurement_waits_for_the_running_answer(vlm: edgevl.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.forget(key())
-    monkeypatch.setattr(probe, "measure", lambda model: SECOND_A_TILE)
+    monkeypatch.setattr(probe, "measure", lambda *_: SECOND_A_TILE)
     done = threading.Event()
 
     def other() -> None:
