@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.image import pixels
-from edgevl.image.read import read, resize
+from edgevl.image.read import Picture, read, resize
+from edgevl.image.tiling import TilePlan
 from edgevl.latency import kept
 from edgevl.latency.profile import MAX_OVERLAP, MIN_OVERLAP, Profile, Work, resized_pixels, work_of
 from edgevl.loaded import PREFIXES_BYTES, TILES_BYTES, Loaded
@@ -51,6 +52,15 @@ def encode(model: Loaded, rng: np.random.Generator) -> tuple[float, NDArray[np.f
     started = time.perf_counter()
     features = model.encoder.encode(pixel_values)
     return time.perf_counter() - started, features
+
+
+def cut(model: Loaded, picture: Picture, plan: TilePlan) -> float:
+    """Resize a picture, cut it into tiles and make them the encoder's input; return the seconds."""
+    spec = model.manifest.image
+    started = time.perf_counter()
+    for tile in pixels.tiles(picture, plan, spec.resample):
+        _prepare(model, tile)
+    return time.perf_counter() - started
 
 
 def decode(model: Loaded, chunks: Sequence[Chunk], features: NDArray[np.float32], n_steps: int) -> DecoderTimes:
@@ -163,16 +173,18 @@ def _parts(model: Loaded, rng: np.random.Generator) -> dict[str, Callable[[], fl
         model.decoder.settle()
         model.decoder.save()
 
-    def cut() -> None:
-        tile_key(model.vision_id, tile)
-        pixels.normalise(tile, spec.mean, spec.std)
-
     return {
         "few": lambda: _timed(lambda: feed(np.zeros(_N_FEW, np.int64))),
         "many": lambda: _timed(lambda: feed(features)),
         "resize": lambda: _timed(lambda: resize(rgb, (_SIDE // 2, _SIDE // 2), spec.resample)),
-        "cut": lambda: _timed(cut),
+        "cut": lambda: _timed(lambda: _prepare(model, tile)),
     }
+
+
+def _prepare(model: Loaded, tile: NDArray[np.uint8]) -> None:
+    """Do to a tile what is done before it is encoded."""
+    tile_key(model.vision_id, tile)
+    pixels.normalise(tile, model.manifest.image.mean, model.manifest.image.std)
 
 
 def _from_one_tile(model: Loaded, rounds: Sequence[_Asked], parts: dict[str, float]) -> Profile:

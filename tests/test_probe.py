@@ -10,6 +10,7 @@ import pytest
 
 import edgevl
 from edgevl import probe
+from edgevl.image.read import read
 from edgevl.latency import kept
 from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
@@ -97,6 +98,8 @@ def test_stages_are_timed_alone(model: Loaded) -> None:
     encode_s, features = probe.encode(model, np.random.default_rng(0))
     assert encode_s > 0
     assert features.shape == (model.manifest.image.tokens_per_tile, model.manifest.decoder.hidden_size)
+    picture = read(np.zeros((256, 256, 3), np.uint8))
+    assert probe.cut(model, picture, model.plan(picture.size, "auto")) > 0
     messages = [Message("user", (ImagePart(None), TextPart("what's here?")))]
     chunks = model.chunks(messages, [model.plan((256, 256), "auto")])
     times = probe.decode(model, chunks, features, 3)

@@ -1,9 +1,9 @@
 """Measure: every round asks every picture with every number of threads, so that a slow moment meets all alike.
 
-A question is asked once as users ask it, for the seconds until its first token; encoder and decoder are then timed
-alone, because in a question they overlap. Nothing is remembered: the store is off, and each picture has fresh pixels
-each time. Memory and the cold start are those of a new process that asks one question. On the way, the profile by which
-`--within` predicts first tokens is measured at leisure and kept.
+A question is asked once as users ask it, for the seconds until its first token; each stage is then timed alone, because
+in a question they overlap. Nothing is remembered: the store is off, and each picture has fresh pixels each time. Memory
+and the cold start are those of a new process that asks one question. On the way, the profile by which `--within` predicts
+first tokens is measured at leisure and kept.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _Measurement:
         decoder = probe.decode(model, chunks, features, N_STEPS)
         return {
             "read_s": read_s,
-            "tile_s": answer.timings.tile_s,
+            "tile_s": probe.cut(model, fresh, plan),
             "encode_s": encode_s,
             "prefill_tokens_per_s": answer.usage.prompt_tokens / decoder.prefill_s,
             "first_token_s": read_s + answer.timings.first_token_s,

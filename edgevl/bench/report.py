@@ -8,9 +8,9 @@ from edgevl.bench.compare import Comparison, Verdict
 from edgevl.bench.result import STAGES, Result, Row, Size, Stage, spread
 
 ABOUT = (
-    "Medians over the rounds, quartiles in brackets. The first token is asked for as users do; the encoder and the\n"
-    "decoder are timed alone, because in a question they overlap. Memory and cold start are those of a new process\n"
-    "that asks one question."
+    "Medians over the rounds, quartiles in brackets. The first token is asked for as users do; each stage is timed\n"
+    "alone, because in a question they overlap. Memory and cold start are those of a new process that asks one\n"
+    "question."
 )
 
 
