@@ -2,8 +2,8 @@
 
 A question is asked once as users ask it, for the seconds until its first token; each stage is then timed alone, because
 in a question they overlap. Nothing is remembered: the store is off, and each picture has fresh pixels each time. Memory
-and the cold start are those of a new process that asks one question. On the way, the profile by which `--within` predicts
-first tokens is measured at leisure and kept.
+and the cold start are those of a new process that asks one question. On the way, the profile by which `--within`
+predicts first tokens is measured at leisure and kept.
 """
 
 from __future__ import annotations
