@@ -256,7 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     comparison = Comparison(case, choose(settings.peers), amount)
     comparison.build()
-    comparison.check()
+    try:
+        comparison.check()
+    except WorkerFailed as error:
+        print(error)
+        return 1
     if settings.prepare:
         for name, found in comparison.checks.items():
             print(f"{name}: {found}")

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cold import _commit, machine
+from benchmarks.cold import _commit, machine, slug
 
 if TYPE_CHECKING:
     from benchmarks.compare import Comparison
@@ -216,8 +216,8 @@ def _figure(value: float | None) -> str:
 def write(found: dict[str, Any], folder: Path) -> list[Path]:
     """Write the document and its plot to `folder`; return their paths."""
     about = found["machine"]
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['cpu']} {about['cores']} cores".lower()).strip("-")
-    path = folder / f"{slug}-{found['commit']}-compare-{found['model']}.json"
+    name = slug(f"{about['cpu']} {about['cores']} cores")
+    path = folder / f"{name}-{found['commit']}-compare-{found['model']}.json"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return [path, *plot(found, path.with_suffix(".png"))]

@@ -38,7 +38,7 @@ class Worker:
     def __init__(self, case: Case, variant: Variant, *, build: bool = False, store: Path | None = None) -> None:
         """Start it; it loads its model, or with `build` makes the model's files and ends.
 
-        `store` is where edgevl keeps what it remembers.
+        `store` is where edgevl keeps what it remembers; by default in the case's folder.
         """
         self.variant = variant
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -51,7 +51,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", json.dumps(settings)],
             cwd=ROOT,
-            env=_environment(case.n_threads, store),
+            env=_environment(case.n_threads, store or case.path("store")),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -119,11 +119,10 @@ class Worker:
         return answer["result"]
 
 
-def _environment(n_threads: int, store: Path | None) -> dict[str, str]:
-    """Return the environment of every worker: the same threads, no network, and edgevl's store where it is told."""
+def _environment(n_threads: int, store: Path) -> dict[str, str]:
+    """Return the environment of every worker: the same threads, no network, and a store that is not the user's."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(n_threads))
-    stored = {"EDGEVL_STORE_DIR": str(store)} if store else {}
-    return {**os.environ, **threads, **stored, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **threads, "EDGEVL_STORE_DIR": str(store), "HF_HUB_OFFLINE": "1"}
 
 
 def main() -> None:
