@@ -16,10 +16,11 @@ from edgevl.errors import BackendMissing, InputError
 if TYPE_CHECKING:
     from edgevl.model.manifest import Manifest
 
-__all__ = ["DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model"]
+__all__ = ["BLOCK_SIZES", "DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model"]
 
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+BLOCK_SIZES = (16, 32, 64, 128)
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole export that is done, 0 to 1."""
 
@@ -32,6 +33,7 @@ def export_model(
     *,
     vision: str = "int8",
     decoder: str = "int4",
+    block_size: int = 32,
     fidelity: float | None = None,
     name: str | None = None,
     samples: Sequence[Path] = (),
@@ -40,13 +42,16 @@ def export_model(
 ) -> Manifest:
     """Export the checkpoint folder `checkpoint` to the model folder `out` and return its manifest.
 
-    `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS. `fidelity` is the mean cosine
-    between exported and PyTorch image features that an int8 vision graph must reach; the MatMuls that cost most are
-    kept in float32 until it does. `name` is the model's name (default: the folder's). `samples` are pictures to
-    measure on. `force` replaces a model folder that is there; nothing is seen of `out` until all is done.
+    `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS. `block_size`, one of
+    BLOCK_SIZES, is how many weights of an int8 or int4 decoder share a scale: smaller is nearer and larger.
+    `fidelity` is the mean cosine between exported and PyTorch image features that an int8 vision graph must reach;
+    the MatMuls that cost most are kept in float32 until it does. `name` is the model's name (default: the folder's).
+    `samples` are pictures to measure on. `force` replaces a model folder that is there; nothing is seen of `out`
+    until all is done.
 
-    Raises BackendMissing where the export extra is not installed, InputError for an unknown precision, ExportError
-    or UnsupportedFamily for a checkpoint that cannot be exported, ImageError for a sample that is no picture.
+    Raises BackendMissing where the export extra is not installed, InputError for an unknown precision or block size,
+    ExportError or UnsupportedFamily for a checkpoint that cannot be exported, ImageError for a sample that is no
+    picture.
     """
     missing = [module for module in _NEEDED if find_spec(module) is None]
     if missing:
@@ -54,11 +59,13 @@ def export_model(
     for option, value, known in (("vision", vision, VISION_PRECISIONS), ("decoder", decoder, DECODER_PRECISIONS)):
         if value not in known:
             raise InputError(f"{option} precision is {value!r}; it must be one of {', '.join(known)}")
+    if block_size not in BLOCK_SIZES:
+        raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
     if fidelity is not None and not 0 < fidelity < 1:
         raise InputError(f"fidelity is {fidelity!r}; it must be between 0 and 1, such as 0.999")
     from .build import Options, build
 
-    options = Options(vision=vision, decoder=decoder, fidelity=fidelity, name=name, samples=tuple(samples))
+    options = Options(vision, decoder, block_size, fidelity, name, tuple(samples))
     return build(checkpoint, out, options, progress or _silent, force=force)
 
 

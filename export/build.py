@@ -45,6 +45,7 @@ class Options:
 
     vision: str
     decoder: str
+    block_size: int
     fidelity: float | None
     name: str | None
     samples: tuple[Path, ...]
@@ -87,8 +88,11 @@ class _Build:
             cut.append(fidelity.sample(picture, source.image, source.row.family, reference))
         kept = self._vision(reference, cut)
         self._progress("decoder", 0.4)
-        decoder.export_decoder(reference.text, source.folder, self._options.decoder, target / DECODER, self._work)
-        dtype = decoder.write_embeddings(reference.text, self._options.decoder, target / EMBEDDINGS)
+        options = self._options
+        decoder.export_decoder(
+            reference.text, source.folder, options.decoder, target / DECODER, self._work, block_size=options.block_size
+        )
+        dtype = decoder.write_embeddings(reference.text, options.decoder, target / EMBEDDINGS)
         shutil.copyfile(source.folder / TOKENIZER, target / TOKENIZER)
         (target / CHAT_TEMPLATE).write_text(source.chat_template, encoding="utf-8", newline="\n")
         shutil.rmtree(self._work)

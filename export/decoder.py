@@ -1,8 +1,8 @@
 """The text decoder as an ONNX graph with a KV cache, and its embedding table as a file of rows.
 
 onnxruntime-genai's model builder writes the graph, from the text model saved as a plain Llama checkpoint. What is
-quantized: int8 and int4 hold every linear layer, the output head among them, as MatMulNBits in blocks of 32 with one
-scale each, multiplied with activations quantized to int8 on the fly (accuracy level 4). fp16 stores the float32
+quantized: int8 and int4 hold every linear layer, the output head among them, as MatMulNBits in blocks with one scale
+each, multiplied with activations quantized to int8 on the fly (accuracy level 4). fp16 stores the float32
 graph's weights in float16, which onnxruntime widens when it loads them: its CPU kernels compute in float32.
 """
 
@@ -34,21 +34,23 @@ _OPTIONS = (
     "prune_lm_head=true",
     "fuse_mlp_gate_up=true",
     "accuracy_level=4",
-    "block_size=32",
 )
 _BUILDER_PRECISION = {"fp32": "fp32", "fp16": "fp32", "int8": "int8", "int4": "int4"}
 
 
-def export_decoder(text: Any, tokenizer_from: Path, precision: str, path: Path, work: Path) -> None:
+def export_decoder(
+    text: Any, tokenizer_from: Path, precision: str, path: Path, work: Path, *, block_size: int = 32
+) -> None:
     """Write the graph of `text` (a LlamaForCausalLM) to `path`, its weights to `<path>.data`, by way of `work`.
 
-    `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see. Raises ExportError with the
+    `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see; `block_size` is how many weights share
+    a scale. Raises ExportError with the
     builder's last words if it fails.
     """
     plain, built = work / "text", work / "built"
     _save_plain(text, tokenizer_from, plain)
     try:
-        _build(plain, built, _BUILDER_PRECISION[precision], work / "cache")
+        _build(plain, built, _BUILDER_PRECISION[precision], block_size, work / "cache")
         shutil.rmtree(plain)
         if precision == "fp16":
             store_half(built / "model.onnx", built / "half.onnx")
@@ -105,11 +107,12 @@ def _save_plain(text: Any, tokenizer_from: Path, folder: Path) -> None:
             shutil.copyfile(tokenizer_from / name, folder / name)
 
 
-def _build(plain: Path, built: Path, precision: str, cache: Path) -> None:
+def _build(plain: Path, built: Path, precision: str, block_size: int, cache: Path) -> None:
     said = io.StringIO()
+    chosen = (*_OPTIONS, f"block_size={block_size}")
     try:
         with _builder() as builder, quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            options = builder.parse_extra_options("", str(plain), str(built), precision, "cpu", str(cache), _OPTIONS)
+            options = builder.parse_extra_options("", str(plain), str(built), precision, "cpu", str(cache), chosen)
             builder.create_model("", str(plain), str(built), precision, "cpu", str(cache), **options)
     except Exception as error:  # the builder raises many kinds
         last = (said.getvalue().strip().splitlines() or ["nothing"])[-1]

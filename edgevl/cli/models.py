@@ -37,6 +37,13 @@ def models(as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--vision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)
 @click.option("--decoder", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int4", show_default=True)
+@click.option(
+    "--block-size",
+    type=click.Choice([16, 32, 64, 128]),
+    default=32,
+    show_default=True,
+    help="Weights of an int8 or int4 decoder that share a scale.",
+)
 @click.option("--fidelity", type=click.FloatRange(0, 1), metavar="COSINE", help="Keep MatMuls in fp32 until reached.")
 @click.option("--name", help="The model's name; default: the output folder's.")
 @click.option(

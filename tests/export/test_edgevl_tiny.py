@@ -20,10 +20,11 @@ def test_export_against_the_recipe(tmp_path: Path) -> None:
     from edgevl.recipe.model import load_checkpoint
 
     checkpoint = make_edgevl_tiny(tmp_path / "checkpoint")
-    spec = export_model(checkpoint, tmp_path / "model", vision="int8", decoder="int8", fidelity=0.999)
+    spec = export_model(checkpoint, tmp_path / "model", vision="int8", decoder="int8", block_size=16, fidelity=0.999)
     assert spec.family == "edgevl-tiny"
     assert (spec.image.tile, spec.image.longest_edge, spec.image.tokens_per_tile) == (128, 256, 16)
     assert spec.fidelity is not None
+    assert _block_sizes(tmp_path / "model" / "decoder.onnx") == {16}
     assert spec.fidelity.feature_cosine >= 0.999
     assert spec.fidelity.equal_tokens > 0.7
     picture = drawn((128, 128), seed=1)
@@ -34,3 +35,10 @@ def test_export_against_the_recipe(tmp_path: Path) -> None:
         assert cosine(encoded.tiles[0], wanted).mean() > 0.999
         assert vlm.ask(encoded, "what's here?", max_tokens=4).usage.image_tokens == 16
     assert np.isfinite(wanted).all()
+
+
+def _block_sizes(path: Path) -> set[int]:
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return {a.i for node in nodes if node.op_type == "MatMulNBits" for a in node.attribute if a.name == "block_size"}

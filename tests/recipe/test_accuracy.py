@@ -1,0 +1,26 @@
+"""The accuracy table that the bundled model's card publishes: what the model must be able to do, and in int8 too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PATH = Path(__file__).parents[2] / "models" / "edgevl-tiny" / "accuracy.json"
+_ROWS: dict[str, dict[str, Any]] = json.loads(_PATH.read_text(encoding="utf-8"))
+_LOWEST = {"naming": 0.92, "counting": 0.75, "relations": 0.75, "yes_no": 0.85, "satellite": 0.75, "flowers": 0.50}
+_ROUNDING = 1e-9
+
+
+@pytest.mark.parametrize("task", _LOWEST)
+def test_a_gate_is_met_on_enough_examples(task: str) -> None:
+    row = _ROWS[task]
+    assert row["n"] >= 500
+    assert row["accuracy"] >= _LOWEST[task]
+
+
+@pytest.mark.parametrize("task", _ROWS)
+def test_quantized_is_within_a_point_of_fp32(task: str) -> None:
+    assert abs(_ROWS[task]["accuracy"] - _ROWS[task]["fp32"]) <= 0.01 + _ROUNDING
