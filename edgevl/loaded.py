@@ -56,12 +56,11 @@ class Loaded:
         self.family = family(spec.family, str(folder / manifest.FILE_NAME))
         with ThreadPoolExecutor(2) as pool:
             vision = pool.submit(Graph, folder / spec.vision.file, device=device, threads=threads)
-            decoder = pool.submit(Graph, folder / spec.decoder.file, device=device, threads=threads)
+            decoder = pool.submit(_decoder, folder, spec, device, threads)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)
             self.template = _template(folder, spec)
-            embeddings = read_embeddings(folder / spec.embeddings.file, spec.decoder)
             self.encoder = VisionEncoder(vision.result())
-            self.decoder: Decoder = OnnxDecoder(decoder.result(), spec.decoder, embeddings)
+            self.decoder: Decoder = decoder.result()
         self.tiles = Store("tiles", TILES_BYTES, disk)
         self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
         self.held: list[Held] = []
@@ -76,7 +75,8 @@ class Loaded:
     @cached_property
     def decoder_id(self) -> str:
         """What the KV cache depends on beside the prompt: every file of the model that can change it, what runs it."""
-        content = self._content(self.manifest.decoder.file, self.manifest.embeddings.file)
+        spec = self.manifest
+        content = self._content(spec.decoder.file, *([spec.embeddings.file] if spec.embeddings else ()))
         return f"{self.vision_id}:{content}:{self.decoder.backend}"
 
     def _content(self, *names: str) -> str:
@@ -105,6 +105,17 @@ class Loaded:
             image_token_id=self.manifest.tokenizer.image_token_id,
             tokens_per_tile=self.manifest.image.tokens_per_tile,
         )
+
+
+def _decoder(folder: Path, spec: manifest.Manifest, device: str, threads: int | None) -> Decoder:
+    """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
+    path = folder / spec.decoder.file
+    if spec.embeddings is None:
+        from edgevl.engine.gguf import GgufDecoder
+
+        return GgufDecoder(path, spec.decoder, threads=threads)
+    graph = Graph(path, device=device, threads=threads)
+    return OnnxDecoder(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

@@ -224,9 +224,9 @@ def prefill(
 ) -> Prefilled:
     """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
-    Tile k is prefilled while a thread encodes tile k+1. `cancel` is seen between chunks; what has been fed stays
-    usable for the next request. A prefix is reused by whole chunks, each settled before the next one is fed, so that
-    every chunk is computed from the same bits, with and without reuse.
+    Tile k is prefilled while a thread encodes tile k+1. `cancel` is seen between chunks, and by some decoders within
+    one; what has been fed stays usable for the next request. A prefix is reused by whole chunks, each settled before
+    the next one is fed, so that every chunk is computed from the same bits, with and without reuse.
     """
     started = time.perf_counter()
     model.is_warm = True
@@ -248,7 +248,8 @@ def prefill(
                 array = next(features)
                 check_seam(array, chunk, request.plans[chunk.image])
             started = time.perf_counter()
-            model.decoder.extend(array)
+            if not model.decoder.extend(array, cancel):
+                return Prefilled(n_cached, prefill_s, complete=False)
             model.decoder.settle()
             if index == last_image:
                 model.prefixes.put(keys[index], model.decoder.save())

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_SIZES", "DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model"]
 
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
-DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4", "gguf:f16", "gguf:q8_0", "gguf:q4_0", "gguf:q4_k_m")
 BLOCK_SIZES = (16, 32, 64, 128)
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole export that is done, 0 to 1."""
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime_genai")
+_GGUF_NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "gguf", "llama_cpp")
 
 
 def export_model(
@@ -42,8 +43,9 @@ def export_model(
 ) -> Manifest:
     """Export the checkpoint folder `checkpoint` to the model folder `out` and return its manifest.
 
-    `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS. `block_size`, one of
-    BLOCK_SIZES, is how many weights of an int8 or int4 decoder share a scale: smaller is nearer and larger.
+    `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS; those that begin with "gguf:"
+    make a decoder for llama.cpp. `block_size`, one of BLOCK_SIZES, is how many weights of an int8 or int4 decoder share
+    a scale: smaller is nearer and larger.
     `fidelity` is the mean cosine between exported and PyTorch image features that an int8 vision graph must reach;
     the MatMuls that cost most are kept in float32 until it does. `name` is the model's name (default: the folder's).
     `samples` are pictures to measure on. `force` replaces a model folder that is there; nothing is seen of `out`
@@ -53,9 +55,10 @@ def export_model(
     ExportError or UnsupportedFamily for a checkpoint that cannot be exported, ImageError for a sample that is no
     picture.
     """
-    missing = [module for module in _NEEDED if find_spec(module) is None]
+    needed, extra = (_GGUF_NEEDED, "export,gguf") if decoder.startswith("gguf:") else (_NEEDED, "export")
+    missing = [module for module in needed if find_spec(module) is None]
     if missing:
-        raise BackendMissing(f"export needs {', '.join(missing)}: pip install 'edgevl[export]'")
+        raise BackendMissing(f"export needs {', '.join(missing)}: pip install 'edgevl[{extra}]'")
     for option, value, known in (("vision", vision, VISION_PRECISIONS), ("decoder", decoder, DECODER_PRECISIONS)):
         if value not in known:
             raise InputError(f"{option} precision is {value!r}; it must be one of {', '.join(known)}")

@@ -26,15 +26,16 @@ from edgevl.model.manifest import (
     sha256,
 )
 
-from . import checkpoint, decoder, fidelity, golden, samples, sensitivity, vision
+from . import checkpoint, decoder, fidelity, gguf, golden, samples, sensitivity, vision
 from .checkpoint import Checkpoint
 from .families import TorchModel
 from .folder import building, check_space
 
-VISION, DECODER, EMBEDDINGS = "vision.onnx", "decoder.onnx", "embeddings.npy"
+VISION, DECODER, EMBEDDINGS, GGUF = "vision.onnx", "decoder.onnx", "embeddings.npy", "decoder.gguf"
 TOKENIZER, CHAT_TEMPLATE = "tokenizer.json", "chat_template.jinja"
 _WORK = "work"
-_TOOLS = ("edgevl", "onnx", "onnxruntime", "onnxruntime-genai", "torch", "transformers")
+_TOOLS = ("edgevl", "onnx", "onnxruntime", "torch", "transformers")
+_BUILDERS = {"onnx": ("onnxruntime-genai",), "gguf": ("gguf", "llama-cpp-python")}
 _SPACE = 3
 """How many float32 copies of the weights the work needs at most, side by side."""
 
@@ -88,16 +89,12 @@ class _Build:
             cut.append(fidelity.sample(picture, source.image, source.row.family, reference))
         kept = self._vision(reference, cut)
         self._progress("decoder", 0.4)
-        options = self._options
-        decoder.export_decoder(
-            reference.text, source.folder, options.decoder, target / DECODER, self._work, block_size=options.block_size
-        )
-        dtype = decoder.write_embeddings(reference.text, options.decoder, target / EMBEDDINGS)
+        written = self._decoder(reference.text)
         shutil.copyfile(source.folder / TOKENIZER, target / TOKENIZER)
         (target / CHAT_TEMPLATE).write_text(source.chat_template, encoding="utf-8", newline="\n")
         shutil.rmtree(self._work)
         self._progress("checksums", 0.65)
-        manifest = self._manifest(reference.text.config, dtype, name)
+        manifest = self._manifest(*written, name)
         self._write(manifest)
         manifest = self._measure(manifest, reference, cut, kept)
         self._write(manifest)
@@ -123,6 +120,34 @@ class _Build:
             )
         return ()
 
+    def _decoder(self, text: Any) -> tuple[DecoderSpec, EmbeddingsSpec | None]:
+        """Write the decoder, as a graph with its embedding table or as a GGUF file."""
+        source, target, options = self._source, self._target, self._options
+        kind, _, precision = options.decoder.rpartition(":")
+        spec = DecoderSpec(
+            kind="onnx",
+            file=DECODER,
+            precision=precision,
+            n_layers=text.config.num_hidden_layers,
+            n_kv_heads=text.config.num_key_value_heads,
+            head_dim=text.config.head_dim,
+            hidden_size=text.config.hidden_size,
+            vocab_size=text.config.vocab_size,
+            context_length=source.context_length,
+            inputs={},
+            outputs={},
+        )
+        if kind == "gguf":
+            gguf.export_decoder(source, text, precision, target / GGUF, self._work)
+            return replace(spec, kind="gguf", file=GGUF), None
+        decoder.export_decoder(
+            text, source.folder, precision, target / DECODER, self._work, block_size=options.block_size
+        )
+        dtype = decoder.write_embeddings(text, precision, target / EMBEDDINGS)
+        inputs, outputs = decoder.graph_io(target / DECODER)
+        embeddings = EmbeddingsSpec(EMBEDDINGS, cast("Literal['float32', 'float16']", dtype))
+        return replace(spec, inputs=inputs, outputs=outputs), embeddings
+
     def _measure(
         self, manifest: Manifest, reference: TorchModel, cut: list[fidelity.Sample], kept: tuple[str, ...]
     ) -> Manifest:
@@ -136,30 +161,17 @@ class _Build:
         files = {**manifest.files, golden.FILE: _file_spec(self._target / golden.FILE)}
         return replace(manifest, files=files, fidelity=measured, golden=recorded)
 
-    def _manifest(self, text: Any, embeddings_dtype: str, name: str) -> Manifest:
+    def _manifest(self, written: DecoderSpec, embeddings: EmbeddingsSpec | None, name: str) -> Manifest:
         source, target, options = self._source, self._target, self._options
         vision_inputs, vision_outputs = decoder.graph_io(target / VISION)
-        inputs, outputs = decoder.graph_io(target / DECODER)
         return Manifest(
             format_version=FORMAT_VERSION,
             name=name,
             family=source.row.family,
             image=source.image,
             vision=VisionSpec(VISION, options.vision, vision_inputs, vision_outputs),
-            decoder=DecoderSpec(
-                kind="onnx",
-                file=DECODER,
-                precision=options.decoder,
-                n_layers=text.num_hidden_layers,
-                n_kv_heads=text.num_key_value_heads,
-                head_dim=text.head_dim,
-                hidden_size=text.hidden_size,
-                vocab_size=text.vocab_size,
-                context_length=source.context_length,
-                inputs=inputs,
-                outputs=outputs,
-            ),
-            embeddings=EmbeddingsSpec(EMBEDDINGS, cast("Literal['float32', 'float16']", embeddings_dtype)),
+            decoder=written,
+            embeddings=embeddings,
             tokenizer=TokenizerSpec(
                 file=TOKENIZER,
                 chat_template=CHAT_TEMPLATE,
@@ -169,7 +181,7 @@ class _Build:
                 eos_token_ids=source.eos_token_ids,
             ),
             files={path.name: _file_spec(path) for path in sorted(target.iterdir())},
-            source=Source(source.name, source.weights_sha256(), source.licence, _tool_versions()),
+            source=Source(source.name, source.weights_sha256(), source.licence, _tool_versions(written.kind)),
             fidelity=None,
             golden=None,
         )
@@ -186,5 +198,5 @@ def _file_spec(path: Path) -> FileSpec:
     return FileSpec(path.stat().st_size, sha256(path))
 
 
-def _tool_versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _TOOLS}
+def _tool_versions(kind: str) -> dict[str, str]:
+    return {name: metadata.version(name) for name in (*_TOOLS, *_BUILDERS[kind])}

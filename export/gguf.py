@@ -9,16 +9,19 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from edgevl.engine.gguf import library as llama_library
+from edgevl.engine.gguf import said
 from edgevl.errors import BackendMissing, ExportError
 
 from .checkpoint import Checkpoint
@@ -26,14 +29,28 @@ from .vision import Idefics3Vision
 
 Written = Literal["F32", "F16", "BF16", "Q8_0"]
 """What this module writes matrices as; vectors stay float32."""
-Quantized = Literal["Q4_0", "Q8_0"]
-"""What llama.cpp's own quantizer makes of a written decoder: blocks of 32 weights with one float16 scale each."""
+Quantized = Literal["Q4_0", "Q8_0", "Q4_K_M"]
+"""What llama.cpp's own quantizer makes of a written decoder: blocks of 32 weights (Q4_K_M: 256) with their scales."""
 
 _SPLITS = {
     # how tokenizer.json cuts text before BPE: llama.cpp's name for the same cuts
     ("ByteLevel",): "gpt-2",
     ("Digits", "ByteLevel"): "smollm",
 }
+
+
+def export_decoder(source: Checkpoint, text: Any, precision: str, path: Path, work: Path) -> None:
+    """Write `text` to `path` in "f16", or quantized in the mix that llama.cpp calls `precision`, by way of `work`.
+
+    Raises like `write_decoder` and `quantize`.
+    """
+    if precision == "f16":
+        return write_decoder(source, text, path)
+    plain = work / "decoder-f16.gguf"
+    write_decoder(source, text, plain)
+    quantize(plain, path, cast("Quantized", precision.upper()), pure=False)
+    plain.unlink()
+    return None
 
 
 def write_decoder(source: Checkpoint, text: Any, path: Path, kind: Written = "F16") -> None:
@@ -109,27 +126,30 @@ def write_vision(source: Checkpoint, vision: nn.Module, path: Path, kind: Writte
     file.save(path)
 
 
-def quantize(decoder: Path, path: Path, kind: Quantized, threads: int | None = None) -> None:
-    """Quantize every matrix of a written decoder, head and embedding table too, with llama.cpp's own quantizer.
+def quantize(decoder: Path, path: Path, kind: Quantized, threads: int | None = None, *, pure: bool = True) -> None:
+    """Quantize a written decoder with llama.cpp's own quantizer.
 
+    `pure` makes every matrix a `kind`, head and embedding table too; else some get more bits, as llama.cpp sees fit.
     Raises BackendMissing without llama-cpp-python, ExportError if llama.cpp refuses the file.
     """
-    llama = _library("llama_cpp", "llama-cpp-python")
+    llama = llama_library()
     settings = llama.llama_model_quantize_default_params()
     settings.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    settings.pure = True  # else the head has more bits than the rest
+    settings.pure = pure
     settings.nthread = threads or os.cpu_count() or 1
     code = llama.llama_model_quantize(os.fsencode(decoder), os.fsencode(path), ctypes.byref(settings))
     if code != 0:
         path.unlink(missing_ok=True)
-        raise ExportError(f"{decoder}: llama.cpp's quantizer ended with {code}; is it a decoder in F16 or F32?")
+        raise ExportError(
+            f"{decoder}: llama.cpp's quantizer ended with {code} ({said()}); is it a decoder in F16 or F32?"
+        )
 
 
 class _File:
     """One GGUF file in the making."""
 
     def __init__(self, architecture: str, name: str, kind: Written) -> None:
-        self._gguf = gguf = _library("gguf", "gguf")
+        self._gguf = gguf = _package()
         self._kind = gguf.GGMLQuantizationType[kind]
         self.writer = gguf.GGUFWriter(None, architecture)
         self.writer.add_name(name)
@@ -180,11 +200,12 @@ class _File:
             self.writer.close()
 
 
-def _library(module: str, package: str) -> Any:
+def _package() -> Any:
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it reports every file that it writes
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("gguf")
     except ImportError as error:
-        raise BackendMissing(f"GGUF needs {package} ({error}): pip install {package}") from error
+        raise BackendMissing(f"writing GGUF needs the gguf package ({error}): pip install 'edgevl[export]'") from error
 
 
 def _require(setting: str, got: str, wanted: str) -> None:
@@ -247,7 +268,7 @@ def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:
 
 def _tokens(document: dict[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
     """Return every id's token and its type; ids without a token, which pad the vocabulary, are unused ones."""
-    kinds = _library("gguf", "gguf").TokenType
+    kinds = _package().TokenType
     tokens = [f"[unused{token_id}]" for token_id in range(vocab_size)]
     types = [int(kinds.UNUSED)] * vocab_size
     for token, token_id in document["model"]["vocab"].items():

@@ -43,6 +43,25 @@ def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
+@pytest.fixture(scope="session")
+def smolvlm_gguf_dir(
+    smolvlm_checkpoint: Path, smolvlm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """`smolvlm_model_dir` with its decoder as GGUF in float16; skips without llama-cpp-python. Do not write into it."""
+    from tests.mixed import with_gguf
+
+    return with_gguf(smolvlm_model_dir, smolvlm_checkpoint, tmp_path_factory.mktemp("mixed") / "smolvlm")
+
+
+@pytest.fixture(scope="session")
+def bundled_gguf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model with its decoder as GGUF in float16; skips without llama-cpp-python. Do not write into it."""
+    from tests.mixed import with_gguf
+
+    bundled = Path(__file__).parents[1] / "models" / "edgevl-tiny"
+    return with_gguf(bundled, bundled / "checkpoint", tmp_path_factory.mktemp("mixed") / "edgevl-tiny")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests' store and profiles away from the user's."""

@@ -47,6 +47,7 @@ UPWARD = {("pipeline", "chat")}  # VLM.chat() makes a Chat, and imports it when 
 OWNERS = {
     # library: the one module of the runtime that may import it
     "onnxruntime": "edgevl.engine.graph",
+    "llama_cpp": "edgevl.engine.gguf",
     "PIL": "edgevl.image.read",
     "pillow_heif": "edgevl.image.read",
     "pillow_avif": "edgevl.image.read",
@@ -237,6 +238,7 @@ class TestProject:
         used = {(item.name.split(".")[0], name) for name, _, source in RUNTIME for item in imports(source, name)}
         assert ("onnxruntime", "edgevl.engine.graph") in used
         assert ("PIL", "edgevl.image.read") in used
+        assert ("llama_cpp", "edgevl.engine.gguf") in used
 
     def test_no_data_is_run_as_code(self) -> None:
         assert [wrong for name, _, source in SOURCES for wrong in unsafe(source, name)] == []
@@ -308,7 +310,7 @@ class TestPublicNames:
 
 
 class TestImport:
-    HEAVY = ("PIL", "click", "huggingface_hub", "jinja2", "numpy", "onnxruntime", "tokenizers", "torch")
+    HEAVY = ("PIL", "click", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "onnxruntime", "tokenizers", "torch")
 
     def python(self, code: str) -> str:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -27,9 +27,10 @@ class Script:
         self.fed: list[int] = []
         self._script = list(token_ids)
 
-    def extend(self, chunk: NDArray[Any]) -> None:
+    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         self.fed += chunk.tolist()
         self.n_past += len(chunk)
+        return True
 
     def logits(self) -> NDArray[np.float32]:
         scores = np.zeros(len(VOCAB), np.float32)

@@ -21,9 +21,15 @@ SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
 QUESTION = "what's here?"
 
 
+@pytest.fixture(scope="module", params=["onnx", "gguf"])
+def folder(request: pytest.FixtureRequest) -> Path | None:
+    """The bundled model, by its own decoder and by llama.cpp."""
+    return Path(request.getfixturevalue("bundled_gguf_dir")) if request.param == "gguf" else None
+
+
 @pytest.fixture(scope="module")
-def vlm() -> Iterator[edgevl.VLM]:
-    with edgevl.load(store=False) as opened:
+def vlm(folder: Path | None) -> Iterator[edgevl.VLM]:
+    with edgevl.load(folder, store=False) as opened:
         yield opened
 
 
@@ -58,8 +64,8 @@ def test_the_same_by_path_bytes_base64_array_and_pil(vlm: edgevl.VLM, answer: ed
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_same_with_one_thread_and_two(threads: int, answer: edgevl.Answer) -> None:
-    with edgevl.load(threads=threads) as other:
+def test_the_same_with_one_thread_and_two(folder: Path | None, threads: int, answer: edgevl.Answer) -> None:
+    with edgevl.load(folder, threads=threads) as other:
         assert other.ask(SHAPES, QUESTION).token_ids == answer.token_ids
 
 
@@ -158,6 +164,10 @@ def test_cancel_between_tokens_and_between_tiles(vlm: edgevl.VLM, answer: edgevl
 
     stopped = vlm.ask(SHAPES, QUESTION, cancel=cancel, on_tile=on_tile)
     assert (stopped.finish_reason, stopped.text, seen) == ("cancelled", "", [1])
+    fresh(vlm)
+    cancel.clear()
+    threading.Timer(0.005, cancel.set).start()  # somewhere in the middle, perhaps of a chunk
+    vlm.ask(SHAPES, QUESTION, cancel=cancel)
     assert vlm.ask(SHAPES, QUESTION).token_ids == answer.token_ids
 
 

@@ -36,9 +36,10 @@ class Echo:
     def n_past(self) -> int:
         return len(self.held)
 
-    def extend(self, chunk: NDArray[Any]) -> None:
+    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         self.held += chunk.tolist() if chunk.ndim == 1 else chunk[:, 0].tolist()
         self.n_fed += len(chunk)
+        return True
 
     def logits(self) -> NDArray[np.float32]:
         return np.zeros(3, np.float32)
@@ -192,9 +193,9 @@ def test_each_chunk_settles_before_the_next_is_fed() -> None:
     model, unsettled = Model(), []
     extend = model.decoder.extend
 
-    def noting(chunk: NDArray[Any]) -> None:
+    def noting(chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         unsettled.append(model.decoder.n_past - model.decoder.n_settled)
-        extend(chunk)
+        return extend(chunk, cancelled)
 
     model.decoder.extend = noting  # type: ignore[method-assign]
     run(model, ask(model, "a", picture(7, 16, 8), "b", picture(7), "c"))
@@ -231,6 +232,22 @@ def test_what_is_held_after_reuse_is_what_is_held_from_scratch(prompts: list[lis
         other = Model(prefixes=shared)
         run(other, ask(other, *parts, "?"))
         assert other.decoder.held == scratch.decoder.held
+
+
+def test_a_chunk_that_the_decoder_gives_up_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, extend = Model(), Echo.extend
+
+    def giving_up(self: Echo, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+        return chunk.ndim == 1 and extend(self, chunk, cancelled)
+
+    monkeypatch.setattr(Echo, "extend", giving_up)
+    request = ask(model, "a", picture(7), "b")
+    prefilled, _ = run(model, request)
+    assert not prefilled.complete
+    assert (model.decoder.held, len(model.held)) == ([97], 1)
+    monkeypatch.undo()
+    prefilled, _ = run(model, request)
+    assert (prefilled.complete, prefilled.n_cached) == (True, 1)
 
 
 def test_cancel_is_seen_between_chunks_and_keeps_what_was_fed() -> None:

@@ -16,6 +16,13 @@ from edgevl.model import manifest
 from edgevl.verify import MIN_COSINE, cosine, equal_share, verify
 
 
+@pytest.fixture(params=["onnx", "gguf"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """A model folder of each kind of decoder."""
+    name = {"onnx": "smolvlm_model_dir", "gguf": "smolvlm_gguf_dir"}[request.param]
+    return Path(request.getfixturevalue(name))
+
+
 @pytest.fixture
 def copy(smolvlm_model_dir: Path, tmp_path: Path) -> Path:
     """A model folder that may be damaged."""
@@ -39,19 +46,28 @@ def rewrite_golden(folder: Path, **arrays: Any) -> None:
     rewrite(folder, "golden.npz", data)
 
 
-def test_a_whole_model(smolvlm_model_dir: Path) -> None:
-    report = verify(smolvlm_model_dir)
+def test_a_whole_model(folder: Path) -> None:
+    report = verify(folder)
     assert report.ok
     assert report.feature_cosine > 0.99999
     assert report.equal_tokens == 1
     assert [result.image for result in report.results] == ["small", "wide"]
     assert all(result.text for result in report.results)
-    assert report.n_files == len(list(smolvlm_model_dir.iterdir())) - 1
+    assert report.n_files == len(list(folder.iterdir())) - 1
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
 
 
-def test_one_thread_agrees(smolvlm_model_dir: Path) -> None:
-    assert verify(smolvlm_model_dir, threads=1).ok
+def test_one_thread_agrees(folder: Path) -> None:
+    assert verify(folder, threads=1).ok
+
+
+def test_a_changed_byte_of_a_gguf_file(smolvlm_gguf_dir: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(smolvlm_gguf_dir, tmp_path / "model")) / "decoder.gguf"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ChecksumMismatch, match=r"decoder\.gguf: content differs from edgevl\.json"):
+        verify(path.parent)
 
 
 def test_a_changed_byte(copy: Path) -> None:

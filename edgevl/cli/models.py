@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevl.errors import ModelError
+from edgevl.export import DECODER_PRECISIONS
+
+if TYPE_CHECKING:
+    from edgevl.model.manifest import DecoderSpec
 
 
 @click.command()
@@ -36,7 +40,13 @@ def models(as_json: bool) -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--vision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)
-@click.option("--decoder", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int4", show_default=True)
+@click.option(
+    "--decoder",
+    type=click.Choice(DECODER_PRECISIONS),
+    default="int4",
+    show_default=True,
+    help="gguf: makes a decoder for llama.cpp, with its weights so quantized.",
+)
 @click.option(
     "--block-size",
     type=click.Choice([16, 32, 64, 128]),
@@ -105,9 +115,13 @@ def _described(folder: Path) -> dict[str, Any]:
     return {
         "name": spec.name,
         "folder": str(folder),
-        "precision": f"vision {spec.vision.precision}, decoder {spec.decoder.precision}",
+        "precision": f"vision {spec.vision.precision}, decoder {_decoder(spec.decoder)}",
         "n_bytes": sum(file.n_bytes for file in spec.files.values()),
     }
+
+
+def _decoder(spec: DecoderSpec) -> str:
+    return spec.precision if spec.kind == "onnx" else f"{spec.kind} {spec.precision}"
 
 
 def _mb(n_bytes: int | None) -> str:

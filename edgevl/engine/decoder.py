@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +26,11 @@ class Decoder(Protocol):
     def backend(self) -> str:
         """What computes it: another name may compute other last bits."""
 
-    def extend(self, chunk: NDArray[Any]) -> None:
-        """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1."""
+    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+        """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1.
+
+        Returns whether the chunk is held: once `cancelled` is set it may stop, and then holds nothing of it.
+        """
 
     def logits(self) -> NDArray[np.float32]:
         """Return the scores of the next token after the last chunk, float32 [vocab]."""
@@ -75,8 +79,8 @@ class OnnxDecoder:
         self._binding.bind_output("logits", self._logits)
         self.n_past = 0
 
-    def extend(self, chunk: NDArray[Any]) -> None:
-        """Feed token ids [n] or features [n, hidden]; raise GraphError if the graph fails."""
+    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+        """Feed token ids [n] or features [n, hidden], always to the end; raise GraphError if the graph fails."""
         embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
         embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
         total = self.n_past + embeds.shape[1]
@@ -86,6 +90,7 @@ class OnnxDecoder:
         self._binding.bind_input("attention_mask", self._mask[:, :total])
         self._binding.run()
         self.n_past = total
+        return True
 
     def logits(self) -> NDArray[np.float32]:
         """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""

@@ -15,7 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgevl.errors import ChecksumMismatch, ManifestError, ModelNotFound
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it."""
 FILE_NAME = "edgevl.json"
 
 
@@ -51,9 +52,13 @@ class VisionSpec:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """The text decoder: embeddings in, logits out, with a KV cache of `n_layers` pairs."""
+    """The text decoder, with a KV cache of `n_layers` pairs.
 
-    kind: Literal["onnx"]
+    An "onnx" graph takes embeddings and gives logits; a "gguf" file, for llama.cpp, has its own table of embeddings,
+    and no `inputs` and `outputs`.
+    """
+
+    kind: Literal["onnx", "gguf"]
     file: str
     precision: str
     n_layers: int
@@ -149,7 +154,7 @@ class Manifest:
     image: ImageSpec
     vision: VisionSpec
     decoder: DecoderSpec
-    embeddings: EmbeddingsSpec
+    embeddings: EmbeddingsSpec | None
     tokenizer: TokenizerSpec
     files: dict[str, FileSpec]
     source: Source
@@ -190,6 +195,9 @@ def read(folder: Path) -> Manifest:
         raise ManifestError(f"{path}: must hold a JSON object")
     _check_version(raw, path)
     manifest: Manifest = _typed(Manifest, raw, str(path), "")
+    if (manifest.embeddings is None) != (manifest.decoder.kind == "gguf"):
+        wanted = "null for a gguf decoder" if manifest.embeddings else f"needed by an {manifest.decoder.kind} decoder"
+        raise ManifestError(f"{path}: embeddings: {wanted}; export the model again")
     for name in manifest.files:
         _check_inside(name, path)
     for name in _named_files(manifest):
@@ -227,9 +235,8 @@ def sha256(path: Path) -> str:
 
 def _named_files(manifest: Manifest) -> list[str]:
     tokenizer = manifest.tokenizer
-    names = [manifest.vision.file, manifest.decoder.file, manifest.embeddings.file]
-    names += [tokenizer.file, tokenizer.chat_template]
-    return names + ([manifest.golden.file] if manifest.golden else [])
+    names = [manifest.vision.file, manifest.decoder.file, tokenizer.file, tokenizer.chat_template]
+    return names + [part.file for part in (manifest.embeddings, manifest.golden) if part]
 
 
 def _check_version(raw: dict[str, Any], path: Path) -> None:

@@ -178,6 +178,27 @@ def test_shards_tied_weights_int8_and_fp16(tmp_path: Path) -> None:
     assert [done for _, done in stages] == sorted(done for _, done in stages)
 
 
+@pytest.mark.parametrize(("precision", "equal"), [("f16", 1.0), ("q4_k_m", 0.4)])
+def test_a_decoder_for_llama_cpp(smolvlm_checkpoint: Path, tmp_path: Path, precision: str, equal: float) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it comes with the extra gguf")
+    save_png(drawn((64, 128), seed=7), tmp_path / "sample.png")
+    out = tmp_path / "model"
+    spec = export_model(
+        smolvlm_checkpoint, out, vision="fp32", decoder=f"gguf:{precision}", samples=[tmp_path / "sample.png"]
+    )
+    assert spec == manifest.read(out)
+    manifest.check_hashes(spec, out)
+    assert {path.name for path in out.iterdir()} == {*spec.files, manifest.FILE_NAME}
+    decoder = spec.decoder
+    assert (decoder.kind, decoder.precision, decoder.file) == ("gguf", precision, "decoder.gguf")
+    assert (decoder.inputs, decoder.outputs, spec.embeddings) == ({}, {}, None)
+    assert (decoder.n_layers, decoder.hidden_size, decoder.context_length) == (2, 64, 2048)
+    assert {"gguf", "llama-cpp-python"} < set(spec.source.tools)
+    assert spec.golden is not None
+    assert spec.fidelity is not None
+    assert spec.fidelity.equal_tokens >= equal
+
+
 def test_graphs_beyond_the_protobuf_limit(reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights go into a file beside the graph, in every precision; the limit is lowered instead of reached."""
     import torch
@@ -261,6 +282,16 @@ def test_a_sample_that_is_no_picture(smolvlm_checkpoint: Path, tmp_path: Path) -
     (tmp_path / "x.png").write_text("text")
     with pytest.raises(ImageError):
         export_model(smolvlm_checkpoint, tmp_path / "model", samples=[tmp_path / "x.png"])
+
+
+def test_the_extra_for_llama_cpp_is_missing(
+    smolvlm_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import edgevl.export
+
+    monkeypatch.setattr(edgevl.export, "find_spec", lambda name: None if name == "llama_cpp" else object())
+    with pytest.raises(BackendMissing, match=r"export needs llama_cpp: pip install 'edgevl\[export,gguf\]'"):
+        export_model(smolvlm_checkpoint, tmp_path / "model", decoder="gguf:f16")
 
 
 def test_the_extra_is_missing(smolvlm_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,9 @@ def test_whole_numbers_pass_for_floats(written: Path) -> None:
             "image.resample: expected one of lanczos, bicubic, bilinear, nearest, got 'cubic'",
         ),
         (lambda raw: raw["image"].update(resample=["x"]), "image.resample: expected one of"),
-        (lambda raw: raw["decoder"].update(kind="gguf"), "decoder.kind: expected one of onnx, got 'gguf'"),
+        (lambda raw: raw["decoder"].update(kind="tflite"), "decoder.kind: expected one of onnx, gguf, got 'tflite'"),
+        (lambda raw: raw["decoder"].update(kind="gguf"), "embeddings: null for a gguf decoder"),
+        (lambda raw: raw.update(embeddings=None), "embeddings: needed by an onnx decoder"),
         (lambda raw: raw["files"].pop("decoder.onnx"), "files: 'decoder.onnx' is used but not listed"),
         (lambda raw: raw["files"].pop("golden.npz"), "files: 'golden.npz' is used but not listed"),
         (lambda raw: raw.update(name="x" * 200, source="y" * 200), "source: expected object, got 'yyy"),
@@ -156,7 +158,7 @@ def test_versions(written: Path, version: object, message: str) -> None:
 
 def test_a_newer_version_is_reported_before_its_unknown_keys(written: Path) -> None:
     change(written, lambda raw: raw.update(format_version=99, novelty=1))
-    assert refusal(written).startswith("format_version is 99, this edgevl reads up to 1")
+    assert refusal(written).startswith("format_version is 99, this edgevl reads up to 2")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2", "nonsense", "[" * 100_000, "\x00"])

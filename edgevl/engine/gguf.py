@@ -1,0 +1,271 @@
+"""llama.cpp as a decoder: a GGUF file behind the four verbs. The only module of the runtime that imports llama_cpp."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevl import machine
+from edgevl.errors import BackendMissing, GraphError
+from edgevl.model import gguf
+from edgevl.model.manifest import DecoderSpec
+
+N_BATCH = 2048
+"""The most tokens handed over at once: llama.cpp takes what it was made for, and ends the process for more."""
+N_CAUSAL = 512
+"""How many of them it computes side by side, unless an image must be seen whole."""
+FIRST_CONTEXT = 1024
+"""How many tokens there is room for at first; llama.cpp fills the room with zeros, so it grows as it is needed."""
+
+_PAD = 256  # attention runs over a multiple of this many places, whatever the room
+_FLASH = 1
+_MAP = 1
+_ERROR = 4
+_ABORTED = 2
+_SEQUENCE = 0
+_NO_TRUNCATION = "llama.cpp cannot forget the end of what this model holds; use another decoder"
+_HEAD = np.dtype("<i8")  # what `save` puts before llama.cpp's bytes: how many tokens they are
+
+
+class GgufDecoder:
+    """A GGUF file, memory-mapped, in llama.cpp; keys and values in half precision, scores of the last token only.
+
+    Where `whole_images` is set, features of one chunk see each other, also those behind them; tokens never do. What is
+    saved is the cache as it lies, so there is nothing to settle.
+    """
+
+    def __init__(
+        self, path: Path, spec: DecoderSpec, *, threads: int | None = None, whole_images: bool = False
+    ) -> None:
+        """Load the file; `threads` None is one per physical core.
+
+        Raises BackendMissing without llama-cpp-python, ModelError if the file's header is damaged, GraphError if
+        llama.cpp cannot run it or it is another model than `spec` says.
+        """
+        gguf.read(path)  # nothing but this reads the header before it has been checked
+        self._llama = llama = library()
+        self._path, self._spec, self._whole_images = path, spec, whole_images
+        self._n_threads = threads or machine.describe().n_threads
+        self.backend = f"llama.cpp {llama.__version__} cpu"
+        self.n_past = 0
+        self._capacity = 0
+        self._open: dict[str, Any] = {}
+        weakref.finalize(self, _close, llama, self._open)
+        self._load()
+        self._reserve(min(FIRST_CONTEXT, spec.context_length))
+
+    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+        """Feed token ids [n] or features [n, hidden]; stops between two operations once `cancelled` is set.
+
+        Raises GraphError if llama.cpp fails.
+        """
+        features = chunk.ndim == 2
+        if features and chunk.shape[1] != self._spec.hidden_size:
+            raise GraphError(f"{self._path}: takes features of {self._spec.hidden_size} values, got {chunk.shape[1]}")
+        array = np.ascontiguousarray(chunk, np.float32 if features else np.int32)
+        whole = features and self._whole_images
+        if whole and len(array) > N_BATCH:
+            raise GraphError(f"{self._path}: can see {N_BATCH} features of an image whole, got {len(array)}")
+        self._reserve(self.n_past + len(array))
+        with self._aborting(cancelled), self._seeing_whole(whole):
+            for start in range(0, len(array), N_BATCH):
+                code = self._decode(array[start : start + N_BATCH])
+                if code == _ABORTED:
+                    said()  # it calls that an error
+                    self._forget_after(self.n_past)
+                    return False
+                if code != 0:
+                    raise GraphError(f"{self._path}: llama.cpp failed while running ({code}: {said()})")
+        self.n_past += len(array)
+        return True
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""
+        found = self._llama.llama_get_logits_ith(self._open["context"], -1)
+        logits: NDArray[np.float32] = np.ctypeslib.as_array(found, (self._spec.vocab_size,)).copy()
+        if not np.isfinite(logits.max()):  # the maximum is NaN wherever any score is
+            raise GraphError(f"{self._path}: returned scores that are not numbers; run: edgevl verify")
+        return logits
+
+    def truncate(self, n: int) -> None:
+        """Forget everything after the first `n` tokens."""
+        if not 0 <= n <= self.n_past:
+            raise ValueError(f"cannot truncate to {n} tokens, {self.n_past} are held")
+        if n < self.n_past:
+            self._forget_after(n)
+            self.n_past = n
+
+    def settle(self) -> None:
+        """Do nothing: what is held is what is saved, to the bit."""
+
+    def save(self) -> NDArray[Any]:
+        """Return the cache as bytes, uint8 [n]: how many tokens it holds, then what llama.cpp writes."""
+        llama, context = self._llama, self._open["context"]
+        n_bytes = llama.llama_state_seq_get_size(context, _SEQUENCE)
+        state = np.empty(_HEAD.itemsize + n_bytes, np.uint8)
+        state[: _HEAD.itemsize].view(_HEAD)[0] = self.n_past
+        written = llama.llama_state_seq_get_data(context, _bytes(state[_HEAD.itemsize :]), n_bytes, _SEQUENCE)
+        if written != n_bytes:
+            raise GraphError(f"{self._path}: llama.cpp cannot save its cache ({said()})")
+        return state
+
+    def load(self, state: NDArray[Any], n: int) -> bool:
+        """Hold what `save` returned for `n` tokens; return whether it is of that many."""
+        if state.dtype != np.uint8 or state.ndim != 1 or state.size < _HEAD.itemsize:
+            return False
+        if int(np.frombuffer(state[: _HEAD.itemsize].tobytes(), _HEAD)[0]) != n:
+            return False
+        self._reserve(n)
+        self._restore(state[_HEAD.itemsize :])
+        self.n_past = n
+        return True
+
+    def _load(self) -> None:
+        llama, spec = self._llama, self._spec
+        settings = llama.llama_model_default_params()
+        settings.n_gpu_layers = 0
+        settings.load_mode = _MAP
+        model = llama.llama_model_load_from_file(os.fsencode(self._path), settings)
+        if not model:
+            raise GraphError(f"{self._path}: llama.cpp cannot load it ({said()}); export the model again")
+        self._open["model"] = model  # freed from now on, whatever follows
+        got = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), llama.llama_model_n_embd_inp(model)
+        if got != (spec.vocab_size, spec.hidden_size):
+            raise GraphError(
+                f"{self._path}: has {got[0]} tokens of width {got[1]}, edgevl.json says {spec.vocab_size} of width "
+                f"{spec.hidden_size}; export the model again"
+            )
+        if llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model):
+            raise GraphError(f"{self._path}: {_NO_TRUNCATION}")
+
+    def _reserve(self, n: int) -> None:
+        """Make room for `n` tokens, keeping those that are held: llama.cpp cannot grow, so it begins anew with them."""
+        if n <= self._capacity:
+            return
+        held = self.save()[_HEAD.itemsize :] if self.n_past else None
+        wanted = max(n, min(2 * self._capacity, self._spec.context_length))
+        settings = self._llama.llama_context_default_params()
+        settings.n_ctx = self._capacity = -(-wanted // _PAD) * _PAD
+        settings.n_batch = N_BATCH
+        settings.n_ubatch = N_BATCH if self._whole_images else N_CAUSAL
+        settings.n_outputs_max = 1
+        settings.n_threads = settings.n_threads_batch = self._n_threads
+        settings.flash_attn_type = _FLASH
+        settings.swa_full = True  # a sliding window that drops what is behind it could not be truncated
+        settings.no_perf = True
+        if "context" in self._open:
+            self._llama.llama_free(self._open.pop("context"))
+        context = self._llama.llama_init_from_model(self._open["model"], settings)
+        if not context:
+            raise GraphError(
+                f"{self._path}: llama.cpp has no room for {settings.n_ctx} tokens ({said()}); "
+                "try a smaller model or --detail low"
+            )
+        self._open["context"] = context
+        if held is not None:
+            self._restore(held)
+
+    def _restore(self, state: NDArray[Any]) -> None:
+        context = self._open["context"]
+        read = self._llama.llama_state_seq_set_data(context, _bytes(state), state.size, _SEQUENCE)
+        if read != state.size:
+            self.n_past = 0
+            raise GraphError(
+                f"{self._path}: llama.cpp does not take back what it saved ({said()}); run: edgevl cache clear"
+            )
+
+    def _decode(self, array: NDArray[Any]) -> int:
+        """Compute one batch behind what llama.cpp holds; return its code, 0 for success."""
+        batch = self._llama.llama_batch(n_tokens=len(array))  # no positions: they follow those that are held
+        if array.ndim == 1:
+            batch.token = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        else:
+            batch.embd = array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        return int(self._llama.llama_decode(self._open["context"], batch))
+
+    def _forget_after(self, n: int) -> None:
+        memory = self._llama.llama_get_memory(self._open["context"])
+        if not self._llama.llama_memory_seq_rm(memory, _SEQUENCE, n, -1):
+            raise GraphError(f"{self._path}: {_NO_TRUNCATION}")
+
+    @contextmanager
+    def _aborting(self, cancelled: threading.Event | None) -> Iterator[None]:
+        """Let llama.cpp ask after each operation whether to go on; it takes a moment, so single tokens do without."""
+        if cancelled is None:
+            yield
+            return
+        llama, context = self._llama, self._open["context"]
+        callback = llama.ggml_abort_callback(lambda _: cancelled.is_set())
+        llama.llama_set_abort_callback(context, callback, None)
+        try:
+            yield
+        finally:
+            llama.llama_set_abort_callback(context, llama.ggml_abort_callback(0), None)
+
+    @contextmanager
+    def _seeing_whole(self, whole: bool) -> Iterator[None]:
+        """Let every token of a batch see every other one."""
+        if whole:
+            self._llama.llama_set_causal_attn(self._open["context"], False)
+        try:
+            yield
+        finally:
+            if whole:
+                self._llama.llama_set_causal_attn(self._open["context"], True)
+
+
+_errors: deque[str] = deque(maxlen=20)
+"""What llama.cpp complained of lately."""
+
+
+def said() -> str:
+    """Return the first of llama.cpp's latest complaints, from which the others follow, and forget them all."""
+    first = _errors[0] if _errors else "no reason given"
+    _errors.clear()
+    return first
+
+
+@lru_cache(maxsize=1)
+def library() -> Any:
+    """Return llama_cpp, imported and silenced; raise BackendMissing where it is not installed or does not load."""
+    try:
+        llama = importlib.import_module("llama_cpp")
+    except (ImportError, OSError, RuntimeError) as error:  # it raises RuntimeError if its libraries do not load
+        raise BackendMissing(f"GGUF decoders need llama-cpp-python ({error}): pip install 'edgevl[gguf]'") from error
+    llama.llama_log_set(_log(llama), ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    return llama
+
+
+@lru_cache(maxsize=1)
+def _log(llama: Any) -> Any:
+    """Return the callback for llama.cpp's log; it is called as long as the process lives."""
+
+    def note(level: int, text: bytes, _: Any) -> None:
+        if level == _ERROR and (said := text.decode(errors="replace").strip()):
+            _errors.append(said[:300])
+
+    return llama.llama_log_callback(note)
+
+
+def _bytes(array: NDArray[Any]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
+def _close(llama: Any, handles: dict[str, Any]) -> None:
+    if "context" in handles:
+        llama.llama_free(handles.pop("context"))
+    if "model" in handles:
+        llama.llama_model_free(handles.pop("model"))

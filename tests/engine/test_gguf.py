@@ -1,0 +1,227 @@
+"""llama.cpp as a decoder, on the GGUF file of a small random checkpoint."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgevl.engine import gguf
+from edgevl.engine.gguf import GgufDecoder
+from edgevl.errors import BackendMissing, GraphError, ModelError
+from edgevl.model import manifest
+from edgevl.model.manifest import DecoderSpec
+
+RNG = np.random.default_rng(5)
+IDS = RNG.integers(0, 250, 60)
+FEATURES = RNG.standard_normal((12, 64)).astype(np.float32)
+
+Make = Callable[..., GgufDecoder]
+
+
+@pytest.fixture(scope="module")
+def spec(smolvlm_gguf_dir: Path) -> DecoderSpec:
+    return manifest.read(smolvlm_gguf_dir).decoder
+
+
+@pytest.fixture(scope="module")
+def make(smolvlm_gguf_dir: Path, spec: DecoderSpec) -> Make:
+    return lambda **options: GgufDecoder(smolvlm_gguf_dir / "decoder.gguf", spec, threads=1, **options)
+
+
+@pytest.fixture(scope="module")
+def text(smolvlm_checkpoint: Path) -> Any:
+    """The decoder in PyTorch."""
+    from edgevl.export import checkpoint
+
+    source = checkpoint.read(smolvlm_checkpoint)
+    return source.row.load(smolvlm_checkpoint, source.image.tile).text
+
+
+def fed(decoder: GgufDecoder, *chunks: NDArray[Any]) -> NDArray[np.float32]:
+    for chunk in chunks:
+        assert decoder.extend(chunk)
+    return decoder.logits()
+
+
+def wanted(text: Any, *chunks: NDArray[Any], whole: bool = False) -> NDArray[np.float32]:
+    """Return PyTorch's scores after `chunks`; with `whole`, features of one chunk see each other."""
+    import torch
+
+    table = text.get_input_embeddings()
+    embeds = torch.cat([table(torch.from_numpy(c)) if c.ndim == 1 else torch.from_numpy(c) for c in chunks])
+    seen = torch.ones(len(embeds), len(embeds)).tril().bool()
+    start = 0
+    for chunk in chunks:
+        if whole and chunk.ndim == 2:
+            seen[start : start + len(chunk), start : start + len(chunk)] = True
+        start += len(chunk)
+    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+    with torch.no_grad():
+        scores: NDArray[np.float32] = text(inputs_embeds=embeds[None], attention_mask=mask).logits[0, -1].numpy()
+    return scores
+
+
+def near(got: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+    """Return whether scores agree up to weights and keys in half precision; random ones lie whole units apart."""
+    return got.argmax() == expected.argmax() and float(np.abs(got - expected).max()) < 0.01 * float(expected.std())
+
+
+class TestScores:
+    def test_of_tokens_and_features_equal_pytorch(self, make: Make, text: Any) -> None:
+        decoder = make()
+        chunks = IDS[:20], FEATURES, IDS[20:21]
+        assert near(fed(decoder, *chunks), wanted(text, *chunks))
+        assert decoder.n_past == 33
+
+    def test_are_the_callers_own(self, make: Make) -> None:
+        decoder = make()
+        first = fed(decoder, IDS[:5])
+        kept = first.copy()
+        fed(decoder, IDS[5:9])
+        assert np.array_equal(first, kept)
+
+    def test_of_more_tokens_than_a_batch(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = fed(make(), IDS)
+        monkeypatch.setattr(gguf, "N_BATCH", 16)
+        decoder = make()
+        assert near(fed(decoder, IDS), whole)
+        assert decoder.n_past == 60
+
+    def test_of_images_seen_whole(self, make: Make, text: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        chunks = IDS[:4], FEATURES, IDS[4:7]
+        both = wanted(text, *chunks, whole=True)
+        assert not near(both, wanted(text, *chunks))  # else it would say nothing
+        assert near(fed(make(whole_images=True), *chunks), both)
+        monkeypatch.setattr(gguf, "N_BATCH", 11)
+        with pytest.raises(GraphError, match=r"decoder\.gguf: can see 11 features of an image whole, got 12"):
+            make(whole_images=True).extend(FEATURES)
+
+    def test_that_are_not_numbers_are_an_error(self, make: Make) -> None:
+        decoder = make()
+        decoder.extend(np.full((1, 64), np.nan, np.float32))
+        with pytest.raises(
+            GraphError, match=r"decoder\.gguf: returned scores that are not numbers; run: edgevl verify"
+        ):
+            decoder.logits()
+
+
+class TestMemory:
+    def test_truncate_forgets_the_end_only(self, make: Make) -> None:
+        decoder = make()
+        first = fed(decoder, IDS[:9], FEATURES)
+        fed(decoder, IDS[9:30])
+        decoder.truncate(9)
+        assert decoder.n_past == 9
+        assert np.array_equal(fed(decoder, FEATURES), first)
+        for wrong in (-1, 22):
+            with pytest.raises(ValueError, match=f"cannot truncate to {wrong} tokens, 21 are held"):
+                decoder.truncate(wrong)
+        decoder.truncate(0)
+        assert np.array_equal(fed(decoder, IDS[:9], FEATURES), first)
+
+    def test_growing_changes_no_bit(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        chunks = [np.concatenate([IDS] * 4)] * 5
+        roomy = fed(make(), *chunks)
+        monkeypatch.setattr(gguf, "FIRST_CONTEXT", 256)
+        decoder = make()
+        assert np.array_equal(fed(decoder, *chunks), roomy)
+        assert decoder.n_past == 1200
+
+    def test_what_is_saved_goes_on_elsewhere_to_the_bit(self, make: Make) -> None:
+        one = make()
+        fed(one, IDS[:9], FEATURES)
+        one.settle()
+        state = one.save()
+        assert (state.dtype, state.ndim) == (np.uint8, 1)
+        after = fed(one, IDS[9:12])
+        other = make()
+        fed(other, IDS[40:])  # what it held is replaced
+        state.setflags(write=False)  # as the store hands it out
+        assert other.load(state, 21)
+        assert other.n_past == 21
+        assert np.array_equal(fed(other, IDS[9:12]), after)
+        other.truncate(9)
+        assert np.array_equal(fed(other, FEATURES, IDS[9:12]), after)
+
+    def test_another_state_is_refused_and_nothing_forgotten(self, make: Make) -> None:
+        decoder = make()
+        fed(decoder, IDS[:9])
+        state = decoder.save()
+        for other, n in ((state, 8), (state[:4], 9), (state.astype(np.float32), 9), (state[None], 9)):
+            assert not decoder.load(other, n)
+        assert decoder.n_past == 9
+
+    def test_a_state_that_llama_cpp_does_not_take_back(self, make: Make) -> None:
+        decoder = make()
+        fed(decoder, IDS[:9])
+        state = decoder.save()
+        state[8:] = 255
+        with pytest.raises(GraphError, match=r"does not take back what it saved \(.*magic\); run: edgevl cache clear"):
+            decoder.load(state, 9)
+        decoder.truncate(0)
+        assert decoder.n_past == 0
+
+    def test_cancelled_within_a_chunk_nothing_of_it_is_held(self, make: Make) -> None:
+        decoder, cancelled = make(), threading.Event()
+        assert decoder.extend(IDS[:9], cancelled)
+        cancelled.set()
+        assert not decoder.extend(IDS, cancelled)
+        assert decoder.n_past == 9
+        cancelled.clear()
+        assert decoder.extend(IDS[9:20], cancelled)
+        assert np.array_equal(decoder.logits(), fed(make(), IDS[:9], IDS[9:20]))
+
+
+class TestErrors:
+    def test_without_the_package(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        gguf.library.cache_clear()
+        monkeypatch.setitem(sys.modules, "llama_cpp", None)
+        with pytest.raises(
+            BackendMissing, match=r"GGUF decoders need llama-cpp-python \(.*\): pip install 'edgevl\[gguf\]'"
+        ):
+            make()
+
+    def test_damaged_headers_are_refused_before_llama_cpp_sees_them(self, spec: DecoderSpec, tmp_path: Path) -> None:
+        (tmp_path / "x.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 16)
+        with pytest.raises(ModelError, match=r"x\.gguf: is not a readable GGUF file"):
+            GgufDecoder(tmp_path / "x.gguf", spec)
+
+    def test_what_llama_cpp_cannot_run(self, smolvlm_gguf_dir: Path, spec: DecoderSpec, tmp_path: Path) -> None:
+        data = (smolvlm_gguf_dir / "decoder.gguf").read_bytes()
+        name = b"general.architecture" + b"\x08\x00\x00\x00" + b"\x05" + bytes(7)
+        assert data.count(name + b"llama") == 1
+        (tmp_path / "x.gguf").write_bytes(data.replace(name + b"llama", name + b"lemur"))
+        with pytest.raises(
+            GraphError, match=r"x\.gguf: llama\.cpp cannot load it \(.*architecture.*lemur.*\); export the model again"
+        ):
+            GgufDecoder(tmp_path / "x.gguf", spec)
+
+    def test_another_model_than_the_manifest_says(self, smolvlm_gguf_dir: Path, spec: DecoderSpec) -> None:
+        n = spec.vocab_size
+        with pytest.raises(
+            GraphError, match=rf"has {n} tokens of width 64, edgevl\.json says {n} of width 32; export the model again"
+        ):
+            GgufDecoder(smolvlm_gguf_dir / "decoder.gguf", replace(spec, hidden_size=32))
+
+    def test_features_of_another_width(self, make: Make) -> None:
+        with pytest.raises(GraphError, match=r"decoder\.gguf: takes features of 64 values, got 32"):
+            make().extend(np.zeros((2, 32), np.float32))
+
+    def test_tokens_that_do_not_exist(self, make: Make) -> None:
+        decoder = make()
+        with pytest.raises(GraphError, match=r"decoder\.gguf: llama\.cpp failed while running \(-1: .*invalid token"):
+            decoder.extend(np.array([10_000]))
+        assert near(fed(decoder, IDS[:5]), fed(make(), IDS[:5]))
+
+
+def test_it_says_nothing(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    fed(make(), IDS)
+    assert capfd.readouterr() == ("", "")
