@@ -51,12 +51,26 @@ def page(result: Result, comparison: Comparison | None = None) -> str:
         _key(_SPLIT, marks=False),
         bars([_bar(row) for row in result.rows], x_label="milliseconds"),
         "<h2>Machine</h2>",
-        _table([], result.machine.rows()),
+        table([], result.machine.rows()),
     ]
-    title = f"<title>edgevl bench: {escape(result.model)}</title>"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{title}<style>{_style()}</style>'
+    return document(f"edgevl bench: {result.model}", parts)
+
+
+def document(title: str, parts: Sequence[str], style: str = "") -> str:
+    """Return a whole page of `parts`, which are HTML, one below the other; `style` is added to the common one."""
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{_style()}{style}</style>"
+    )
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of texts; without `titles`, one without a head."""
+    head = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr></thead>" if titles else ""
+    body = "".join(f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in row)}</tr>" for row in rows)
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
 def _style() -> str:
@@ -83,7 +97,7 @@ def _figures(result: Result) -> str:
         [pixels(row.size), str(row.threads), str(row.n_tiles), *(cell(s, row.values.get(s.key)) for s in stages)]
         for row in result.rows
     ]
-    return f'<div class="wide">{_table(titles, lines_)}</div>'
+    return f'<div class="wide">{table(titles, lines_)}</div>'
 
 
 def _plot(stage: Stage, result: Result) -> str:
@@ -118,8 +132,8 @@ def _bar(row: Row) -> Bar:
 def _comparison(comparison: Comparison) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     rows = [verdict_cells(verdict) for verdict in comparison.verdicts]
-    table = _table(VERDICT_TITLES, rows) if rows else ""
-    return f"<h2>Compared with then: {escape(comparison.summary)}</h2><ul>{notes}</ul>{table}"
+    verdicts = table(VERDICT_TITLES, rows) if rows else ""
+    return f"<h2>Compared with then: {escape(comparison.summary)}</h2><ul>{notes}</ul>{verdicts}"
 
 
 def _key(names: Sequence[str], *, marks: bool) -> str:
@@ -128,9 +142,3 @@ def _key(names: Sequence[str], *, marks: bool) -> str:
         return f'<svg viewBox="0 0 16 16">{shape}</svg>'
 
     return f'<p class="key">{"".join(f"<span>{sample(i)} {escape(name)}</span>" for i, name in enumerate(names))}</p>'
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr></thead>" if titles else ""
-    body = "".join(f"<tr>{''.join(f'<td>{escape(part)}</td>' for part in row)}</tr>" for row in rows)
-    return f"<table>{head}<tbody>{body}</tbody></table>"

@@ -87,17 +87,17 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     for stage in measured(rows):
         lines.append([f"{stage.title}, {stage.unit}", *(cell(stage, row.values.get(stage.key)) for row in rows)])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _comparison(comparison: Comparison) -> str:
     lines = [f"note: {note}" for note in comparison.notes]
     if changed := [verdict for verdict in comparison.verdicts if verdict.is_change]:
-        lines += ["", _aligned([VERDICT_TITLES, *map(verdict_cells, changed)], 3), ""]
+        lines += ["", aligned([VERDICT_TITLES, *map(verdict_cells, changed)], 3), ""]
     return "\n".join(["Compared with then:", *lines, f"verdict: {comparison.summary}"])
 
 
-def _aligned(lines: Sequence[Sequence[str]], n_left: int = 1) -> str:
+def aligned(lines: Sequence[Sequence[str]], n_left: int = 1) -> str:
     """Lay cells out in columns, the first `n_left` to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(_padded(line, widths, n_left)).rstrip() for line in lines)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from edgevl.cli.bar import bar
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -67,7 +66,7 @@ def bench(
             raise click.UsageError(f"{target}: there is no such folder to write to")
     then = result.load(old) if old is not None else None
     settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold)
-    with _bar() as on_step:
+    with bar() as on_step:
         found = measure.measure(settings, on_step)
     comparison = compare.compare(then, found) if then is not None else None
     click.echo(report.text(found, comparison))
@@ -75,20 +74,3 @@ def bench(
         as_json.write_text(found.to_json(), encoding="utf-8")
     if html is not None:
         html.write_text(page.page(found, comparison), encoding="utf-8")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None] | None]:
-    """Yield a callback that draws a bar on stderr, or None where stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-
-    def draw(done: int, total: int, what: str) -> None:
-        filled = 24 * done // total
-        click.echo(f"\r\033[K[{'#' * filled}{'-' * (24 - filled)}] {done}/{total} {what}", nl=False, err=True)
-
-    try:
-        yield draw
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)

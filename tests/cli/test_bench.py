@@ -81,12 +81,12 @@ def test_mistakes_are_found_before_anything_is_measured(
 
 
 def test_a_bar_is_drawn_at_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgevl.cli import bench
+    from edgevl.cli.bar import bar
 
-    with bench._bar() as draw:
+    with bar() as draw:
         assert draw is None
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with bench._bar() as draw:
+    with bar() as draw:
         assert draw is not None
         draw(1, 2, "512x512, 1 thread")
     assert "[############------------] 1/2 512x512, 1 thread" in capsys.readouterr().err
