@@ -40,6 +40,7 @@ LAYERS = (
     "",  # `import edgevl`: the public names
     "verify",
     "bench",
+    "eval",
     "export",
     "cli",
 )
@@ -52,6 +53,7 @@ OWNERS = {
     "pillow_heif": "edgevl.image.read",
     "pillow_avif": "edgevl.image.read",
     "huggingface_hub": "edgevl.model.hub",
+    "pyarrow": "edgevl.eval.tables",
     **dict.fromkeys(
         ("aiohttp", "ftplib", "http", "httpx", "requests", "socket", "ssl", "urllib.request", "urllib3"),
         "edgevl.model.hub",
