@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,26 @@ def bundled_gguf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     bundled = Path(__file__).parents[1] / "models" / "edgevl-tiny"
     return with_gguf(bundled, bundled / "checkpoint", tmp_path_factory.mktemp("mixed") / "edgevl-tiny")
+
+
+@pytest.fixture(scope="session")
+def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model with its token embeddings in another order: another model. Do not write into it."""
+    import numpy as np
+
+    from edgevl.model import hub, manifest
+
+    source, copy = hub.find(None), tmp_path_factory.mktemp("damaged") / "model"
+    copy.mkdir()
+    spec = manifest.read(source)
+    for name in spec.files:
+        shutil.copyfile(source / name, copy / name)
+    path = copy / "embeddings.npy"
+    np.save(path, np.random.default_rng(0).permutation(np.load(path)))
+    raw = json.loads((source / manifest.FILE_NAME).read_text("utf-8"))
+    raw["files"][path.name] = {"n_bytes": path.stat().st_size, "sha256": manifest.sha256(path)}
+    (copy / manifest.FILE_NAME).write_text(json.dumps(raw), "utf-8")
+    return copy
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,7 @@ import click
 
 import edgevl
 from edgevl.cli import answers, bench, cache, images, models
+from edgevl.cli.eval import evaluate
 from edgevl.errors import EdgeVLError
 
 
@@ -31,6 +32,7 @@ for _command in (
     images.view,
     images.tokens,
     bench.bench,
+    evaluate,
     cache.cache,
 ):
     cli.add_command(_command)

@@ -1,0 +1,98 @@
+"""`edgevl eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgevl.cli.bar import bar
+
+
+class _Task(click.ParamType[str]):
+    """The name of a data set; anything else is wrong usage."""
+
+    name = "task"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        from edgevl.eval.tasks import TASKS
+
+        if value not in TASKS:
+            self.fail(f"{value!r} must be one of {', '.join(TASKS)}", param, context)
+        return str(value)
+
+
+class _Command(click.Command):
+    """A command whose help ends with the data sets that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from edgevl.eval.tasks import TASKS
+
+        with formatter.section("Tasks"):
+            formatter.write_dl([(task.name, task.about) for task in TASKS.values()])
+
+
+@click.command("eval", cls=_Command)
+@click.argument("model")
+@click.option("--task", required=True, type=_Task(), metavar="TASK", help="The data set; see below.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder that holds it, or one of its tables.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask only N, spread evenly over the data set.")
+@click.option("--against", metavar="MODEL2", help="Ask this model the same, and tell the paired difference.")
+@click.option("--detail", default="auto", show_default=True, metavar="auto|high|low|N", help="Tiles an image is worth.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: one per physical core.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where answers are kept, also between runs; default: eval-TASK.ndjson here. Wrong ones: the same with .html.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def evaluate(
+    model: str,
+    task: str,
+    data: Path,
+    limit: int | None,
+    against: str | None,
+    detail: str,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how often MODEL is right on a data set that is on this machine.
+
+    The same command after Ctrl-C goes on where it was, and another MODEL adds to the same file.
+    """
+    from edgevl.eval import page, report, run
+    from edgevl.eval.results import Results
+    from edgevl.model import hub
+
+    target = output or Path(f"eval-{task}.ndjson")
+    shown = target.with_suffix(".html")
+    if shown == target:
+        raise click.UsageError(f"{target}: is where wrong answers are shown; give another ending, such as .ndjson")
+    if not target.absolute().parent.is_dir():
+        raise click.UsageError(f"{target}: there is no such folder to write to")
+    second = hub.find(against) if against is not None else None
+    settings = run.Settings(hub.find(model), task, data, target, limit, second, detail, threads)
+    try:
+        with bar() as on_step:
+            found = run.evaluate(settings, on_step)
+    except KeyboardInterrupt:
+        click.echo(f"note: the answers so far are in {target}; the same command goes on from there", err=True)
+        raise
+    with Results(target) as results:
+        results.end(report.document(found))
+    shown.write_text(page.page(found), encoding="utf-8")
+    if as_json:
+        document = {**report.document(found), "output": str(target), "page": str(shown)}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{report.text(found)}\n\nanswers: {target}; wrong ones with their pictures: {shown}")

@@ -1,0 +1,114 @@
+"""`edgevl eval` as users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgevl.cli import run
+from edgevl.eval import tasks
+from edgevl.model import hub
+from tests.eval import datasets
+
+MODEL = str(hub.find(None))
+EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three questions, one of them without its picture; the working directory is another."""
+    asked = {"question": "what's here?", "answers": "nothing", "metric": "contains"}
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return datasets.jsonl(tmp_path / "data", [{"image": f"{name}.png", **asked} for name in ("word", "no", "wide")])
+
+
+def evaluate(table: Path, *options: str) -> int:
+    return run(["eval", MODEL, "--task", "jsonl", "--data", str(table.parent), "--detail", "low", *options])
+
+
+def test_it_says_and_writes_what_was_measured(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(table) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("jsonl, questions.jsonl: 2 items\n")
+    assert "1 damaged or missing, left out:\n  questions.jsonl, line 2: its picture " in out
+    assert out.endswith("\n\nanswers: eval-jsonl.ndjson; wrong ones with their pictures: eval-jsonl.html\n")
+    *_, last = Path("eval-jsonl.ndjson").read_text("utf-8").splitlines()
+    assert json.loads(last)["summary"]["models"][0]["figures"][0]["n"] == 2
+    assert Path("eval-jsonl.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_as_json_and_again(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "kept.ndjson"
+    documents = []
+    for _ in range(2):
+        assert evaluate(table, "--json", "--limit", "1", "-o", str(target)) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    first, second = documents
+    assert first == second
+    assert (first["output"], first["page"]) == (str(target), str(tmp_path / "kept.html"))
+    assert (first["n_items"], first["n_chosen"], len(first["problems"])) == (2, 1, 1)
+    assert sum("answer" in json.loads(line) for line in target.read_text("utf-8").splitlines()) == 1
+
+
+def test_against_another_model(table: Path, damaged_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(table, "--against", str(damaged_model), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len({model["model_id"] for model in document["models"]}) == 2
+    assert document["difference"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--task", "fishing"], 2, "'fishing' must be one of blindtest, chartqa, docvqa"),
+        (["--limit", "0"], 2, "--limit"),
+        (["-o", "no/such/folder.ndjson"], 2, "no such folder to write to"),
+        (["-o", "a.html"], 2, "a.html: is where wrong answers are shown; give another ending"),
+        (["--data", "nowhere"], 1, "error: nowhere: no such folder; give the one that holds the data set with --data"),
+        (["--against", MODEL], 1, "is the same model as"),
+        (["--against", "no-such-model"], 1, "error: no-such-model: no model of this name"),
+        (["--detail", "medium"], 1, "auto, high, low"),
+    ],
+)
+def test_mistakes(options: list[str], code: int, words: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(table, *options) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert code == 2 or err.count("\n") == 1
+
+
+def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for task in tasks.TASKS.values():
+        assert f"{task.name} {task.about}" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
+def test_ctrl_c_says_where_the_answers_are(table: Path) -> None:
+    row = json.loads(table.read_text("utf-8").splitlines()[0])
+    datasets.lines(table, [{**row, "question": f"what's here? {number}"} for number in range(3000)])
+    command = [*EDGEVL, "eval", MODEL, "--task", "jsonl", "--data", str(table), "--detail", "low"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        kept = Path("eval-jsonl.ndjson")
+        while not (kept.exists() and kept.read_bytes().count(b"\n") > 3):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == b""
+    assert err.split(b"\n")[0] == (
+        b"note: the answers so far are in eval-jsonl.ndjson; the same command goes on from there"
+    )
+    assert b"Traceback" not in err
+    lines = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+    assert 3 < len(lines) < 3000

@@ -1,0 +1,259 @@
+"""The bundled model asked for real: figures, what is kept, and where a second run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgevl.errors import ChecksumMismatch, InputError
+from edgevl.eval import run, tasks
+from edgevl.eval.run import Evaluation, Settings
+from edgevl.eval.stats import mcnemar, wilson
+from edgevl.machine import describe
+from edgevl.model import hub, manifest
+from tests.eval import datasets
+from tests.eval.conftest import ASKED
+
+Answers = Mapping[tuple[str, str], str]
+N = len(ASKED)
+
+
+def questions(folder: Path, answers: Answers, n_right: int = N) -> Path:
+    """Write what was asked; of the first `n_right` the right answer is the model's own."""
+    rows = [
+        {
+            "image": f"{name}.png",
+            "question": asked,
+            "answers": answers[name, asked] if number < n_right else "something else",
+            "category": ASKED[name, asked],
+            "id": f"{name}: {asked}",
+        }
+        for number, (name, asked) in enumerate(ASKED)
+    ]
+    return datasets.jsonl(folder, rows)
+
+
+def settings(data: Path, tmp_path: Path, **changes: Any) -> Settings:
+    return replace(Settings(hub.find(None), "jsonl", data, tmp_path / "out.ndjson", detail="low"), **changes)
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def given(found: Evaluation) -> list[str]:
+    return [answer.text for answer in found.outcomes[0].answers]
+
+
+def test_answers_are_those_of_ask_and_the_figures_count_them(answers: Answers, tmp_path: Path) -> None:
+    found = run.evaluate(settings(questions(tmp_path, answers, 3), tmp_path))
+    assert given(found) == list(answers.values())
+    [outcome] = found.outcomes
+    [figure] = outcome.figures
+    assert (figure.title, figure.value, figure.n) == ("score", 3 / 5, N)
+    assert [(one.title, one.value, one.n) for one in outcome.categories["category"]] == [
+        ("description", 0.5, 2),
+        ("shape", 1.0, 1),
+        ("counting", 0.5, 2),
+    ]
+    assert [answer.score for answer in outcome.answers] == [1, 1, 1, 0, 0]
+    assert found.constants["", ""].answer == "something else"
+    assert found.constants["", ""].value == 2 / 5
+    assert found.difference is None
+
+
+def test_questions_about_one_picture_are_a_cluster(answers: Answers, tmp_path: Path) -> None:
+    found = run.evaluate(settings(questions(tmp_path, answers, 2), tmp_path))
+    [figure] = found.outcomes[0].figures
+    assert (figure.low, figure.high) != pytest.approx(wilson(2, 5)), "both right answers are about the same picture"
+    first, second, *_ = found.outcomes[0].units
+    assert first.cluster == second.cluster
+
+
+def test_the_file_says_what_answered(answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path, threads=1)
+    run.evaluate(asked)
+    begin, *lines = kept(asked.output)
+    spec = manifest.read(hub.find(None))
+    assert (begin["edgevl_eval"], begin["model"], begin["model_id"]) == (1, spec.name, spec.content_id)
+    assert begin["machine"]["cpu"] == describe().cpu
+    assert begin["settings"] == {"detail": "low", "threads": 1}
+    assert begin["task"] == "jsonl"
+    assert [line["answer"] for line in lines] == list(answers.values())
+    assert {line["run"] for line in lines} == {begin["run"]}
+    assert all(line["score"] == 1 and line["total_s"] > 0 and len(line["images"]) == 1 for line in lines)
+
+
+def test_ctrl_c_loses_nothing(answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path)
+
+    def interrupt(done: int, total: int, what: str) -> None:
+        assert (total, what.split(":")[0]) == (N, manifest.read(hub.find(None)).name)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(asked, interrupt)
+    before = kept(asked.output)
+    assert len(before) == 1 + 2
+    with asked.output.open("ab") as file:
+        file.write(b'{"run": "cut off he')
+    found = run.evaluate(asked)
+    assert given(found) == list(answers.values())
+    assert kept(asked.output)[:3] == before, "what was there is kept, and nothing is asked twice"
+    assert len(kept(asked.output)) == 1 + N
+
+
+def test_what_is_known_needs_no_model(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path)
+    first = run.evaluate(asked)
+    content = asked.output.read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was opened")
+
+    monkeypatch.setattr(run, "VLM", refuse)
+    assert run.evaluate(asked) == first
+    assert asked.output.read_bytes() == content
+
+
+def test_other_settings_are_asked_anew(answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path, limit=1)
+    run.evaluate(asked)
+    run.evaluate(replace(asked, detail="2"))
+    assert [line.get("settings", {}).get("detail") for line in kept(asked.output)] == ["low", None, "2", None]
+
+
+def test_a_limit_is_spread_evenly(answers: Answers, tmp_path: Path) -> None:
+    dataset = tasks.load("jsonl", questions(tmp_path, answers))
+    names = [item.id for item in dataset.items]
+    assert [item.id for item in run.choose(dataset, 2)] == [names[0], names[2]]
+    assert [item.id for item in run.choose(dataset, 4)] == [names[0], names[1], names[2], names[3]]
+    assert run.choose(dataset, 9) == run.choose(dataset, None) == dataset.items
+
+
+def test_two_models_on_the_same_questions(answers: Answers, damaged_model: Path, tmp_path: Path) -> None:
+    found = run.evaluate(settings(questions(tmp_path, answers), tmp_path, against=damaged_model))
+    first, second = found.outcomes
+    assert first.figures[0].value == 1
+    wrong = sum(answer.score < 1 for answer in second.answers)
+    assert wrong > 0
+    difference = found.difference
+    assert difference is not None
+    assert (difference.n, difference.n_first, difference.n_second) == (N, wrong, 0)
+    assert difference.value == pytest.approx(wrong / N)
+    assert mcnemar([1] * wrong) <= difference.p <= 1, "two questions are about the same picture"
+    assert [line["model_id"] for line in kept(tmp_path / "out.ndjson") if "edgevl_eval" in line] == [
+        first.run.model_id,
+        second.run.model_id,
+    ]
+
+
+def test_a_model_is_not_compared_with_itself(answers: Answers, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is the same model as .*; give another with --against"):
+        run.evaluate(settings(questions(tmp_path, answers), tmp_path, against=hub.find(None)))
+
+
+def test_a_model_that_is_not_what_it_says_is_not_asked(answers: Answers, damaged_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(damaged_model, model)
+    content = bytearray((model / "embeddings.npy").read_bytes())
+    content[-1] ^= 1
+    (model / "embeddings.npy").write_bytes(content)
+    with pytest.raises(ChecksumMismatch, match=r"embeddings\.npy: content differs"):
+        run.evaluate(settings(questions(tmp_path, answers), tmp_path, model=model))
+
+
+def test_damaged_pictures_are_named_and_left_out(answers: Answers, tmp_path: Path) -> None:
+    table = questions(tmp_path, answers)
+    (tmp_path / "shapes.png").write_bytes(datasets.SHAPES.read_bytes()[:2000])
+    (tmp_path / "relation.png").unlink()
+    found = run.evaluate(settings(table, tmp_path))
+    assert found.outcomes[0].figures[0].n == N - 3
+    missing, *damaged = map(str, found.problems)
+    assert missing.startswith("questions.jsonl, line 3: its picture ")
+    assert [text.partition("?: ")[0] for text in damaged] == ["shapes: what's here", "shapes: what shape is blue"]
+    assert all("is cut off" in text for text in damaged)
+    shapes = datasets.SHAPES.read_bytes()
+    (tmp_path / "shapes.png").write_bytes(shapes)
+    assert run.evaluate(settings(table, tmp_path)).outcomes[0].figures[0].n == N - 1, "mended ones are asked"
+
+
+def test_what_does_not_fit_counts_as_wrong(answers: Answers, tmp_path: Path) -> None:
+    row = {"image": "wide.png", "question": "what's here? " * 3000, "answers": "a red circle", "id": "long"}
+    table = questions(tmp_path, answers)
+    datasets.lines(table, [row, table.read_text("utf-8").splitlines()[0]])
+    for _ in range(2):  # and the second time it is known
+        found = run.evaluate(settings(table, tmp_path))
+        [outcome] = found.outcomes
+        [refused] = outcome.refused
+        assert (refused.item.id, refused.score, refused.text) == ("long", 0, "")
+        assert "tokens" in refused.refused
+        assert outcome.figures[0].n == 2
+        assert found.problems == []
+
+
+def test_cut_answers_are_counted(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks.TASKS, "jsonl", replace(tasks.TASKS["jsonl"], max_tokens=2))
+    found = run.evaluate(settings(questions(tmp_path, answers), tmp_path))
+    assert found.outcomes[0].n_cut == sum(answer.finish_reason == "length" for answer in found.outcomes[0].answers) > 0
+
+
+def test_choices_that_are_not_named_are_counted(tmp_path: Path) -> None:
+    found = run.evaluate(settings(datasets.mmbench(tmp_path), tmp_path, task="mmbench"))
+    outcome = found.outcomes[0]
+    assert [figure.title for figure in outcome.figures] == ["right in every order of the choices", "as first asked"]
+    assert [figure.n for figure in outcome.figures] == [2, 2]
+    assert outcome.n_unnamed == sum(answer.text not in ("A", "B", "C", "D") for answer in outcome.answers)
+
+
+def test_groups_count_when_they_are_whole_and_all_right(tmp_path: Path) -> None:
+    dataset = tasks.load("mmbench", datasets.mmbench(tmp_path))
+    assert [item.id for item in run.choose(dataset, 1)] == ["7", "1000007"], "a limit counts questions"
+    outcome = run.evaluate(settings(dataset.tables[0], tmp_path, task="mmbench"))
+    scores = {"7": 1.0, "8": 1.0, "1000007": 0.0}
+    made = [replace(answer, score=scores[answer.item.id]) for answer in outcome.outcomes[0].answers]
+    found = run._outcome(dataset, outcome.outcomes[0].run, made)
+    assert [figure.value for figure in found.figures] == [0.5, 1.0]
+    damaged = replace(dataset, problems=[run.Problem("row 9", "is damaged", "8")])
+    assert run._outcome(damaged, outcome.outcomes[0].run, made).figures[0].n == 1
+
+
+@pytest.mark.parametrize("task", ["blindtest", "chartqa", "docvqa", "mmmu", "nlvr", "ocrbench", "video-mme"])
+def test_every_task_can_be_asked(task: str, tmp_path: Path) -> None:
+    data = getattr(datasets, task.replace("-", "_"))(tmp_path)
+    found = run.evaluate(settings(data, tmp_path, task=task, limit=3))
+    assert len(found.outcomes[0].answers) == len(found.chosen) > 0
+    assert found.outcomes[0].figures[0].title == tasks.TASKS[task].figures[0][0]
+    assert (found.outcomes[0].macro is not None) == (task == "blindtest")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a,b\n", "out.ndjson, line 1: is no line of a results file (Expecting value"),
+        ('{"image": "a.png"}\n', "out.ndjson, line 1: is no line of a results file (lacks 'answer'); choose another"),
+        ('{"edgevl_eval": 2, "run": "a"}\n', "(format 2, this edgevl reads 1); choose another --output"),
+        ('{"run": "a", "asked": "b", "answer": 5}\n', "('answer' is no text)"),
+        ("no line end", "out.ndjson: is no results file; choose another --output"),
+    ],
+)
+def test_other_files_are_not_written_to(content: str, words: str, answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path)
+    asked.output.write_text(content)
+    with pytest.raises(InputError) as caught:
+        run.evaluate(asked)
+    assert words in str(caught.value)
+    assert asked.output.read_text() == content
+
+
+def test_a_place_that_cannot_be_written(answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path, output=tmp_path)
+    with pytest.raises(InputError, match=r"cannot be written \(Is a directory\); choose another --output"):
+        run.evaluate(asked)
