@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgevl
+from edgevl.eval.metrics import exact, plain
+from edgevl.eval.stats import wilson
 
 from .data import Paths
 from .heldout import TASKS, Item, items
@@ -38,18 +39,13 @@ def answerer(folder: Path, threads: int | None) -> Answerer:
     return lambda rgb, question: vlm.ask(rgb, question, max_tokens=MAX_TOKENS).text
 
 
-def plain(text: str) -> str:
-    """Return text as it is compared: lower case, without white space around it and the last full stop."""
-    return text.strip().lower().removesuffix(".")
-
-
 def measure(answer: Answerer, paths: Paths, n: int, tasks: tuple[str, ...] = TASKS) -> dict[str, Any]:
     """Ask `n` held-out questions a task; return counts, and every question with its answer."""
     report: dict[str, Any] = {}
     for task in tasks:
         asked: list[Item] = list(items(paths, task, n))
         given = [answer(item.rgb, item.question) for item in asked]
-        right = [plain(text) == plain(item.answer) for text, item in zip(given, asked, strict=True)]
+        right = [exact(text, [item.answer]) for text, item in zip(given, asked, strict=True)]
         constant, n_constant = Counter(plain(item.answer) for item in asked).most_common(1)[0]
         report[task] = {
             "n": len(asked),
@@ -67,13 +63,6 @@ def measure(answer: Answerer, paths: Paths, n: int, tasks: tuple[str, ...] = TAS
             flush=True,
         )
     return report
-
-
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927)."""
-    share, extra = right / n, z * z / n
-    middle, half = share + extra / 2, z * math.sqrt(share * (1 - share) / n + extra / (4 * n))
-    return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
 
 
 def table(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> str:
