@@ -1,14 +1,13 @@
 """A checkpoint as the two GGUF files that llama.cpp runs: the text decoder, and the vision encoder with its projector.
 
 The `gguf` package holds the format's names and block types; which of them llama.cpp looks for is stated here. Sources,
-for the facts: llama.cpp's src/models/llama.cpp and tools/mtmd/clip.cpp (as of llama-cpp-python 0.3.36).
+for the facts: llama.cpp's tools/mtmd/clip.cpp as of llama-cpp-python 0.3.36; those of the other modules name theirs.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -24,6 +23,8 @@ from edgevl.engine.gguf import library as llama_library
 from edgevl.engine.gguf import said
 from edgevl.errors import BackendMissing, ExportError
 
+from . import vocabulary
+from .architectures import architecture, metadata, require, rope_factors, weights
 from .checkpoint import Checkpoint
 from .vision import Idefics3Vision
 
@@ -31,12 +32,6 @@ Written = Literal["F32", "F16", "BF16", "Q8_0"]
 """What this module writes matrices as; vectors stay float32."""
 Quantized = Literal["Q4_0", "Q8_0", "Q4_K_M"]
 """What llama.cpp's own quantizer makes of a written decoder: blocks of 32 weights (Q4_K_M: 256) with their scales."""
-
-_SPLITS = {
-    # how tokenizer.json cuts text before BPE: llama.cpp's name for the same cuts
-    ("ByteLevel",): "gpt-2",
-    ("Digits", "ByteLevel"): "smollm",
-}
 
 
 def export_decoder(source: Checkpoint, text: Any, precision: str, path: Path, work: Path) -> None:
@@ -54,39 +49,21 @@ def export_decoder(source: Checkpoint, text: Any, precision: str, path: Path, wo
 
 
 def write_decoder(source: Checkpoint, text: Any, path: Path, kind: Written = "F16") -> None:
-    """Write `text`, the checkpoint's decoder as a LlamaForCausalLM, with its tokenizer and chat template to `path`.
+    """Write `text`, the checkpoint's decoder as a causal language model of transformers, to `path`.
 
-    Raises BackendMissing without the gguf package, ExportError for what llama.cpp would compute otherwise.
+    Its tokenizer and chat template go with it. Raises BackendMissing without the gguf package, ExportError for what
+    llama.cpp would compute otherwise.
     """
     config = text.config
-    rope = config.rope_parameters
-    _require("decoder: model_type", config.model_type, "llama")
-    _require("decoder: hidden_act", config.hidden_act, "silu")
-    _require("decoder: rope_type", rope["rope_type"], "default")
-    file = _File("llama", source.name, kind)
-    key = "llama.{}".format
-    file.integers(
-        {
-            key("block_count"): config.num_hidden_layers,
-            key("context_length"): source.context_length,
-            key("embedding_length"): config.hidden_size,
-            key("feed_forward_length"): config.intermediate_size,
-            key("attention.head_count"): config.num_attention_heads,
-            key("attention.head_count_kv"): config.num_key_value_heads,
-            key("attention.key_length"): config.head_dim,
-            key("attention.value_length"): config.head_dim,
-            key("rope.dimension_count"): config.head_dim,
-            key("vocab_size"): config.vocab_size,
-        }
-    )
-    file.floats(
-        {
-            key("attention.layer_norm_rms_epsilon"): config.rms_norm_eps,
-            key("rope.freq_base"): rope["rope_theta"],
-        }
-    )
+    row = architecture(config)
+    file = _File(row.name, source.name, kind)
+    settings = {f"{row.name}.{key}": value for key, value in metadata(config, source.context_length).items()}
+    file.integers({key: value for key, value in settings.items() if isinstance(value, int)})
+    file.floats({key: value for key, value in settings.items() if isinstance(value, float)})
     _add_tokenizer(file.writer, source, config.vocab_size)
-    file.tensors("LLAMA", config.num_hidden_layers, _decoder_weights(text))
+    file.tensors(row.table, config.num_hidden_layers, weights(text))
+    if (factors := rope_factors(text)) is not None:
+        file.writer.add_tensor("rope_freqs.weight", factors.numpy())
     file.save(path)
 
 
@@ -99,7 +76,7 @@ def write_vision(source: Checkpoint, vision: nn.Module, path: Path, kind: Writte
     if not isinstance(vision, Idefics3Vision):
         raise ExportError(f"{source.name}: llama.cpp has no vision encoder of this kind; only its decoder can be GGUF")
     encoder, projector, image = vision.encoder.config, vision.projector, source.image
-    _require("vision encoder: hidden_act", encoder.hidden_act, "gelu_pytorch_tanh")
+    require("vision encoder: hidden_act", encoder.hidden_act, "gelu_pytorch_tanh")
     file = _File("clip", source.name, kind)
     writer, key = file.writer, "clip.vision.{}".format
     writer.add_type("mmproj")
@@ -208,33 +185,6 @@ def _package() -> Any:
         raise BackendMissing(f"writing GGUF needs the gguf package ({error}): pip install 'edgevl[export]'") from error
 
 
-def _require(setting: str, got: str, wanted: str) -> None:
-    """Raise ExportError for a setting that llama.cpp does not compute."""
-    if got != wanted:
-        raise ExportError(f"{setting} is {got!r}; a GGUF file can only have {wanted!r}")
-
-
-def _decoder_weights(text: Any) -> Iterable[tuple[str, torch.Tensor]]:
-    """Yield the weights; a head that is the embedding table is left out, and llama.cpp takes the table."""
-    config = text.config
-    n_heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    tied = text.lm_head.weight.data_ptr() == text.get_input_embeddings().weight.data_ptr()
-    for name, weight in text.state_dict().items():
-        if tied and name == "lm_head.weight":
-            continue
-        module = name.split(".")[-2]
-        yield name, _as_pairs(weight, n_heads[module]) if module in n_heads else weight
-
-
-def _as_pairs(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
-    """Reorder the rows of each head [head_dim, ...] from two halves to pairs.
-
-    Rotary embedding turns row i together with row i + head_dim / 2 in transformers, and neighbours in llama.cpp.
-    """
-    halves = weight.reshape(n_heads, 2, weight.shape[0] // n_heads // 2, *weight.shape[1:])
-    return halves.transpose(1, 2).reshape(weight.shape)
-
-
 def _vision_weights(vision: Idefics3Vision) -> Iterable[tuple[str, torch.Tensor]]:
     """Yield the weights under the names that the whole checkpoint has for them."""
     for name, weight in vision.encoder.state_dict().items():
@@ -246,49 +196,11 @@ def _vision_weights(vision: Idefics3Vision) -> Iterable[tuple[str, torch.Tensor]
 
 
 def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:
-    """Add a byte-level BPE: tokens by id with their types, merges, and the special tokens' ids."""
-    path = source.folder / "tokenizer.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    model = document["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback"):
-        raise ExportError(f"{path}: is not a byte-level BPE ({model['type']}); only those can be GGUF")
-    tokens, types = _tokens(document, vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_split(document, path))
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
-    writer.add_add_bos_token(False)  # the chat template writes it where it belongs
-    ids = {token: token_id for token_id, token in enumerate(tokens)}
+    """Add the tokenizer, its special tokens' ids, and the chat template, which writes the first token itself."""
+    document = vocabulary.add(writer, source.folder / "tokenizer.json", vocab_size)
+    ids = {token: token_id for token_id, token in enumerate(vocabulary.tokens_of(document, vocab_size)[0])}
+    writer.add_add_bos_token(False)
     if source.bos_token in ids:
         writer.add_bos_token_id(ids[source.bos_token])
     writer.add_eos_token_id(ids[source.eos_token] if source.eos_token in ids else source.eos_token_ids[0])
     writer.add_chat_template(source.chat_template)
-
-
-def _tokens(document: dict[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
-    """Return every id's token and its type; ids without a token, which pad the vocabulary, are unused ones."""
-    kinds = _package().TokenType
-    tokens = [f"[unused{token_id}]" for token_id in range(vocab_size)]
-    types = [int(kinds.UNUSED)] * vocab_size
-    for token, token_id in document["model"]["vocab"].items():
-        tokens[token_id], types[token_id] = token, int(kinds.NORMAL)
-    for added in document["added_tokens"]:
-        token_id = added["id"]
-        tokens[token_id] = added["content"]
-        types[token_id] = int(kinds.CONTROL if added["special"] else kinds.USER_DEFINED)
-    return tokens, types
-
-
-def _split(document: dict[str, Any], path: Path) -> str:
-    """Return llama.cpp's name for the cuts that the tokenizer makes before BPE; raise ExportError for others."""
-    outer = document.get("pre_tokenizer") or {}
-    steps = outer.get("pretokenizers", [outer])
-    name = _SPLITS.get(tuple(step.get("type", "") for step in steps))
-    alike = all(
-        step.get("individual_digits", True) and step.get("use_regex", True) and not step.get("add_prefix_space", False)
-        for step in steps
-    )
-    if name is None or not alike or document.get("normalizer") is not None:
-        raise ExportError(f"{path}: pre_tokenizer: llama.cpp is not known to cut text this way; got {outer}")
-    return name

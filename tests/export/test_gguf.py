@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgevl.errors import BackendMissing, ExportError
-from edgevl.export import checkpoint
+from edgevl.export import checkpoint, vocabulary
 from edgevl.export import gguf as export_gguf
 from edgevl.export.families import TorchModel
 from tests.checkpoints import make_edgevl_tiny, make_smolvlm
@@ -147,7 +147,7 @@ class TestDecoder:
     def test_a_vocabulary_may_be_padded(self, small: Any) -> None:
         document = json.loads((small[0].folder / "tokenizer.json").read_text(encoding="utf-8"))
         n = len(document["model"]["vocab"]) + len(document["added_tokens"])
-        tokens, types = export_gguf._tokens(document, n + 2)
+        tokens, types = vocabulary.tokens_of(document, n + 2)
         assert tokens[n:] == [f"[unused{n}]", f"[unused{n + 1}]"]
         assert types[n:] == [gguf.TokenType.UNUSED] * 2
 
@@ -159,13 +159,26 @@ class TestDecoder:
                 {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
                 "decoder: rope_type is 'yarn'; a GGUF file can only have 'default'",
             ),
+            (
+                {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+                "decoder: partial_rotary_factor is 0.5; a GGUF file can only have 1.0",
+            ),
+            (
+                {"sliding_window": 512},
+                "decoder: sliding_window is 512; llama.cpp lets this model see all 2048 tokens",
+            ),
+            (
+                {"model_type": "rwkv"},
+                "decoder: model_type is 'rwkv'; a GGUF file can only have llama, mistral, qwen2, qwen3, phi3, gemma, "
+                "gemma2, gemma3_text",
+            ),
         ],
     )
     def test_what_llama_cpp_would_compute_otherwise_is_refused(
         self, small: Any, change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in change.items():
-            monkeypatch.setattr(small[1].text.config, name, value)
+            monkeypatch.setattr(small[1].text.config, name, value, raising=False)
         with pytest.raises(ExportError) as caught:
             export_gguf.write_decoder(small[0], small[1].text, tmp_path / "no.gguf")
         assert str(caught.value) == message
@@ -222,6 +235,71 @@ class TestVision:
             export_gguf.write_vision(source, model.vision, tmp_path / "no.gguf", "Q8_0")
 
 
+TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    # what differs from a small Llama: the class in transformers, and settings
+    "llama-3": (
+        "Llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5e5,
+                "factor": 8.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "qwen-2": ("Qwen2", {}),
+    "qwen-3": ("Qwen3", {}),
+    "phi-3": ("Phi3", {"eos_token_id": 1, "pad_token_id": 0}),
+    "gemma": ("Gemma", {}),
+    "gemma-2": ("Gemma2", {"query_pre_attn_scalar": 16, "sliding_window": 16}),
+    "gemma-3": (
+        "Gemma3",
+        {
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 16,
+            "num_hidden_layers": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+}
+
+
+def text_model(name: str, vocab_size: int) -> Any:
+    """Return a causal language model of transformers with small shapes and weights that tell one token from another."""
+    import torch
+    import transformers
+
+    kind, settings = TEXT_MODELS[name]
+    config = getattr(transformers, f"{kind}TextConfig" if kind == "Gemma3" else f"{kind}Config")
+    shape = {
+        "vocab_size": vocab_size,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 2048,
+    }
+    model = getattr(transformers, f"{kind}ForCausalLM")(config(**{**shape, **settings})).eval()
+    noise = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                scale = 0.3 if "embed" in name else weight.shape[1] ** -0.5
+                weight.copy_(torch.randn(weight.shape, generator=noise) * (3 * scale if "lm_head" in name else scale))
+            else:
+                weight.add_(torch.randn(weight.shape, generator=noise), alpha=0.1)
+    return model
+
+
 class TestLlamaCpp:
     """What llama.cpp makes of the files. Skipped where llama-cpp-python is not installed."""
 
@@ -232,6 +310,19 @@ class TestLlamaCpp:
         chosen, logits = run(tmp_path / "decoder.gguf", ids)
         assert chosen == wanted
         assert np.abs(logits - first).max() < 0.05 * first.std()
+
+    @pytest.mark.parametrize("name", TEXT_MODELS)
+    def test_other_text_models(self, name: str, small: Any, run: Any, reference: Any, tmp_path: Path) -> None:
+        import torch
+
+        ids = reference[0]
+        text = text_model(name, small[1].text.config.vocab_size)
+        export_gguf.write_decoder(small[0], text, tmp_path / "decoder.gguf", "F32")
+        chosen, logits = run(tmp_path / "decoder.gguf", ids)
+        with torch.no_grad():
+            wanted = text(input_ids=torch.tensor([ids + chosen[:-1]])).logits[0, len(ids) - 1 :].numpy()
+        assert np.abs(logits - wanted[0]).max() < 0.01 * wanted[0].std()
+        assert chosen == wanted.argmax(axis=-1).tolist()
 
     @pytest.mark.parametrize(("kind", "n_bits", "least"), [("Q8_0", 8.5, 0.999), ("Q4_0", 4.5, 0.95)])
     def test_quantizing(
