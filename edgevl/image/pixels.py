@@ -16,8 +16,8 @@ from edgevl.image.tiling import TilePlan
 def tiles(picture: Picture | NDArray[np.uint8], plan: TilePlan, resample: str) -> Iterator[NDArray[np.uint8]]:
     """Yield each tile of the plan, uint8 [tile, tile, 3]: the grid row by row, then the overview.
 
-    The image is resized when the first tile is asked for, once. The overview is the resized grid in one tile, as
-    in the reference. Raises InputError for a picture of another size than the plan's or an unknown `resample`.
+    The image is resized when the first tile is asked for, once. Raises InputError for a picture of another size than
+    the plan's or an unknown `resample`.
     """
     rgb = picture.rgb if isinstance(picture, Picture) else picture
     if rgb.shape[:2] != plan.size:
@@ -25,13 +25,17 @@ def tiles(picture: Picture | NDArray[np.uint8], plan: TilePlan, resample: str) -
             f"the tile plan is for {plan.size[0]}x{plan.size[1]} pixels (height x width), the picture is "
             f"{rgb.shape[0]}x{rgb.shape[1]}; plan it again"
         )
+    resized = rgb
     for step in plan.steps:
-        rgb = resize(rgb, step, resample)
-    tile = plan.tile
-    for row in range(plan.grid[0]):
-        for col in range(plan.grid[1]):
-            yield np.ascontiguousarray(rgb[row * tile : (row + 1) * tile, col * tile : (col + 1) * tile])
-    yield resize(rgb, (tile, tile), resample)
+        resized = resize(resized, step, resample)
+    tile, (top, left) = plan.tile, plan.offset
+    for row in range(top, top + plan.grid[0] * tile, tile):
+        for col in range(left, left + plan.grid[1] * tile, tile):
+            yield np.ascontiguousarray(resized[row : row + tile, col : col + tile])
+    if any(plan.grid):
+        yield resize(rgb if plan.overview_of == "image" else resized, (tile, tile), resample)
+    else:
+        yield np.ascontiguousarray(resized[top : top + tile, left : left + tile])
 
 
 def normalise(

@@ -1,14 +1,17 @@
 """How an image is cut into tiles: pure arithmetic on sizes, no pixels.
 
 A strategy is a function `(size, *, tile, longest_edge, detail) -> TilePlan`; `TILINGS` names it for the family
-table. All sizes are (height, width) in pixels. Every plan ends with the overview, the whole image in one tile.
+table. All sizes are (height, width) in pixels. Every plan ends with the overview, the image in one tile.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, Protocol
 
 from edgevl.errors import ImageError, InputError
 from edgevl.model.manifest import ImageSpec
@@ -18,21 +21,27 @@ Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
 MAX_EDGE = 4096
-"""No image of the reference plan is resized past this edge (pixels), whatever the model's longest edge is."""
+"""`split_grid`'s reference plan resizes no image past this edge (pixels), whatever the model's longest edge is."""
+
+MAX_RESIZED = 1 << 26
+"""No image is resized to more pixels than this before its middle is cut out, however long and thin it is."""
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """What becomes of one image: the sizes it is resized to in turn, and the grid that it is then cut into.
+    """What becomes of one image: the sizes it is resized to in turn, and the grid that is then cut from it.
 
-    `size` is the image's own size. The last of `steps` is (rows * tile, cols * tile); where the overview is the
-    only tile, it is (tile, tile) and `grid` is (0, 0).
+    `size` is the image's own size. The grid lies at `offset`, (top, left), in the last of `steps`, which is as large
+    as the grid wherever nothing is cut off. Where the overview is the only tile, `grid` is (0, 0) and the overview lies
+    there; else it is resized from `overview_of`: the resized image, or the image as it came.
     """
 
     size: Size
     steps: tuple[Size, ...]
     grid: Size
     tile: int
+    offset: Size = (0, 0)
+    overview_of: Literal["resized", "image"] = "resized"
 
     @property
     def n_tiles(self) -> int:
@@ -41,20 +50,39 @@ class TilePlan:
         return rows * cols + 1
 
     @property
+    def resizes(self) -> tuple[tuple[Size, Size], ...]:
+        """Every resizing that cutting takes, as (from, to)."""
+        steps = tuple(pairwise((self.size, *self.steps)))
+        if not any(self.grid):
+            return steps
+        source = self.size if self.overview_of == "image" else self.steps[-1]
+        return (*steps, (source, (self.tile, self.tile)))
+
+    @property
     def boxes(self) -> tuple[Box, ...]:
-        """Each tile's (top, left, bottom, right) in the image's own pixels: the grid row by row, then the whole."""
-        (rows, cols), (height, width) = self.grid, self.size
-        cells = tuple(
-            (row * height / rows, col * width / cols, (row + 1) * height / rows, (col + 1) * width / cols)
-            for row in range(rows)
-            for col in range(cols)
+        """Each tile's (top, left, bottom, right) in the image's own pixels: the grid row by row, then the overview."""
+        rows, cols = self.grid
+        if not any(self.grid):
+            return (self._box(0, 0),)
+        cells = tuple(self._box(row, col) for row in range(rows) for col in range(cols))
+        return (*cells, (0.0, 0.0, float(self.size[0]), float(self.size[1])))
+
+    def _box(self, row: int, col: int) -> Box:
+        top, left = self.offset[0] + row * self.tile, self.offset[1] + col * self.tile
+        (height, width), (resized_height, resized_width) = self.size, self.steps[-1]
+        return (
+            top * height / resized_height,
+            left * width / resized_width,
+            (top + self.tile) * height / resized_height,
+            (left + self.tile) * width / resized_width,
         )
-        return (*cells, (0.0, 0.0, float(height), float(width)))
 
     def __str__(self) -> str:
         rows, cols = self.grid
-        cells = f"{rows}x{cols} tiles and the overview" if rows else "the overview alone"
-        return f"{cells} of {self.tile} px"
+        if rows:
+            return f"{rows}x{cols} tiles and the overview of {self.tile} px"
+        is_whole = self.steps[-1] == (self.tile, self.tile)
+        return f"{'the overview' if is_whole else 'the middle'} alone of {self.tile} px"
 
 
 class Tiling(Protocol):
@@ -109,7 +137,51 @@ def split_grid(size: Size, *, tile: int, longest_edge: int, detail: Detail = "au
             raise AssertionError(detail)
 
 
-TILINGS: dict[str, Tiling] = {"split_grid": split_grid}
+def closest_grid(size: Size, *, tile: int, longest_edge: int, detail: Detail = "auto") -> TilePlan:
+    """Stretch the image onto the grid of nearest proportions, at most `longest_edge` of tiles, and add the overview.
+
+    "high" is the reference plan; "low" the overview alone; "auto" the grid of nearest proportions among those that
+    have no more tiles than the reference's and are no larger than the image's own pixels fill; a number n the reference
+    plan with at most n tiles. Raises InputError for any other detail.
+    """
+    most = max(longest_edge // tile, 1)
+    match _detail(detail):
+        case "high":
+            grid = _closest(size, tile, _grids(most))
+        case "low":
+            return _whole(size, tile)
+        case "auto":
+            rows, cols = _closest(size, tile, _grids(most))
+            grid = _closest(size, tile, [grid for grid in _grids(rows * cols) if _is_filled(size, tile, grid)])
+        case int(n):
+            grid = _closest(size, tile, _grids(max(min(most, n - 1), 1)))
+        case _:  # pragma: no cover
+            raise AssertionError(detail)
+    if grid == (1, 1):
+        return _whole(size, tile)
+    return TilePlan(size, ((grid[0] * tile, grid[1] * tile),), grid, tile, overview_of="image")
+
+
+def centre_square(size: Size, *, tile: int, longest_edge: int, detail: Detail = "auto") -> TilePlan:
+    """Take the middle square of the image as the only tile, for every detail.
+
+    The shorter side becomes a tile long, and what sticks out of the longer one is cut off, half on each side.
+    `longest_edge` is not used: there is one tile. Raises InputError for an unknown detail.
+    Source: transformers 5.23, image_transforms.py, `get_resize_output_image_size` and `center_crop`.
+    """
+    _detail(detail)
+    height, width = size
+    longer = min(int(tile * max(size) / min(size)), MAX_RESIZED // tile)
+    resized = (longer, tile) if width <= height else (tile, longer)
+    offset = ((resized[0] - tile) // 2, (resized[1] - tile) // 2)
+    return TilePlan(size, (resized,), (0, 0), tile, offset)
+
+
+TILINGS: dict[str, Tiling] = {
+    "split_grid": split_grid,
+    "closest_grid": closest_grid,
+    "centre_square": centre_square,
+}
 
 
 def _detail(detail: Detail) -> Detail:
@@ -187,3 +259,30 @@ def _to_whole_tiles(size: Size, tile: int) -> Size:
         return math.ceil(int(width / aspect) / tile) * tile, width
     height = math.ceil(height / tile) * tile
     return height, math.ceil(int(height * aspect) / tile) * tile
+
+
+@lru_cache(maxsize=64)
+def _grids(most: int) -> tuple[Size, ...]:
+    """Return every grid of at most `most` tiles, the fewest tiles first and then the fewest columns."""
+    grids = [(rows, cols) for cols in range(1, most + 1) for rows in range(1, most // cols + 1)]
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
+
+
+def _is_filled(size: Size, tile: int, grid: Size) -> bool:
+    """Return whether an image has the pixels that a grid shows in both directions; one tile always counts as filled."""
+    return all(n == 1 or n * tile <= side for n, side in zip(grid, size, strict=True))
+
+
+def _closest(size: Size, tile: int, grids: Sequence[Size]) -> Size:
+    """Return the grid of nearest proportions; of two that are as near, the later one if the image is large enough.
+
+    That is the one with more tiles, as long as they show less than twice the image's own pixels.
+    Source: transformers 5.23, models/got_ocr2/image_processing_pil_got_ocr2.py, `get_optimal_tiled_canvas`.
+    """
+    aspect, area = size[1] / size[0], size[0] * size[1]
+    best, nearest = (1, 1), math.inf
+    for rows, cols in grids:
+        distance = abs(aspect - cols / rows)
+        if distance < nearest or (distance == nearest and area > 0.5 * tile * tile * cols * rows):
+            best, nearest = (rows, cols), distance
+    return best

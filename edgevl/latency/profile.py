@@ -92,7 +92,7 @@ def work_of(chunks: Sequence[Chunk], plans: Sequence[TilePlan], n_tiles: Sequenc
     """Return the work of feeding `chunks`, of whose images image i has `n_tiles[i]` tiles to encode."""
     cut = [plan for plan, n in zip(plans, n_tiles, strict=True) if n]
     return Work(
-        resized=sum(resized_pixels(plan.size, *plan.steps, (plan.tile, plan.tile)) for plan in cut),
+        resized=sum(resized_pixels(*pair) for plan in cut for pair in plan.resizes),
         n_tiles=sum(n_tiles),
         n_chunks=len(chunks),
         n_tokens=sum(chunk.n_tokens for chunk in chunks),

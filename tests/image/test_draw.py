@@ -7,7 +7,7 @@ import pytest
 
 from edgevl.image.draw import draw_plan
 from edgevl.image.read import read
-from edgevl.image.tiling import split_grid
+from edgevl.image.tiling import centre_square, split_grid
 
 LINE = (255, 0, 96)
 
@@ -39,6 +39,15 @@ def test_the_overview_alone_is_one_border() -> None:
     assert (inside == 40).all()
     assert (drawn[0] == LINE).all()
     assert (drawn[:, -1] == LINE).all()
+
+
+def test_what_is_cut_off_lies_outside_the_border() -> None:
+    rgb = np.full((100, 300, 3), 40, dtype=np.uint8)
+    drawn = draw_plan(rgb, centre_square((100, 300), tile=64, longest_edge=64))
+    line = (drawn == LINE).all(axis=-1)
+    assert np.flatnonzero(line.all(axis=0)).tolist() == [100, 199]
+    assert not line[:, :100].any()
+    assert not line[:, 200:].any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (3000, 2), (2, 3000), (7, 9)])

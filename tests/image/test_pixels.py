@@ -13,7 +13,7 @@ from edgevl.errors import InputError
 from edgevl.image import pixels
 from edgevl.image.pixels import normalise, tiles
 from edgevl.image.read import read
-from edgevl.image.tiling import TilePlan, split_grid
+from edgevl.image.tiling import TilePlan, centre_square, closest_grid, split_grid
 
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -74,6 +74,33 @@ def test_equal_to_the_reference_for_photos(name: str, shared_dir: Path) -> None:
     check(read(path).rgb, 128, 256)
     if name == PHOTOS[0]:
         check(read(path).rgb, 512, 2048)
+
+
+SHAPES = [(300, 300), (64, 64), (500, 61), (47, 380), (3, 5), (1, 1), (640, 1100), (127, 129)]
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_the_middle_square_is_the_references(size: tuple[int, int]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    rgb = picture(*size)
+    processor = module.CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    want = processor(image.fromarray(rgb), return_tensors="np")["pixel_values"]
+    [tile] = tiles(rgb, centre_square(size, tile=64, longest_edge=64), "bicubic")
+    assert np.abs(normalise(tile, CLIP_MEAN, CLIP_STD) - want).max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_the_closest_grid_is_the_references(size: tuple[int, int]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    module = pytest.importorskip("transformers.models.got_ocr2.image_processing_pil_got_ocr2")
+    rgb = picture(*size)
+    processor = module.GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, max_patches=12, crop_to_patches=True)
+    want = processor(image.fromarray(rgb), return_tensors="np")["pixel_values"]
+    plan = closest_grid(size, tile=64, longest_edge=12 * 64, detail="high")
+    got = np.concatenate([normalise(tile, CLIP_MEAN, CLIP_STD) for tile in tiles(rgb, plan, "bicubic")])
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= 1e-5
 
 
 def test_other_means_and_deviations() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevl.errors import ImageError, InputError
-from edgevl.image.tiling import TILINGS, TilePlan, coarser, plan, split_grid
+from edgevl.image.tiling import MAX_RESIZED, TILINGS, TilePlan, centre_square, closest_grid, coarser, plan, split_grid
 from edgevl.model.manifest import ImageSpec
 
 FAMILIES = [(512, 2048), (364, 1456), (128, 256), (384, 1536), (224, 1000), (364, 5000)]
@@ -16,6 +16,9 @@ SIDE = st.one_of(st.integers(1, 20), st.integers(1, 5000), st.integers(1, 20_000
 SIZE = st.tuples(SIDE, SIDE)
 SPEC = ImageSpec(512, 2048, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "lanczos")
 EXTREMES = [(1, 1), (20_000, 3), (3, 20_000), (20_000, 20_000), (1, 5000), (2184, 2912), (513, 512), (4096, 4096)]
+
+GRIDS = st.sampled_from([(448, 12 * 448), (448, 6 * 448), (128, 3 * 128), (64, 64), (336, 40 * 336)])
+DETAIL = st.one_of(st.sampled_from(["auto", "high", "low"]), st.integers(1, 40))
 
 moderate = settings(max_examples=80, deadline=None)
 
@@ -198,6 +201,136 @@ def test_an_empty_side_is_refused(size: tuple[int, int]) -> None:
 def test_plans_say_what_they_are() -> None:
     assert str(plan((3000, 4000), SPEC, "split_grid", "high")) == "3x4 tiles and the overview of 512 px"
     assert str(plan((3000, 4000), SPEC, "split_grid", "low")) == "the overview alone of 512 px"
+
+
+def closest(size: tuple[int, int], tile: int, most: int) -> tuple[int, int]:
+    """Return transformers' own grid, (rows, cols), of at most `most` tiles."""
+    module = pytest.importorskip("transformers.models.got_ocr2.image_processing_pil_got_ocr2")
+    cols, rows = module.get_optimal_tiled_canvas(size, (tile, tile), 1, most)
+    return rows, cols
+
+
+class TestClosestGrid:
+    @pytest.mark.parametrize("size", [*EXTREMES, (896, 448), (448, 1344), (700, 700), (635, 635)])
+    def test_high_is_the_reference_grid_at_extreme_sizes(self, size: tuple[int, int]) -> None:
+        rows, cols = closest(size, 448, 12)
+        got = closest_grid(size, tile=448, longest_edge=12 * 448, detail="high")
+        assert got.grid == ((rows, cols) if rows * cols > 1 else (0, 0))
+
+    @moderate
+    @given(SIZE, GRIDS)
+    def test_high_is_the_reference_grid(self, size: tuple[int, int], sizes: tuple[int, int]) -> None:
+        tile, longest_edge = sizes
+        rows, cols = closest(size, tile, longest_edge // tile)
+        got = closest_grid(size, tile=tile, longest_edge=longest_edge, detail="high")
+        assert got.grid == ((rows, cols) if rows * cols > 1 else (0, 0))
+
+    @moderate
+    @given(SIZE, GRIDS, DETAIL)
+    def test_every_plan_is_whole(self, size: tuple[int, int], sizes: tuple[int, int], detail: str | int) -> None:
+        tile, longest_edge = sizes
+        got = closest_grid(size, tile=tile, longest_edge=longest_edge, detail=detail)
+        rows, cols = got.grid
+        assert got.n_tiles == rows * cols + 1 == len(got.boxes)
+        assert got.n_tiles <= longest_edge // tile + 1
+        assert got.steps == (((rows * tile, cols * tile) if rows else (tile, tile)),)
+        assert rows * cols != 1, "a grid of one tile would be the overview twice"
+        assert got.boxes[-1] == (0, 0, *size)
+
+    @moderate
+    @given(SIZE, GRIDS)
+    def test_auto_never_enlarges(self, size: tuple[int, int], sizes: tuple[int, int]) -> None:
+        tile, longest_edge = sizes
+        got = closest_grid(size, tile=tile, longest_edge=longest_edge)
+        assert got.n_tiles <= closest_grid(size, tile=tile, longest_edge=longest_edge, detail="high").n_tiles
+        assert all(edge <= max(side, tile) for edge, side in zip(got.steps[-1], size, strict=True))
+
+    @moderate
+    @given(SIZE, GRIDS)
+    def test_a_number_is_the_most_tiles(self, size: tuple[int, int], sizes: tuple[int, int]) -> None:
+        tile, longest_edge = sizes
+        counts = [closest_grid(size, tile=tile, longest_edge=longest_edge, detail=n).n_tiles for n in range(1, 40)]
+        assert all(count <= n for n, count in enumerate(counts, start=1))
+        assert counts == sorted(counts), "more tiles allowed, never fewer made"
+        high = closest_grid(size, tile=tile, longest_edge=longest_edge, detail="high")
+        assert closest_grid(size, tile=tile, longest_edge=longest_edge, detail=high.n_tiles) == high
+
+    @pytest.mark.parametrize(
+        ("size", "high", "auto"),
+        [
+            ((448, 448), (0, 0), (0, 0)),
+            ((100, 300), (1, 3), (0, 0)),  # too small to fill three tiles
+            ((480, 640), (3, 4), (0, 0)),
+            ((900, 900), (2, 2), (2, 2)),
+            ((1000, 1600), (2, 3), (2, 3)),
+            ((3000, 4000), (3, 4), (3, 4)),
+            ((20_000, 3), (12, 1), (12, 1)),
+        ],
+    )
+    def test_grids(self, size: tuple[int, int], high: tuple[int, int], auto: tuple[int, int]) -> None:
+        assert closest_grid(size, tile=448, longest_edge=12 * 448, detail="high").grid == high
+        assert closest_grid(size, tile=448, longest_edge=12 * 448).grid == auto
+
+    @moderate
+    @given(SIZE, st.sampled_from(["auto", "high", "low", 1, 3, 7, 40]))
+    def test_coarser_plans_end_with_the_overview(self, size: tuple[int, int], detail: str | int) -> None:
+        spec = ImageSpec(448, 12 * 448, 256, (0.5,) * 3, (0.5,) * 3, "bicubic")
+        plans = coarser(size, spec, "closest_grid", detail)
+        counts = [found.n_tiles for found in plans]
+        assert plans[0] == plan(size, spec, "closest_grid", detail)
+        assert counts == sorted(set(counts), reverse=True)
+        assert counts[-1] == 1
+
+    def test_the_overview_is_resized_from_the_image(self) -> None:
+        got = closest_grid((900, 900), tile=448, longest_edge=12 * 448)
+        assert got.resizes == (((900, 900), (896, 896)), ((900, 900), (448, 448)))
+
+
+class TestCentreSquare:
+    @moderate
+    @given(SIZE, st.sampled_from([336, 224, 56, 63]), DETAIL)
+    def test_the_plan(self, size: tuple[int, int], tile: int, detail: str | int) -> None:
+        numpy = pytest.importorskip("numpy")
+        transforms = pytest.importorskip("transformers.image_transforms")
+        image = numpy.broadcast_to(numpy.uint8(0), (3, *size))
+        wanted = transforms.get_resize_output_image_size(image, tile, False, input_data_format="channels_first")
+        got = centre_square(size, tile=tile, longest_edge=tile, detail=detail)
+        assert (got.n_tiles, got.grid) == (1, (0, 0))
+        [(height, width)] = got.steps
+        assert (height, width) == tuple(min(side, MAX_RESIZED // tile) for side in wanted)
+        assert got.offset == ((height - tile) // 2, (width - tile) // 2)
+        assert height * width <= MAX_RESIZED
+        [(top, left, bottom, right)] = got.boxes
+        assert 0 <= top < bottom <= size[0]
+        assert 0 <= left < right <= size[1]
+        assert coarser(size, ImageSpec(tile, tile, 4, (0.5,) * 3, (0.5,) * 3, "bicubic"), "centre_square") == (got,)
+
+    @pytest.mark.parametrize(
+        ("size", "box"),
+        [
+            ((336, 336), (0, 0, 336, 336)),
+            ((300, 900), (0, 300, 300, 600)),
+            ((900, 300), (300, 0, 600, 300)),
+            ((1, 1), (0, 0, 1, 1)),
+        ],
+    )
+    def test_what_it_shows(self, size: tuple[int, int], box: tuple[float, ...]) -> None:
+        assert centre_square(size, tile=336, longest_edge=336).boxes == (box,)
+
+    def test_no_image_takes_all_the_memory(self) -> None:
+        [(height, width)] = centre_square((1, 100_000_000), tile=336, longest_edge=336).steps
+        assert (height, width) == (336, MAX_RESIZED // 336)
+
+    def test_it_says_that_something_is_cut_off(self) -> None:
+        assert str(centre_square((300, 900), tile=336, longest_edge=336)) == "the middle alone of 336 px"
+        assert str(centre_square((500, 500), tile=336, longest_edge=336)) == "the overview alone of 336 px"
+
+
+@pytest.mark.parametrize("tiling", ["closest_grid", "centre_square"])
+@pytest.mark.parametrize("detail", ["highest", 0, True])
+def test_every_tiling_refuses_a_wrong_detail(tiling: str, detail: object) -> None:
+    with pytest.raises(InputError, match="it must be auto, high, low, or a number of tiles of at least 1"):
+        plan((10, 10), SPEC, tiling, detail)  # type: ignore[arg-type]
 
 
 def test_the_family_table_names_strategies_that_exist() -> None:

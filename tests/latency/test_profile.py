@@ -59,6 +59,11 @@ def test_work_counts_only_what_is_still_to_do() -> None:
     # The first image is cut into 2x2 tiles of its own size, and resized to the overview.
     assert work_of(chunks, plans, [5, 1]).resized == 1024 * 1024 + 512 * 1024
 
+    closest = plan((1024, 1024), ImageSpec(512, 4 * 512, 64, (0.5,) * 3, (0.5,) * 3, "bicubic"), "closest_grid")
+    assert work_of(chunks, [closest, closest], [5, 0]).resized == 1024 * 1024 + 512 * 1024
+    middle = plan((512, 1024), spec, "centre_square")
+    assert work_of(chunks, [middle, middle], [1, 0]).resized == 0
+
 
 @pytest.mark.parametrize(
     ("size", "steps", "wanted"),
