@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ class Tokenizer:
             self._backend = Backend.from_file(str(path))
         except Exception as error:
             raise ModelError(f"{path}: is not a readable tokenizer ({error}); export the model again") from error
+        self._start = _start(self._backend)
 
     @property
     def n_tokens(self) -> int:
@@ -31,8 +33,12 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`; special tokens written in it become their ids, none are added."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        """Return the ids of `text`; special tokens written in it become their ids.
+
+        What the tokenizer puts before every text stands there too, once: many chat templates write it themselves.
+        """
+        ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        return ids if ids[: len(self._start)] == self._start else self._start + ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of `token_ids` without special tokens."""
@@ -70,6 +76,13 @@ class TextStream:
         text = str(self._backend.decode(self._held, skip_special_tokens=True))
         self._held.clear()
         return text
+
+
+def _start(backend: Backend) -> list[int]:
+    """Return the ids that the tokenizer puts before every text, such as one that begins a sequence."""
+    encoded = backend.encode("a")
+    marked = zip(encoded.ids, encoded.special_tokens_mask, strict=True)
+    return [token for token, is_special in takewhile(lambda pair: pair[1], marked)]
 
 
 def _decode_stream() -> DecodeStream:

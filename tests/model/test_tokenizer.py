@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
 from edgevl.errors import ModelError
@@ -62,6 +62,16 @@ def test_ids_and_back(tokenizer: Tokenizer) -> None:
 
 def test_no_token_is_added(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("") == []
+
+
+def test_what_begins_every_text_stands_there_once(tmp_path: Path) -> None:
+    path = byte_level(tmp_path / "tokenizer.json")
+    backend = Backend.from_file(str(path))
+    backend.post_processor = processors.TemplateProcessing(single="<end> $A <end>", special_tokens=[("<end>", 258)])
+    backend.save(str(path))
+    tokenizer = Tokenizer(path)
+    assert tokenizer.encode("the") == tokenizer.encode("<end>the") == [258, 257]
+    assert tokenizer.encode("") == [258]
 
 
 @given(text=st.text(max_size=20))
