@@ -19,6 +19,7 @@ from edgevl.model.families import FAMILIES
 from edgevl.model.manifest import ImageSpec, sha256
 
 from .families import ROWS, ExportFamily
+from .settings import DOWNLOAD_AGAIN, optional_json, positive, read_json, section
 
 Resample = Literal["lanczos", "bicubic", "bilinear", "nearest"]
 RESAMPLES: dict[Any, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -26,7 +27,6 @@ RESAMPLES: dict[Any, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: 
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 MAX_HEADER_BYTES = 100_000_000
-DOWNLOAD_AGAIN = "download the whole checkpoint folder again"
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def read(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise ExportError(f"{folder}: no such folder; give the folder of a downloaded checkpoint")
-    config = _json(folder / "config.json", DOWNLOAD_AGAIN)
+    config = read_json(folder / "config.json")
     row = _row(config, folder)
-    text = _section(config, "text_config", folder / "config.json")
+    text = section(config, "text_config", folder / "config.json")
     tokens = _tokens(folder)
     _check_vocabulary(tokens, text, folder)
-    tokenizer_config = _optional_json(folder / "tokenizer_config.json")
+    tokenizer_config = optional_json(folder / "tokenizer_config.json")
     eos_token = _token_text(tokenizer_config.get("eos_token"))
     return Checkpoint(
         folder=folder,
@@ -92,48 +92,17 @@ def read(folder: Path) -> Checkpoint:
         eos_token=eos_token,
         eos_token_ids=_eos_token_ids(folder, text, tokens, (eos_token, *row.end_tokens)),
         image_token_id=_image_token_id(config, tokens, row, folder),
-        context_length=_int(text, "max_position_embeddings", folder / "config.json"),
+        context_length=positive(text, "max_position_embeddings", folder / "config.json"),
         licence=_licence(folder),
     )
 
 
-def _json(path: Path, remedy: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise ExportError(f"{path}: is missing; {remedy}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path}: is not valid JSON ({error}); {DOWNLOAD_AGAIN}") from error
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror})") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{path}: must hold a JSON object; {DOWNLOAD_AGAIN}")
-    return value
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return _json(path, DOWNLOAD_AGAIN) if path.exists() else {}
-
-
-def _section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    value = config.get(key)
-    if not isinstance(value, dict):
-        raise ExportError(f"{path}: {key}: expected object, got {value!r}; {DOWNLOAD_AGAIN}")
-    return value
-
-
-def _int(section: Mapping[str, Any], key: str, path: Path) -> int:
-    value = section.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ExportError(f"{path}: {key}: expected a positive int, got {value!r}; {DOWNLOAD_AGAIN}")
-    return value
-
-
 def _row(config: Mapping[str, Any], folder: Path) -> ExportFamily:
     model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in ROWS:
-        return ROWS[model_type]
     path, known = folder / "config.json", ", ".join(sorted(ROWS))
+    if isinstance(model_type, str) and model_type in ROWS:
+        _check_encoder(config, ROWS[model_type], path)
+        return ROWS[model_type]
     if "auto_map" in config:
         raise ExportError(
             f"{path}: auto_map: model type {model_type!r} needs Python code from the checkpoint, which is never run; "
@@ -142,13 +111,22 @@ def _row(config: Mapping[str, Any], folder: Path) -> ExportFamily:
     raise UnsupportedFamily(f"{path}: model_type: {model_type!r} cannot be exported; this version knows {known}")
 
 
+def _check_encoder(config: Mapping[str, Any], row: ExportFamily, path: Path) -> None:
+    found = section(config, "vision_config", path).get("model_type", row.encoder)
+    if row.encoder not in (None, found):
+        raise UnsupportedFamily(
+            f"{path}: vision_config.model_type: {found!r} cannot be exported; of {config['model_type']} this version "
+            f"knows {row.encoder}"
+        )
+
+
 def _weights(folder: Path) -> tuple[Path, ...]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if single.is_file():
         return (single,)
     if index.is_file():
-        names = set(_section(_json(index, DOWNLOAD_AGAIN), "weight_map", index).values())
+        names = set(section(read_json(index), "weight_map", index).values())
         paths = tuple(folder / str(name) for name in sorted(names))
         for path in paths:
             if path.parent != folder or path.suffix != ".safetensors":
@@ -205,7 +183,7 @@ def _tokens(folder: Path) -> dict[str, int]:
 
 
 def _check_vocabulary(tokens: Mapping[str, int], text: Mapping[str, Any], folder: Path) -> None:
-    size = _int(text, "vocab_size", folder / "config.json")
+    size = positive(text, "vocab_size", folder / "config.json")
     token, token_id = max(tokens.items(), key=lambda item: item[1], default=("", -1))
     if token_id >= size:
         raise ExportError(
@@ -218,12 +196,12 @@ def _image_token_id(config: Mapping[str, Any], tokens: Mapping[str, int], row: E
     token = FAMILIES[row.family].image_token
     if token not in tokens:
         raise ExportError(f"{folder / 'tokenizer.json'}: has no token {token!r}, which stands for image features")
-    named = config.get("image_token_id", tokens[token])
-    if named != tokens[token]:
-        raise ExportError(
-            f"{folder / 'config.json'}: image_token_id: is {named!r}, but tokenizer.json gives {token!r} "
-            f"the id {tokens[token]}; the two files are not of one checkpoint"
-        )
+    for key in ("image_token_id", "image_token_index"):  # the second is the older name
+        if config.get(key, tokens[token]) != tokens[token]:
+            raise ExportError(
+                f"{folder / 'config.json'}: {key}: is {config[key]!r}, but tokenizer.json gives {token!r} "
+                f"the id {tokens[token]}; the two files are not of one checkpoint"
+            )
     return tokens[token]
 
 
@@ -238,7 +216,7 @@ def _eos_token_ids(
     folder: Path, text: Mapping[str, Any], tokens: Mapping[str, int], ends: tuple[str, ...]
 ) -> tuple[int, ...]:
     """Every id that ends an answer: the generation config's (else the text config's) and the given tokens'."""
-    generation = _optional_json(folder / "generation_config.json")
+    generation = optional_json(folder / "generation_config.json")
     named = generation.get("eos_token_id", text.get("eos_token_id"))
     listed = named if isinstance(named, list) else [named]
     ids = {token_id for token_id in listed if isinstance(token_id, int)}
@@ -256,7 +234,7 @@ def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8")
     for path in (folder / "chat_template.json", folder / "processor_config.json"):
-        template = _optional_json(path).get("chat_template")
+        template = optional_json(path).get("chat_template")
         if isinstance(template, str):
             return template
     template = tokenizer_config.get("chat_template")
@@ -269,23 +247,22 @@ def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
 
 
 def _image(folder: Path, config: Mapping[str, Any], row: ExportFamily) -> ImageSpec:
-    """Read how images become pixel values; `tile` and `longest_edge` are pixels."""
+    """Read how images become pixel values."""
     path = folder / "preprocessor_config.json"
-    settings = _optional_json(path)
+    settings = optional_json(path)
     if not settings:
         path = folder / "processor_config.json"
-        settings = _optional_json(path).get("image_processor") or {}
+        settings = optional_json(path).get("image_processor") or {}
     if not settings:
         raise ExportError(f"{folder / 'preprocessor_config.json'}: is missing; {DOWNLOAD_AGAIN}")
     _check_pixels(settings, path)
-    tile = _int(_section(settings, "max_image_size", path), "longest_edge", path)
-    splits = settings.get("do_image_splitting", True)
-    resample = settings.get("resample", 1)
+    tile, longest_edge = row.sizes(settings, path)
+    resample = settings.get("resample")
     if resample not in RESAMPLES:
         raise ExportError(f"{path}: resample: expected one of {sorted(RESAMPLES)}, got {resample!r}")
     return ImageSpec(
         tile=tile,
-        longest_edge=_int(_section(settings, "size", path), "longest_edge", path) if splits else tile,
+        longest_edge=longest_edge,
         tokens_per_tile=row.tokens_per_tile(config, tile),
         mean=_per_channel(settings, "image_mean", path),
         std=_per_channel(settings, "image_std", path),

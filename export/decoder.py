@@ -1,6 +1,6 @@
 """The text decoder as an ONNX graph with a KV cache, and its embedding table as a file of rows.
 
-onnxruntime-genai's model builder writes the graph, from the text model saved as a plain Llama checkpoint. What is
+onnxruntime-genai's model builder writes the graph, from the text model saved as a checkpoint of its own. What is
 quantized: int8 and int4 hold every linear layer, the output head among them, as MatMulNBits in blocks with one scale
 each, multiplied with activations quantized to int8 on the fly (accuracy level 4). fp16 stores the float32
 graph's weights in float16, which onnxruntime widens when it loads them: its CPU kernels compute in float32.
@@ -41,7 +41,7 @@ _BUILDER_PRECISION = {"fp32": "fp32", "fp16": "fp32", "int8": "int8", "int4": "i
 def export_decoder(
     text: Any, tokenizer_from: Path, precision: str, path: Path, work: Path, *, block_size: int = 32
 ) -> None:
-    """Write the graph of `text` (a LlamaForCausalLM) to `path`, its weights to `<path>.data`, by way of `work`.
+    """Write the graph of `text` (see `TorchModel`) to `path`, its weights to `<path>.data`, by way of `work`.
 
     `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see; `block_size` is how many weights share
     a scale. Raises ExportError with the
@@ -92,7 +92,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _save_plain(text: Any, tokenizer_from: Path, folder: Path) -> None:
-    """Save the text model as a plain Llama checkpoint; tied weights are written twice, once for each use."""
+    """Save the text model as a checkpoint of its own; tied weights are written twice, once for each use."""
     head = text.lm_head
     if head.weight.data_ptr() == text.get_input_embeddings().weight.data_ptr():
         text.lm_head = torch.nn.Linear(head.in_features, head.out_features, bias=False)

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgevl.errors import ExportError
 
+from .settings import positive, section, square
+
 if TYPE_CHECKING:
     from torch import nn
+
+Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class TorchModel:
     """A checkpoint's two halves in float32, in evaluation mode; they share the loaded weights.
 
     `vision`: pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden].
-    `text`: a transformers LlamaForCausalLM, called with `inputs_embeds`.
+    `text`: a causal language model of transformers, called with `inputs_embeds`.
     """
 
     vision: nn.Module
@@ -33,27 +37,83 @@ class TorchModel:
 class ExportFamily:
     """One row: the runtime's family row, how to load the model, and the tokens that also end an answer.
 
-    `tokens_per_tile(config, tile)` says how many image features a tile of `tile` pixels gives.
+    `encoder` is the model type of the vision encoder that is needed, where the checkpoint's own leaves it open.
+    `sizes(settings, path)` reads (tile, longest_edge) in pixels from the image processor's settings in the file at
+    `path`; `tokens_per_tile(config, tile)` says how many image features a tile of `tile` pixels gives.
     """
 
     family: str
     load: Callable[[Path, int], TorchModel]
-    tokens_per_tile: Callable[[Mapping[str, Any], int], int]
+    sizes: Callable[[Settings, Path], tuple[int, int]]
+    tokens_per_tile: Callable[[Settings, int], int]
     end_tokens: tuple[str, ...] = ()
+    encoder: str | None = None
 
 
-def _shuffled_tokens(config: Mapping[str, Any], tile: int) -> int:
+def _split_sizes(settings: Settings, path: Path) -> tuple[int, int]:
+    """Of a processor that resizes to a longest edge and splits: the edge, or the tile where it does not split."""
+    tile = positive(section(settings, "max_image_size", path), "longest_edge", path)
+    splits = settings.get("do_image_splitting", True)
+    return tile, positive(section(settings, "size", path), "longest_edge", path) if splits else tile
+
+
+def _cropped_sizes(settings: Settings, path: Path) -> tuple[int, int]:
+    """Of a processor that resizes to a shortest edge and crops the middle: one tile."""
+    tile = square(settings, "crop_size", path)
+    shortest = positive(section(settings, "size", path), "shortest_edge", path)
+    _require(f"{path}: size.shortest_edge", shortest, tile)
+    _require(f"{path}: do_center_crop", settings.get("do_center_crop", True), True)
+    return tile, tile
+
+
+def _patch_sizes(settings: Settings, path: Path) -> tuple[int, int]:
+    """Of a processor that cuts up to `max_patches` patches: a row of all of them."""
+    tile = square(settings, "size", path)
+    _require(f"{path}: min_patches", settings.get("min_patches", 1), 1)
+    return tile, tile * positive(settings, "max_patches", path)
+
+
+def _plain_tokens(config: Settings, tile: int) -> int:
+    """Patches per tile."""
+    return _cells(config, tile, 1)
+
+
+def _shuffled_tokens(config: Settings, tile: int) -> int:
     """Patches per tile, divided by the square of the pixel shuffle's factor."""
     try:
-        patch, factor = int(config["vision_config"]["patch_size"]), int(config["scale_factor"])
+        factor = int(config["scale_factor"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ExportError(f"config.json: vision_config.patch_size and scale_factor are needed ({error!r})") from error
+        raise ExportError(f"config.json: scale_factor is needed ({error!r})") from error
+    return _cells(config, tile, factor)
+
+
+def _downsampled_tokens(config: Settings, tile: int) -> int:
+    """Patches per tile, multiplied by the square of the pixel shuffle's ratio."""
+    try:
+        factor = round(1 / float(config["downsample_ratio"]))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ExportError(f"config.json: downsample_ratio is needed ({error!r})") from error
+    return _cells(config, tile, factor)
+
+
+def _cells(config: Settings, tile: int, factor: int) -> int:
+    """Count a tile's cells of `factor` x `factor` patches; raise ExportError unless they fill it."""
+    try:
+        patch = config["vision_config"]["patch_size"]
+        patch = int(patch[0] if isinstance(patch, list) else patch)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ExportError(f"config.json: vision_config.patch_size is needed ({error!r})") from error
     if min(patch, factor) < 1:
-        raise ExportError(f"config.json: patch_size {patch} and scale_factor {factor} must be 1 or more")
+        raise ExportError(f"config.json: patch_size {patch} and its factor {factor} must be 1 or more")
     side = tile // patch // factor
     if side * patch * factor != tile:
         raise ExportError(f"config.json: a tile of {tile} pixels is not a whole number of {patch}x{factor} pixel cells")
     return side * side
+
+
+def _require(where: str, value: object, wanted: object) -> None:
+    if value != wanted:
+        raise ExportError(f"{where}: is {value!r}; only {wanted!r} can be exported")
 
 
 def _load_idefics3(folder: Path, tile: int) -> TorchModel:
@@ -65,6 +125,40 @@ def _load_idefics3(folder: Path, tile: int) -> TorchModel:
     return TorchModel(
         vision=Idefics3Vision(inner.vision_model, inner.connector, tile).eval(),
         text=text_model(model.config.text_config, inner.text_model, model.lm_head),
+    )
+
+
+def _load_llava(folder: Path, tile: int) -> TorchModel:
+    from .reference import load_native, text_model
+    from .vision import LlavaVision
+
+    model = load_native(folder)
+    config, inner = model.config, model.model
+    where = f"{folder / 'config.json'}: "
+    _require(f"{where}vision_config.image_size", config.vision_config.image_size, tile)
+    _require(f"{where}vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
+    layer, n_layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    if layer not in range(-n_layers - 1, n_layers + 1):
+        raise ExportError(f"{where}vision_feature_layer: is {layer!r}; expected one layer of an encoder of {n_layers}")
+    return TorchModel(
+        vision=LlavaVision(inner.vision_tower, inner.multi_modal_projector, layer).eval(),
+        text=text_model(config.text_config, inner.language_model, model.lm_head),
+    )
+
+
+def _load_internvl(folder: Path, tile: int) -> TorchModel:
+    from .reference import load_native, text_model
+    from .vision import InternVLVision
+
+    model = load_native(folder)
+    config, inner = model.config, model.model
+    where = f"{folder / 'config.json'}: "
+    _require(f"{where}vision_config.image_size", tuple(config.vision_config.image_size), (tile, tile))
+    _require(f"{where}vision_feature_select_strategy", config.vision_feature_select_strategy, "default")
+    _require(f"{where}vision_feature_layer", config.vision_feature_layer, -1)
+    return TorchModel(
+        vision=InternVLVision(inner).eval(),
+        text=text_model(config.text_config, inner.language_model, model.lm_head),
     )
 
 
@@ -83,6 +177,7 @@ def _load_edgevl_tiny(folder: Path, tile: int) -> TorchModel:
 _SMOLVLM = ExportFamily(
     family="idefics3",
     load=_load_idefics3,
+    sizes=_split_sizes,
     tokens_per_tile=_shuffled_tokens,
     end_tokens=("<end_of_utterance>",),
 )
@@ -90,5 +185,24 @@ _SMOLVLM = ExportFamily(
 ROWS = {
     "idefics3": _SMOLVLM,
     "smolvlm": _SMOLVLM,
-    "edgevl_tiny": ExportFamily(family="edgevl-tiny", load=_load_edgevl_tiny, tokens_per_tile=_shuffled_tokens),
+    "llava": ExportFamily(
+        family="llava",
+        load=_load_llava,
+        sizes=_cropped_sizes,
+        tokens_per_tile=_plain_tokens,
+        encoder="clip_vision_model",
+    ),
+    "internvl": ExportFamily(
+        family="internvl",
+        load=_load_internvl,
+        sizes=_patch_sizes,
+        tokens_per_tile=_downsampled_tokens,
+        end_tokens=("<|im_end|>",),
+    ),
+    "edgevl_tiny": ExportFamily(
+        family="edgevl-tiny",
+        load=_load_edgevl_tiny,
+        sizes=_split_sizes,
+        tokens_per_tile=_shuffled_tokens,
+    ),
 }

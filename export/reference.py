@@ -52,19 +52,29 @@ def loading(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
-    """Put a decoder's body and head together as a plain LlamaForCausalLM that shares their weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+DECODERS = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+"""The text backbones that can be exported: their class in transformers by the config's model type."""
 
-    if config.model_type != "llama":
+
+def text_model(config: Any, body: nn.Module, lm_head: nn.Linear) -> Any:
+    """Put a decoder's body and head together as a plain causal language model that shares their weights."""
+    import transformers
+
+    if config.model_type not in DECODERS:
         raise ExportError(
-            f"config.json: text_config.model_type: is {config.model_type!r}; only llama decoders can be exported"
+            f"config.json: text_config.model_type: is {config.model_type!r}; only {' and '.join(DECODERS)} decoders "
+            "can be exported"
         )
-    check_heads(config.head_dim)
-    settings = {**config.to_dict(), "tie_word_embeddings": False, "vocab_size": lm_head.weight.shape[0]}
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    check_heads(head_dim)
+    settings = config.to_dict()
+    settings.update(tie_word_embeddings=False, vocab_size=lm_head.weight.shape[0], head_dim=head_dim)
     settings.pop("architectures", None)
+    rope = settings["rope_parameters"]
+    if rope["rope_type"] == "dynamic":  # differs only behind max_position_embeddings, where the context ends
+        settings["rope_parameters"] = {"rope_type": "default", "rope_theta": rope["rope_theta"]}
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
+        model = getattr(transformers, DECODERS[config.model_type])(type(config).from_dict(settings))
     model.model = body
     model.lm_head = lm_head
     return model.eval()

@@ -12,6 +12,7 @@ Precisions of the file:
 from __future__ import annotations
 
 import ast
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,53 @@ class Idefics3Vision(nn.Module):
         for layer in self.encoder.encoder.layers:
             hidden = layer(hidden, None)
         return cast("torch.Tensor", self.projector(self.encoder.post_layernorm(hidden)))
+
+
+class LlavaVision(nn.Module):
+    """CLIP encoder up to the layer whose output counts, without the class token, and projector.
+
+    `feature_layer` counts hidden states as the reference does: 0 is the encoder's input, -1 its last layer's output.
+    Source: transformers 5, models/llava/modeling_llava.py, LlavaModel.get_image_features.
+    """
+
+    def __init__(self, encoder: Any, projector: Any, feature_layer: int) -> None:
+        super().__init__()
+        layers = encoder.encoder.layers
+        n_layers = range(len(layers) + 1)[feature_layer]
+        self.embeddings = encoder.embeddings
+        self.norm = encoder.pre_layrnorm
+        self.layers = layers[:n_layers]
+        self.projector = projector
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden]."""
+        hidden = self.norm(self.embeddings(pixel_values))
+        for layer in self.layers:
+            hidden = layer(hidden, None)
+        return cast("torch.Tensor", self.projector(hidden[:, 1:]))
+
+
+class InternVLVision(nn.Module):
+    """InternViT encoder without the class token, pixel shuffle, and projector.
+
+    Source: transformers 5, models/internvl/modeling_internvl.py, InternVLModel.get_image_features.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder = model.vision_tower
+        self.projector = model.multi_modal_projector
+        self._shuffle, self._ratio = model.pixel_shuffle, model.config.downsample_ratio
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden]."""
+        hidden = self.encoder.embeddings(pixel_values)
+        for layer in self.encoder.encoder.layer:
+            hidden = layer(hidden)
+        hidden = self.encoder.layernorm(hidden)[:, 1:]
+        side = math.isqrt(hidden.shape[1])
+        shuffled = self._shuffle(hidden.unflatten(1, (side, side)), scale_factor=self._ratio)
+        return cast("torch.Tensor", self.projector(shuffled.flatten(1, 2)))
 
 
 class EdgeVLTinyVision(nn.Module):

@@ -62,7 +62,7 @@ OWNERS = {
 EXPORT_ONLY = ("onnx", "onnxruntime_genai", "onnxscript", "optimum", "safetensors", "torch", "transformers")
 UNSAFE_MODULES = ("cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve")
 UNSAFE_CALLS = ("eval", "exec", "__import__")
-FAMILY_NAMES = ("idefics3", "smolvlm", "edgevl-tiny")
+FAMILY_NAMES = ("idefics3", "smolvlm", "edgevl-tiny", "llava", "internvl")
 MAX_FILE_BYTES = 25_000_000
 MAX_IMPORT_S = 0.050
 

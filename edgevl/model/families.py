@@ -15,14 +15,15 @@ from edgevl.errors import UnsupportedFamily
 class Layout:
     """The text around an image's tiles; `{image}` stands for one tile's image tokens.
 
-    `cell` is written for each tile of the grid (with `{row}` and `{col}`, from 1), `row_end` after each row,
-    `overview` after the grid, and `single` alone where the overview is the only tile.
+    `start` is written before the grid, `cell` for each of its tiles (with `{row}` and `{col}`, from 1), `row_end` after
+    each row, `overview` after the grid, and `single` alone where the overview is the only tile.
     """
 
     cell: str
     row_end: str
     overview: str
     single: str
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,26 @@ FAMILIES = {
                 row_end="\n",
                 overview="\n<fake_token_around_image><global-img>{image}<fake_token_around_image>",
                 single="<fake_token_around_image><global-img>{image}<fake_token_around_image>",
+            ),
+        ),
+        # LLaVA-1.5. Source: transformers 5, models/llava/processing_llava.py.
+        Family(
+            name="llava",
+            tiling="centre_square",
+            image_token="<image>",
+            layout=Layout(cell="{image}", row_end="", overview="{image}", single="{image}"),
+        ),
+        # InternVL3. Source: transformers 5, models/internvl/processing_internvl.py.
+        Family(
+            name="internvl",
+            tiling="closest_grid",
+            image_token="<IMG_CONTEXT>",
+            layout=Layout(
+                start="<img>",
+                cell="{image}",
+                row_end="",
+                overview="{image}</img>",
+                single="<img>{image}</img>",
             ),
         ),
         # The model that edgevl brings along. Source: models/edgevl-tiny/recipe.

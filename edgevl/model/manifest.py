@@ -22,7 +22,10 @@ FILE_NAME = "edgevl.json"
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How images become pixel values: lengths in pixels, mean and std per channel of values in [0, 1]."""
+    """How images become pixel values: lengths in pixels, mean and std per channel of values in [0, 1].
+
+    `longest_edge` bounds the longer side of a grid of tiles; it is `tile` where there is one tile only.
+    """
 
     tile: int
     longest_edge: int

@@ -89,7 +89,7 @@ def _layout(family: Family, grid: tuple[int, int], tokens_per_tile: int) -> str:
         "".join(layout.cell.format(row=row, col=col, image=image) for col in range(1, cols + 1)) + layout.row_end
         for row in range(1, rows + 1)
     )
-    return "".join(lines) + layout.overview.format(image=image)
+    return layout.start + "".join(lines) + layout.overview.format(image=image)
 
 
 def _cut(

@@ -116,9 +116,9 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_unknown_type(copy: Path) -> None:
-    edit(copy / "config.json", model_type="llava")
+    edit(copy / "config.json", model_type="mllama")
     message = refusal(copy, UnsupportedFamily)
-    assert "'llava' cannot be exported; this version knows edgevl_tiny, idefics3, smolvlm" in message
+    assert "'mllama' cannot be exported; this version knows edgevl_tiny, idefics3, internvl, llava, smolvlm" in message
 
 
 def test_remote_code_is_refused(copy: Path) -> None:
@@ -132,15 +132,18 @@ def test_remote_code_is_refused(copy: Path) -> None:
     ("name", "values", "message"),
     [
         ("config.json", {"text_config": 5}, "text_config: expected object, got 5"),
-        ("config.json", {"vision_config": {}}, "vision_config.patch_size and scale_factor are needed"),
+        ("config.json", {"vision_config": {}}, "vision_config.patch_size is needed"),
+        ("config.json", {"scale_factor": ...}, "scale_factor is needed"),
         ("config.json", {"scale_factor": 3}, "is not a whole number of 8x3 pixel cells"),
-        ("config.json", {"scale_factor": 0}, "patch_size 8 and scale_factor 0 must be 1 or more"),
-        ("config.json", {"image_token_id": 3}, "the two files are not of one checkpoint"),
+        ("config.json", {"scale_factor": 0}, "patch_size 8 and its factor 0 must be 1 or more"),
+        ("config.json", {"image_token_id": 3}, "image_token_id: is 3, but tokenizer.json gives '<image>' the id 268"),
+        ("config.json", {"image_token_index": 3}, "image_token_index: is 3, but tokenizer.json gives '<image>' the id"),
         ("preprocessor_config.json", {"size": {"longest_edge": "4"}}, "longest_edge: expected a positive int, got '4'"),
         ("preprocessor_config.json", {"max_image_size": ...}, "max_image_size: expected object, got None"),
         ("preprocessor_config.json", {"image_mean": [1]}, "image_mean: expected three numbers, got [1]"),
         ("preprocessor_config.json", {"image_std": [1, 0, 1]}, "image_std: expected three numbers other than 0"),
         ("preprocessor_config.json", {"resample": 9}, "resample: expected one of [0, 1, 2, 3], got 9"),
+        ("preprocessor_config.json", {"resample": ...}, "resample: expected one of [0, 1, 2, 3], got None"),
         ("preprocessor_config.json", {"do_normalize": False}, "do_normalize: is False"),
         ("preprocessor_config.json", {"rescale_factor": 1.0}, "rescale_factor: expected 1/255, got 1.0"),
     ],

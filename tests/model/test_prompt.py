@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevl.errors import ManifestError, PromptError
+from edgevl.export import checkpoint
+from edgevl.export.checkpoint import Checkpoint
+from edgevl.image.tiling import plan
 from edgevl.model import prompt
-from edgevl.model.families import FAMILIES, Family
+from edgevl.model.families import FAMILIES, Family, Layout
 from edgevl.model.template import ChatTemplate
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.types import Chunk, ImageChunk, ImagePart, Message, TextChunk, TextPart
-from tests.checkpoints import CHAT_TEMPLATE, SPECIAL_TOKENS
+from tests.checkpoints import CHAT_TEMPLATE, SPECIAL_TOKENS, make_weightless
+from tests.processors import processor_of
 
 N = 4  # image tokens a tile
 SMOLVLM = FAMILIES["idefics3"]
@@ -101,6 +104,12 @@ class TestBuild:
             "<fake_token_around_image><global-img>[0.4]<fake_token_around_image>"
             "hi<end_of_utterance>\nAssistant:"
         )
+
+    def test_tiles_with_nothing_between_them(self, tokenizer: Tokenizer) -> None:
+        layout = Layout(start="<", cell="{image}", row_end="", overview="{image}>", single="<{image}>")
+        row = Family("plain", "closest_grid", "<image>", layout)
+        chunks = build(tokenizer, [user("hi", 2)], [(1, 2), (0, 0)], family=row)
+        assert "User:<[0.0][0.1][0.2]><[1.0]>hi" in text_of(tokenizer, chunks)
 
     def test_newlines_before_the_overview_are_one_token_where_the_tokenizer_merges_them(
         self, tokenizer: Tokenizer
@@ -310,23 +319,27 @@ class TestTemplate:
 
 
 class TestLikeTransformers:
-    """Token ids equal those of the family's processor in transformers."""
+    """Token ids equal those of each family's processor in transformers, for published settings and tokenizers."""
 
-    @pytest.fixture(scope="class")
+    PUBLISHED: ClassVar[dict[str, str]] = {
+        # folder of the settings: folder of the tokenizer
+        "smolvlm-256m": "smolvlm-256m",
+        "llava-1.5-7b": "llava-1.5",
+        "internvl3-1b": "qwen2.5-vl",  # the same vocabulary; the family's own tokens are added
+    }
+
+    @pytest.fixture(scope="class", params=PUBLISHED)
     @classmethod
-    def pair(cls, shared_dir: Path) -> tuple[Any, Tokenizer, str]:
-        transformers = pytest.importorskip("transformers")
-        from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
-        configs, folder = shared_dir / "families" / "smolvlm-256m", shared_dir / "tokenizers" / "smolvlm-256m"
-        source = json.loads((configs / "chat_template.json").read_text(encoding="utf-8"))["chat_template"]
-        processor = transformers.Idefics3Processor(
-            Idefics3ImageProcessorPil.from_pretrained(configs),
-            transformers.AutoTokenizer.from_pretrained(folder),
-            image_seq_len=64,
-            chat_template=source,
+    def pair(
+        cls, request: pytest.FixtureRequest, shared_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[Any, Checkpoint, Tokenizer]:
+        pytest.importorskip("transformers")
+        folder = make_weightless(
+            tmp_path_factory.mktemp("checkpoint"),
+            shared_dir / "families" / request.param,
+            shared_dir / "tokenizers" / cls.PUBLISHED[request.param],
         )
-        return processor, Tokenizer(folder / "tokenizer.json"), source
+        return processor_of(folder), checkpoint.read(folder), Tokenizer(folder / "tokenizer.json")
 
     @pytest.mark.parametrize(
         "turns",
@@ -344,9 +357,10 @@ class TestLikeTransformers:
             ],
         ],
     )
-    def test_ids(self, pair: tuple[Any, Tokenizer, str], turns: list[tuple[Any, list[Any]]]) -> None:
-        processor, tokenizer, source = pair
-        images = [np.zeros((*p, 3), np.uint8) for _, parts in turns for p in parts if isinstance(p, tuple)]
+    def test_ids(self, pair: tuple[Any, Checkpoint, Tokenizer], turns: list[tuple[Any, list[Any]]]) -> None:
+        processor, read, tokenizer = pair
+        sizes = [part for _, parts in turns for part in parts if isinstance(part, tuple)]
+        images = [np.zeros((*size, 3), np.uint8) for size in sizes]
         theirs = [
             {
                 "role": role,
@@ -355,34 +369,24 @@ class TestLikeTransformers:
             for role, parts in turns
         ]
         text = processor.apply_chat_template(theirs, add_generation_prompt=True)
-        expected = processor(text=[text], images=[images] if images else None, return_tensors="np")
-        grids: list[tuple[int, int]] = []
-        if images:
-            rows, cols = (expected.get(key) for key in ("rows", "cols"))
-            grids = self.grids(processor, images) if rows is None else list(zip(rows[0], cols[0], strict=True))
+        expected = processor(text=text, images=images or None, return_tensors="np")
         ours = [
             Message(role, tuple(TextPart(p) if isinstance(p, str) else ImagePart(None) for p in parts))
             for role, parts in turns
         ]
+        family = FAMILIES[read.row.family]
         chunks = prompt.build(
             ours,
-            grids,
-            family=SMOLVLM,
+            [plan(size, read.image, family.tiling, "high").grid for size in sizes],
+            family=family,
             tokenizer=tokenizer,
-            template=template(source),
-            image_token_id=tokenizer.encode("<image>")[0],
-            tokens_per_tile=64,
+            template=template(read.chat_template, bos_token=read.bos_token, eos_token=read.eos_token),
+            image_token_id=read.image_token_id,
+            tokens_per_tile=read.image.tokens_per_tile,
         )
-        image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
         ids = [
             token
             for chunk in chunks
-            for token in (chunk.token_ids if isinstance(chunk, TextChunk) else [image_token_id] * chunk.n_tokens)
+            for token in (chunk.token_ids if isinstance(chunk, TextChunk) else [read.image_token_id] * chunk.n_tokens)
         ]
         assert ids == expected["input_ids"][0].tolist()
-
-    @staticmethod
-    def grids(processor: Any, images: list[Any]) -> list[tuple[int, int]]:
-        """Return (rows, cols) of each image as the reference cuts it."""
-        out = processor.image_processor(images=[images], return_row_col_info=True, return_tensors="np")
-        return [(int(r), int(c)) for r, c in zip(out["rows"][0], out["cols"][0], strict=True)]
