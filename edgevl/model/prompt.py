@@ -43,7 +43,7 @@ def build(
 
     def encode(part: Sequence[Message]) -> list[int]:
         n_images = sum(isinstance(p, ImagePart) for m in part for p in m.parts)
-        return tokenizer.encode(_text(template.render(part), grids[:n_images], family, tokens_per_tile))
+        return tokenizer.encode_prompt(_text(template.render(part), grids[:n_images], family, tokens_per_tile))
 
     token_ids = encode(messages)
     borders = set()

@@ -33,11 +33,15 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`; special tokens written in it become their ids.
+        """Return the ids of `text`; special tokens written in it become their ids, none are added."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-        What the tokenizer puts before every text stands there too, once: many chat templates write it themselves.
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a whole prompt: those of `text` behind what the tokenizer puts before every text.
+
+        That stands there once, also where the text begins with it: many chat templates write it themselves.
         """
-        ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        ids = self.encode(text)
         return ids if ids[: len(self._start)] == self._start else self._start + ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

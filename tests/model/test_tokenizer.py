@@ -64,14 +64,15 @@ def test_no_token_is_added(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("") == []
 
 
-def test_what_begins_every_text_stands_there_once(tmp_path: Path) -> None:
+def test_what_begins_every_prompt_stands_there_once(tmp_path: Path) -> None:
     path = byte_level(tmp_path / "tokenizer.json")
     backend = Backend.from_file(str(path))
     backend.post_processor = processors.TemplateProcessing(single="<end> $A <end>", special_tokens=[("<end>", 258)])
     backend.save(str(path))
     tokenizer = Tokenizer(path)
-    assert tokenizer.encode("the") == tokenizer.encode("<end>the") == [258, 257]
-    assert tokenizer.encode("") == [258]
+    assert tokenizer.encode_prompt("the") == tokenizer.encode_prompt("<end>the") == [258, 257]
+    assert tokenizer.encode_prompt("") == [258]
+    assert tokenizer.encode("the") == [257]
 
 
 @given(text=st.text(max_size=20))
