@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
-from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
 from edgevl.image.tiling import TilePlan
 from edgevl.model import manifest, prompt
 from edgevl.model.families import family
 from edgevl.model.tokenizer import Tokenizer
+from edgevl.placement import open_encoder
 from edgevl.store.disk import Disk
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, Detail, Message
@@ -55,11 +55,11 @@ class Loaded:
         manifest.check_sizes(spec, folder)
         self.family = family(spec.family, str(folder / manifest.FILE_NAME))
         with ThreadPoolExecutor(2) as pool:
-            vision = pool.submit(Graph, folder / spec.vision.file, device=device, threads=threads)
-            decoder = pool.submit(_decoder, folder, spec, device, threads)
+            vision = pool.submit(open_encoder, folder, spec, device=device, threads=threads, disk=disk)
+            decoder = pool.submit(_decoder, folder, spec, threads)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)
             self.template = _template(folder, spec)
-            self.encoder = VisionEncoder(vision.result())
+            self.encoder = vision.result()
             self.decoder: Decoder = decoder.result()
         self.tiles = Store("tiles", TILES_BYTES, disk)
         self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
@@ -107,14 +107,14 @@ class Loaded:
         )
 
 
-def _decoder(folder: Path, spec: manifest.Manifest, device: str, threads: int | None) -> Decoder:
+def _decoder(folder: Path, spec: manifest.Manifest, threads: int | None) -> Decoder:
     """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
     path = folder / spec.decoder.file
     if spec.embeddings is None:
         from edgevl.engine.gguf import GgufDecoder
 
         return GgufDecoder(path, spec.decoder, threads=threads)
-    graph = Graph(path, device=device, threads=threads)
+    graph = Graph(path, threads=threads)
     return OnnxDecoder(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 
 

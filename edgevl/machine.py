@@ -82,7 +82,7 @@ def describe() -> Machine:
         memory_bytes=parts.memory_bytes,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: version(name) for name in PACKAGES},
     )
 
 
@@ -270,14 +270,14 @@ def _text(path: str) -> str:
         return ""
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
     """Return a package's version: as it tells itself where it is loaded, which is quicker, else as it was installed."""
     found = getattr(sys.modules.get(_MODULES.get(name, name)), "__version__", None)
     if isinstance(found, str):
         return found
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import metadata
 
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return UNKNOWN

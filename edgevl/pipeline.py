@@ -185,7 +185,7 @@ class VLM:
             model = self._open()
             plan = model.plan(picture.size, detail)
             source = TileSource(model, [picture], [plan])
-            tiles = tuple(source.features(0, tile) for tile in range(plan.n_tiles))
+            tiles = tuple(source.ahead([(0, tile) for tile in range(plan.n_tiles)]))
         return Features(picture.id, model.vision_id, picture.size, plan, tiles)
 
     def chat(self, *, system: str | None = None, **options: Any) -> Chat:

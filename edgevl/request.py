@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -168,39 +169,59 @@ class Request:
 
 
 class TileSource:
-    """Features of a request's tiles: from `Features`, the tile store, or the encoder.
+    """Features of a request's tiles: from `Features`, the tile store, or the encoder. Safe to call from its threads.
 
-    Counts seconds for cutting (`tile_s`) and encoding (`encode_s`), and tiles encoded per image.
+    Counts seconds for cutting (`tile_s`), seconds in which the encoder was at work (`encode_s`), and tiles encoded
+    per image.
     """
 
     def __init__(self, model: Loaded, images: Sequence[Picture | Features], plans: Sequence[TilePlan]) -> None:
-        self.tile_s = self.encode_s = 0.0
+        self.tile_s = 0.0
         self.n_encoded = [0] * len(images)
         self._model = model
         self._images = images
         self._plans = plans
         self._cut: tuple[int, list[NDArray[np.uint8]]] = (-1, [])
+        self._cutting = threading.Lock()
+        self._encoding = Busy()
+        self._locks: dict[str, threading.Lock] = {}
 
-    def features(self, image: int, tile: int) -> NDArray[np.float32]:
+    @property
+    def encode_s(self) -> float:
+        """Seconds in which at least one tile was being encoded."""
+        return self._encoding.seconds
+
+    def ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
+        """Yield the features of `tiles` (image, tile) in order, worked on ahead by as many threads as are of use."""
+        n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
+        return run_ahead((partial(self.features, *tile, n_at_once) for tile in tiles), n_at_once)
+
+    def features(self, image: int, tile: int, n_at_once: int = 1) -> NDArray[np.float32]:
         """Return [tokens_per_tile, hidden] of tile `tile` of image `image`; raises GraphError."""
         source = self._images[image]
         if isinstance(source, Features):
             return source.tiles[tile]
-        started = time.perf_counter()
-        rgb = self._tile(image, source, tile)
-        key = tile_key(self._model.vision_id, rgb)
-        found = self._model.tiles.get(key)
-        if found is not None:
+        with self._cutting:
+            started = time.perf_counter()
+            rgb = self._tile(image, source, tile)
+            key = tile_key(self._model.vision_id, rgb)
+            lock = self._locks.setdefault(key, threading.Lock())
             self.tile_s += time.perf_counter() - started
-            return found
+        with lock:  # a tile that comes twice is encoded once
+            found = self._model.tiles.get(key)
+            return self._encode(image, key, rgb, n_at_once) if found is None else found
+
+    def _encode(self, image: int, key: str, rgb: NDArray[np.uint8], n_at_once: int) -> NDArray[np.float32]:
         spec = self._model.manifest.image
+        started = time.perf_counter()
         pixel_values = pixels.normalise(rgb, spec.mean, spec.std)
-        cut = time.perf_counter()
-        features = self._model.encoder.encode(pixel_values)
-        self._model.tiles.put(key, features)
-        self.tile_s += cut - started
-        self.encode_s += time.perf_counter() - cut
-        self.n_encoded[image] += 1
+        cut_s = time.perf_counter() - started
+        with self._encoding:
+            features = self._model.encoder.encode(pixel_values, n_at_once)
+            self._model.tiles.put(key, features)
+        with self._cutting:
+            self.tile_s += cut_s
+            self.n_encoded[image] += 1
         return features
 
     def _tile(self, image: int, source: Picture, tile: int) -> NDArray[np.uint8]:
@@ -208,6 +229,28 @@ class TileSource:
             resample = self._model.manifest.image.resample
             self._cut = (image, list(pixels.tiles(source.rgb, self._plans[image], resample)))
         return self._cut[1][tile]
+
+
+class Busy:
+    """Counts the seconds in which at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._n_inside = 0
+        self._since = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                self._since = time.perf_counter()
+            self._n_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self.seconds += time.perf_counter() - self._since
 
 
 @dataclass(frozen=True)
@@ -224,7 +267,7 @@ def prefill(
 ) -> Prefilled:
     """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
-    Tile k is prefilled while a thread encodes tile k+1. `cancel` is seen between chunks, and by some decoders within
+    Tile k is prefilled while threads encode the next ones. `cancel` is seen between chunks, and by some decoders within
     one; what has been fed stays usable for the next request. A prefix is reused by whole chunks, each settled before
     the next one is fed, so that every chunk is computed from the same bits, with and without reuse.
     """
@@ -235,7 +278,7 @@ def prefill(
     n_cached = model.decoder.n_past
     rest = request.chunks[first:]
     tiles = [chunk for chunk in rest if isinstance(chunk, ImageChunk)]
-    features = run_ahead(source.features(chunk.image, chunk.tile) for chunk in tiles)
+    features = source.ahead([(chunk.image, chunk.tile) for chunk in tiles])
     prefill_s, n_done = time.perf_counter() - started, 0
     try:
         for index, chunk in enumerate(rest, start=first):

@@ -64,7 +64,7 @@ def quantize_to(
 
 def encoder(path: Path) -> VisionEncoder:
     """Open a vision graph on the CPU."""
-    return VisionEncoder(Graph(path, device="cpu"))
+    return VisionEncoder(Graph(path))
 
 
 def _quantized_cosine(source: Path, path: Path, kept: tuple[str, ...], samples: Sequence[Sample]) -> float:

@@ -31,6 +31,7 @@ LAYERS = (
     "engine",
     "store",
     "generate",
+    "placement",
     "loaded",
     "latency",
     "request",
@@ -49,6 +50,7 @@ OWNERS = {
     # library: the one module of the runtime that may import it
     "onnxruntime": "edgevl.engine.graph",
     "llama_cpp": "edgevl.engine.gguf",
+    "openvino": "edgevl.engine.openvino",
     "PIL": "edgevl.image.read",
     "pillow_heif": "edgevl.image.read",
     "pillow_avif": "edgevl.image.read",

@@ -61,12 +61,14 @@ class Echo:
 
 
 class Brightness:
-    """A vision encoder whose features are 1000 and the tile's first pixel value."""
+    """A vision encoder for two tiles at once, whose features are 1000 and the tile's first pixel value."""
+
+    n_at_once = 2
 
     def __init__(self) -> None:
         self.n_encoded = 0
 
-    def encode(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode(self, pixel_values: NDArray[np.float32], n_at_once: int) -> NDArray[np.float32]:
         self.n_encoded += 1
         return np.full((N, 4), 1000 + round(float(pixel_values[0, 0, 0, 0] * 127.5 + 127.5)), np.float32)
 
@@ -264,7 +266,7 @@ def test_cancel_is_seen_between_chunks_and_keeps_what_was_fed() -> None:
 def test_an_error_of_the_encoder_is_raised_and_leaves_a_usable_state() -> None:
     model = Model()
 
-    def broken(pixel_values: Any) -> Any:
+    def broken(pixel_values: Any, n_at_once: int) -> Any:
         raise GraphError("vision.onnx: failed")
 
     encode, model.encoder.encode = model.encoder.encode, broken  # type: ignore[method-assign]

@@ -58,11 +58,15 @@ class OnnxDecoder:
     token's logits are computed. A quantized decoder's cache settles to half precision: its weights are coarser by far.
     """
 
+    _cache_kind: type[KVCache] = KVCache
+    _optional_inputs: tuple[str, ...] = ()
+
     def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any]) -> None:
         """Take a loaded graph and its embedding table [vocab, hidden] (may be memory-mapped)."""
         self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
         graph.require(
-            {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)},
+            {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)}
+            | set(graph.inputs).intersection(self._optional_inputs),
             {"logits", *(f"present.{name}" for name in self._layers)},
         )
         self._path = graph.path
@@ -70,7 +74,7 @@ class OnnxDecoder:
         self._embeddings = embeddings
         self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
-        self._cache = KVCache(spec.n_layers, spec.n_kv_heads, spec.head_dim, kv_dtype, spec.context_length)
+        self._cache = self._cache_kind(spec.n_layers, spec.n_kv_heads, spec.head_dim, kv_dtype, spec.context_length)
         self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
         self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
@@ -126,10 +130,10 @@ class OnnxDecoder:
         return True
 
     def _bind_cache(self) -> None:
+        past, present = self._cache.arrays, self._cache.present
         for name in self._layers:
-            array = self._cache.arrays[name]
-            self._binding.bind_input(f"past_key_values.{name}", array)
-            self._binding.bind_output(f"present.{name}", array)
+            self._binding.bind_input(f"past_key_values.{name}", past[name])
+            self._binding.bind_output(f"present.{name}", present[name])
 
 
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:

@@ -30,7 +30,8 @@ FIRST_CONTEXT = 1024
 """How many tokens there is room for at first; llama.cpp fills the room with zeros, so it grows as it is needed."""
 
 _PAD = 256  # attention runs over a multiple of this many places, whatever the room
-_FLASH = 1
+_NO_FLASH, _FLASH = 0, 1
+_F32 = 0
 _MAP = 1
 _ERROR = 4
 _ABORTED = 2
@@ -40,10 +41,11 @@ _HEAD = np.dtype("<i8")  # what `save` puts before llama.cpp's bytes: how many t
 
 
 class GgufDecoder:
-    """A GGUF file, memory-mapped, in llama.cpp; keys and values in half precision, scores of the last token only.
+    """A GGUF file, memory-mapped, in llama.cpp; only the last token's scores are computed.
 
-    Where `whole_images` is set, features of one chunk see each other, also those behind them; tokens never do. What is
-    saved is the cache as it lies, so there is nothing to settle.
+    Keys and values are in half precision, unless the weights are float32. Where `whole_images` is set, features of one
+    chunk see each other, also those behind them; tokens never do. What is saved is the cache as it lies, so there is
+    nothing to settle.
     """
 
     def __init__(
@@ -139,7 +141,10 @@ class GgufDecoder:
         settings.load_mode = _MAP
         model = llama.llama_model_load_from_file(os.fsencode(self._path), settings)
         if not model:
-            raise GraphError(f"{self._path}: llama.cpp cannot load it ({said()}); export the model again")
+            raise GraphError(
+                f"{self._path}: llama.cpp cannot load it ({said()}); "
+                "try: pip install -U llama-cpp-python, or use another file"
+            )
         self._open["model"] = model  # freed from now on, whatever follows
         got = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), llama.llama_model_n_embd_inp(model)
         if got != (spec.vocab_size, spec.hidden_size):
@@ -162,7 +167,11 @@ class GgufDecoder:
         settings.n_ubatch = N_BATCH if self._whole_images else N_CAUSAL
         settings.n_outputs_max = 1
         settings.n_threads = settings.n_threads_batch = self._n_threads
-        settings.flash_attn_type = _FLASH
+        if self._spec.precision == "f32":
+            settings.type_k = settings.type_v = _F32
+            settings.flash_attn_type = _NO_FLASH  # which computes in half precision
+        else:
+            settings.flash_attn_type = _FLASH
         settings.swa_full = True  # a sliding window that drops what is behind it could not be truncated
         settings.no_perf = True
         if "context" in self._open:

@@ -10,9 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgevl.errors import BackendMissing, GraphError
-
-DEVICES = ("auto", "cpu")
+from edgevl.errors import GraphError
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -29,13 +27,10 @@ class Graph:
     `inputs` and `outputs` map a name to its dtype and shape; a dimension that is not an int is dynamic.
     """
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
-        """Load it on `device` with `threads` threads (None: one per physical core).
+    n_at_once = 1
 
-        Raises BackendMissing for a device that this version cannot use, GraphError if the file does not load.
-        """
-        if device not in DEVICES:
-            raise BackendMissing(f"device {device!r} is not supported by this version; use one of {', '.join(DEVICES)}")
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Load it with `threads` threads (None: one per physical core); raise GraphError if it does not load."""
         self.path = path
         self.backend = f"onnxruntime {ort.__version__} cpu"
         try:
@@ -45,8 +40,11 @@ class Graph:
         self.inputs = {i.name: (_DTYPES.get(i.type), list(i.shape)) for i in self._session.get_inputs()}
         self.outputs = {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the graph on arrays; raise GraphError naming graph, input, expected and got."""
+    def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
+        """Run the graph on arrays; raise GraphError naming graph, input, expected and got.
+
+        Calls from several threads (`n_at_once`) share this graph's own threads.
+        """
         self._check(feeds)
         names = list(self.outputs)
         try:

@@ -1,4 +1,4 @@
-"""The KV cache of a decoder: one buffer per layer, updated in place by the graph."""
+"""The KV cache of a decoder: one buffer per layer that the graph updates in place, or two that take turns."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ class KVCache:
             f"{layer}.{kind}": self._empty(0) for layer in range(n_layers) for kind in ("key", "value")
         }
 
+    @property
+    def present(self) -> dict[str, NDArray[Any]]:
+        """Where the graph writes past and new tokens: where the past is."""
+        return self.arrays
+
     def reserve(self, n_tokens: int, n_used: int) -> bool:
         """Make room for `n_tokens`, keeping the first `n_used`; return whether the buffers moved."""
         if n_tokens <= self.capacity:
             return False
-        wanted = max(n_tokens, min(2 * self.capacity, self._limit))
-        self.capacity = min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
+        self._grow(n_tokens)
         for name, old in self.arrays.items():
             self.arrays[name] = new = self._empty(self.capacity)
             new[:, :, :n_used] = old[:, :, :n_used]
@@ -63,6 +67,71 @@ class KVCache:
         for array, part in zip(self.arrays.values(), state, strict=True):
             array[0, :, : state.shape[2]] = part
 
+    def _grow(self, n_tokens: int) -> None:
+        """Set a capacity of `n_tokens` or more."""
+        wanted = max(n_tokens, min(2 * self.capacity, self._limit))
+        self.capacity = min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
+
     def _empty(self, capacity: int) -> NDArray[Any]:
         batch, heads, dim = self._shape
         return np.empty((batch, heads, capacity, dim), self._dtype)
+
+
+class TurningKVCache(KVCache):
+    """Keys and values for a graph that reads the past in one place and writes past and new tokens in another.
+
+    `arrays` are the past, of exactly its length; `present`, of the length after a run, lies in another set of buffers.
+    `turn` makes the one the other.
+    """
+
+    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, dtype: Any, limit: int) -> None:
+        """Begin empty; `limit` is the most tokens it may ever hold."""
+        super().__init__(n_layers, n_kv_heads, head_dim, dtype, limit)
+        self._present = self._buffers()
+        self._used, self._spare = self._buffers(), self._buffers()
+
+    @property
+    def present(self) -> dict[str, NDArray[Any]]:
+        """Where the graph writes past and new tokens."""
+        return self._present
+
+    def reserve(self, n_tokens: int, n_used: int) -> bool:
+        """Make `arrays` the first `n_used` tokens and `present` a place for `n_tokens`; return that they moved."""
+        if grows := n_tokens > self.capacity:
+            self._grow(n_tokens)
+            self._used, self._spare = self._buffers(), self._buffers()
+        elif n_used != self._n_held:
+            self._used, self._spare = self._spare, self._used
+        if grows or n_used != self._n_held:
+            held, self.arrays = self.arrays, _fronts(self._used, n_used)
+            for name, array in self.arrays.items():
+                array[...] = held[name][:, :, :n_used]
+        self._present = _fronts(self._spare, n_tokens)
+        return True
+
+    def turn(self) -> None:
+        """Go on from what the graph wrote."""
+        self.arrays, self._present = self._present, self.arrays
+        self._used, self._spare = self._spare, self._used
+
+    def load(self, state: NDArray[Any]) -> None:
+        """Hold what `save` returned; there must be room for it."""
+        self.turn()
+        super().load(state)
+
+    @property
+    def _n_held(self) -> int:
+        return next(iter(self.arrays.values())).shape[2]
+
+    def _buffers(self) -> dict[str, NDArray[Any]]:
+        return {name: self._empty(self.capacity) for name in self.arrays}
+
+
+def _fronts(buffers: dict[str, NDArray[Any]], n_tokens: int) -> dict[str, NDArray[Any]]:
+    """Return the beginning of each buffer [1, heads, capacity, dim] as an array [1, heads, n_tokens, dim], no gaps."""
+    return {name: _front(buffer, n_tokens) for name, buffer in buffers.items()}
+
+
+def _front(buffer: NDArray[Any], n_tokens: int) -> NDArray[Any]:
+    batch, heads, _, dim = buffer.shape
+    return buffer.reshape(-1)[: heads * n_tokens * dim].reshape(batch, heads, n_tokens, dim)

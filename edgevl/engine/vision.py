@@ -1,79 +1,92 @@
-"""Tiles to image features: the vision encoder with its projector, and the thread that runs it ahead."""
+"""Tiles to image features: the vision encoder with its projector, and the threads that run it ahead."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterable
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevl.engine.graph import Graph
 from edgevl.errors import GraphError
 
 T = TypeVar("T")
 
 
+class VisionGraph(Protocol):
+    """What computes features; `run` may be called from `n_at_once` threads."""
+
+    @property
+    def path(self) -> Path:
+        """The graph's file."""
+
+    @property
+    def backend(self) -> str:
+        """What computes it: another name may compute other last bits."""
+
+    @property
+    def n_at_once(self) -> int:
+        """How many tiles side by side it is quickest with when many wait."""
+
+    def require(self, inputs: set[str], outputs: set[str]) -> None:
+        """Raise GraphError unless the graph takes exactly `inputs` and gives at least `outputs`."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
+        """Run the graph on arrays, as one of `n_at_once` such calls."""
+
+
 class VisionEncoder:
     """The graph `pixel_values` [1, 3, tile, tile] -> `image_features` [1, tokens_per_tile, hidden], float32."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: VisionGraph) -> None:
         graph.require({"pixel_values"}, {"image_features"})
         self._graph = graph
         self.backend = graph.backend
+        self.n_at_once = graph.n_at_once
 
-    def encode(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not finite."""
-        features = self._graph.run({"pixel_values": pixel_values})["image_features"]
+    def encode(self, pixel_values: NDArray[np.float32], n_at_once: int = 1) -> NDArray[np.float32]:
+        """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not finite.
+
+        `n_at_once`, up to the encoder's own, says how many threads call this at once.
+        """
+        features = self._graph.run({"pixel_values": pixel_values}, n_at_once)["image_features"]
         features = np.asarray(features.reshape(-1, features.shape[-1]), np.float32)
         if not np.isfinite(features).all():
             raise GraphError(f"{self._graph.path}: returned values that are not finite; run: edgevl verify")
         return features
 
 
-def run_ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield from `items`, which a thread of its own produces ahead: `depth` wait at most, one more is in the making.
+def run_ahead(jobs: Iterable[Callable[[], T]], n_workers: int = 1, depth: int = 2) -> Generator[T, None, None]:
+    """Yield what `jobs` return, in order; `n_workers` threads do them ahead: `depth` results wait at most.
 
-    An error in `items` is raised here, at its place in the order. Closing this iterator stops the thread
-    after the item it works on, and waits for it.
+    An error of a job is raised here, at its place. Closing this iterator lets the threads end what they are at, and
+    waits for that.
     """
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
+    coming, waiting = iter(jobs), deque[Future[T]]()
+    pool = ThreadPoolExecutor(n_workers, "edgevl-encoder")
 
-    def put(entry: tuple[bool, Any]) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(entry, timeout=0.05)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def refill() -> None:
+        while len(waiting) < n_workers + depth and (job := next(coming, None)) is not None:
+            waiting.append(pool.submit(job))
 
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:  # noqa: BLE001 - handed over to the consumer
-            put((False, error))
-
-    thread = threading.Thread(target=work, name="edgevl-encoder", daemon=True)
-    thread.start()
     try:
-        while True:
-            try:
-                more, item = ready.get(timeout=0.1)  # not without end: Ctrl-C must get through on every platform
-            except queue.Empty:
-                continue
-            if more:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
+        refill()
+        while waiting:
+            result = _result(waiting.popleft())
+            refill()
+            yield result
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[T]) -> T:
+    while True:
+        try:
+            return future.result(timeout=0.1)  # not without end: Ctrl-C must get through on every platform
+        except NotYet:
+            if future.done():  # the job's own error
+                raise

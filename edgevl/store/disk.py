@@ -33,7 +33,7 @@ VERSION = "v1"
 DEFAULT_MAX_BYTES = 2_000_000_000
 MAX_WAITING_BYTES = 512 << 20
 """What may wait to be written; more than that is not kept."""
-KINDS = ("tiles", "prefixes")
+KINDS = ("tiles", "prefixes", "graphs")
 
 _MAGIC = b"edgevl 1"
 _HEAD = struct.Struct("<8s32sI")  # magic, SHA-256 of what follows, length of the description

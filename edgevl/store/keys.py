@@ -30,3 +30,8 @@ def prefix_keys(decoder_id: str, contents: Iterable[str]) -> list[str]:
 
 def _link(before: str, content: str) -> str:
     return hashlib.sha256(f"{before}:{content}".encode()).hexdigest()
+
+
+def graph_key(content: str, name: str) -> str:
+    """Return the key of what `name` describes, compiled from the graph file whose content `content` names."""
+    return hashlib.sha256(f"graph {content} {name}".encode()).hexdigest()

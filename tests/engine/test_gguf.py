@@ -26,9 +26,10 @@ FEATURES = RNG.standard_normal((12, 64)).astype(np.float32)
 Make = Callable[..., GgufDecoder]
 
 
-@pytest.fixture(scope="module")
-def spec(smolvlm_gguf_dir: Path) -> DecoderSpec:
-    return manifest.read(smolvlm_gguf_dir).decoder
+@pytest.fixture(scope="module", params=["f16", "f32"])
+def spec(request: pytest.FixtureRequest, smolvlm_gguf_dir: Path) -> DecoderSpec:
+    """The decoder's, with a cache in half precision and in float32."""
+    return replace(manifest.read(smolvlm_gguf_dir).decoder, precision=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,18 @@ def wanted(text: Any, *chunks: NDArray[Any], whole: bool = False) -> NDArray[np.
     with torch.no_grad():
         scores: NDArray[np.float32] = text(inputs_embeds=embeds[None], attention_mask=mask).logits[0, -1].numpy()
     return scores
+
+
+class TestFloat32:
+    def test_nothing_is_rounded(self, smolvlm_checkpoint: Path, spec: DecoderSpec, text: Any, tmp_path: Path) -> None:
+        from edgevl.export import checkpoint
+        from edgevl.export import gguf as export_gguf
+
+        export_gguf.write_decoder(checkpoint.read(smolvlm_checkpoint), text, tmp_path / "x.gguf", "F32")
+        chunks = IDS[:20], FEATURES, IDS[20:21]
+        got = fed(GgufDecoder(tmp_path / "x.gguf", spec, threads=1), *chunks)
+        far = np.abs(got - wanted(text, *chunks)).max()
+        assert far < 1e-4 if spec.precision == "f32" else 1e-4 < far < 0.1
 
 
 def near(got: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
@@ -200,7 +213,8 @@ class TestErrors:
         assert data.count(name + b"llama") == 1
         (tmp_path / "x.gguf").write_bytes(data.replace(name + b"llama", name + b"lemur"))
         with pytest.raises(
-            GraphError, match=r"x\.gguf: llama\.cpp cannot load it \(.*architecture.*lemur.*\); export the model again"
+            GraphError,
+            match=r"x\.gguf: llama\.cpp cannot load it \(.*lemur.*\); try: pip install -U llama-cpp-python, or use",
         ):
             GgufDecoder(tmp_path / "x.gguf", spec)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgevl.engine.graph import Graph
-from edgevl.errors import BackendMissing, GraphError
+from edgevl.errors import GraphError
 from tests.engine import graphs
 
 
@@ -64,12 +64,6 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="onnxruntime cannot load it"):
         Graph(tmp_path / "missing.onnx")
-
-
-def test_an_unknown_device_says_which_there_are(path: Path) -> None:
-    with pytest.raises(BackendMissing) as caught:
-        Graph(path, device="npu")
-    assert str(caught.value) == "device 'npu' is not supported by this version; use one of auto, cpu"
 
 
 def test_require_wants_exactly_the_inputs_and_at_least_the_outputs(graph: Graph, path: Path) -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from edgevl.engine.vision import VisionEncoder, run_ahead
 from edgevl.errors import GraphError
 
 JOIN_S = 10.0
+T = TypeVar("T")
 
 
 def encoder_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "edgevl-encoder"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("edgevl-encoder")]
 
 
 def wait_until(condition: Any) -> None:
@@ -26,68 +28,75 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.005)
 
 
+def jobs(items: Iterable[T]) -> Iterator[Callable[[], T]]:
+    """Make of each item a job that returns it."""
+    return ((lambda item=item: item) for item in items)
+
+
 class TestRunAhead:
-    def test_keeps_the_order(self) -> None:
-        assert list(run_ahead(range(100))) == list(range(100))
+    @pytest.mark.parametrize("n_workers", [1, 2, 7])
+    def test_keeps_the_order(self, n_workers: int) -> None:
+        assert list(run_ahead(jobs(range(100)), n_workers)) == list(range(100))
         assert encoder_threads() == []
 
     def test_of_nothing_is_nothing(self) -> None:
         assert list(run_ahead([])) == []
 
-    def test_none_is_an_item_like_any_other(self) -> None:
-        assert list(run_ahead([None, 1, None])) == [None, 1, None]
+    def test_none_is_a_result_like_any_other(self) -> None:
+        assert list(run_ahead(jobs([None, 1, None]))) == [None, 1, None]
 
-    def test_works_in_a_thread_of_its_own(self) -> None:
-        names = list(run_ahead(threading.current_thread().name for _ in range(2)))
-        assert names == ["edgevl-encoder"] * 2
+    def test_works_in_threads_of_its_own(self) -> None:
+        both = threading.Barrier(2)
+
+        def job() -> str:
+            both.wait(JOIN_S)  # passes only if two are at work at once
+            return threading.current_thread().name
+
+        assert set(run_ahead([job] * 4, 2)) == {"edgevl-encoder_0", "edgevl-encoder_1"}
 
     def test_an_error_comes_at_its_place(self) -> None:
-        def items() -> Iterator[int]:
-            yield 1
-            yield 2
+        def broken() -> int:
             raise GraphError("broken")
 
-        ahead = run_ahead(items())
+        ahead = run_ahead([lambda: 1, lambda: 2, broken, lambda: 4])
         assert [next(ahead), next(ahead)] == [1, 2]
         with pytest.raises(GraphError, match="broken"):
             next(ahead)
         assert encoder_threads() == []
 
-    def test_an_error_at_once(self) -> None:
-        def item(_: int) -> int:
-            raise GraphError("broken")
+    def test_a_timeout_of_a_job_is_an_error_like_any_other(self) -> None:
+        def late() -> int:
+            raise TimeoutError("late")
 
-        with pytest.raises(GraphError, match="broken"):
-            list(run_ahead(map(item, range(3))))
+        with pytest.raises(TimeoutError, match="late"):
+            list(run_ahead([late]))
 
+    @pytest.mark.parametrize("n_workers", [1, 3])
     @pytest.mark.parametrize("depth", [1, 2, 5])
-    def test_goes_ahead_and_no_further_than_its_depth(self, depth: int) -> None:
+    def test_goes_ahead_and_no_further_than_its_depth(self, depth: int, n_workers: int) -> None:
         begun: list[int] = []
 
-        def items() -> Iterator[int]:
-            for number in range(50):
-                begun.append(number)
-                yield number
+        def job(number: int) -> int:
+            begun.append(number)
+            return number
 
-        ahead = run_ahead(items(), depth)
+        ahead = run_ahead((partial(job, number) for number in range(50)), n_workers, depth)
         assert next(ahead) == 0
-        wait_until(lambda: len(begun) == 1 + depth + 1)  # taken, waiting, and the one that finds no room
+        wait_until(lambda: len(begun) == 1 + depth + n_workers)  # taken, waiting, and those in the making
         time.sleep(0.15)
-        assert len(begun) == 1 + depth + 1
+        assert len(begun) == 1 + depth + n_workers
         for number in range(1, 50):
             assert next(ahead) == number
-            assert len(begun) <= number + 1 + depth + 1
+            assert len(begun) <= number + 1 + depth + n_workers
         assert list(ahead) == []
 
-    def test_close_stops_the_thread(self) -> None:
+    def test_close_stops_the_threads(self) -> None:
         begun: list[int] = []
 
-        def items() -> Iterator[int]:
-            for number in range(1000):
-                begun.append(number)
-                yield number
+        def job(number: int) -> None:
+            begun.append(number)
 
-        ahead = run_ahead(items())
+        ahead = run_ahead((partial(job, number) for number in range(1000)), 2)
         next(ahead)
         ahead.close()
         assert encoder_threads() == []
@@ -95,30 +104,29 @@ class TestRunAhead:
         time.sleep(0.1)
         assert len(begun) == n_begun <= 5
 
-    def test_close_waits_for_the_item_at_work(self) -> None:
+    def test_close_waits_for_the_job_at_work(self) -> None:
         at_work, ended = threading.Event(), threading.Event()
 
-        def items() -> Iterator[int]:
-            yield 0
+        def slow() -> int:
             at_work.set()
             time.sleep(0.1)
             ended.set()
-            yield 1
+            return 1
 
-        ahead = run_ahead(items())
+        ahead = run_ahead([lambda: 0, slow])
         next(ahead)
         assert at_work.wait(JOIN_S)
         ahead.close()
         assert ended.is_set()
         assert encoder_threads() == []
 
-    def test_close_before_the_first_item_starts_nothing(self) -> None:
+    def test_close_before_the_first_result_starts_nothing(self) -> None:
         numbers = iter(range(3))
-        run_ahead(numbers).close()
+        run_ahead(jobs(numbers)).close()
         assert (next(numbers), encoder_threads()) == (0, [])
 
-    def test_an_error_of_the_consumer_stops_the_thread(self) -> None:
-        ahead = run_ahead(range(1000))
+    def test_an_error_of_the_consumer_stops_the_threads(self) -> None:
+        ahead = run_ahead(jobs(range(1000)))
 
         def consume() -> None:
             for item in ahead:
@@ -134,7 +142,7 @@ class TestRunAhead:
 class FakeGraph:
     """Stands in for a vision graph: returns `features` for any tile."""
 
-    path, backend = Path("vision.onnx"), "fake"
+    path, backend, n_at_once = Path("vision.onnx"), "fake", 1
 
     def __init__(self, features: Any) -> None:
         self.features = np.asarray(features)
@@ -143,7 +151,8 @@ class FakeGraph:
     def require(self, inputs: set[str], outputs: set[str]) -> None:
         self.required = (inputs, outputs)
 
-    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+    def run(self, feeds: dict[str, Any], n_at_once: int) -> dict[str, Any]:
+        assert n_at_once == 1
         assert feeds["pixel_values"].shape == (1, 3, 4, 4)
         return {"image_features": self.features}
 

@@ -84,13 +84,13 @@ def edited(change: Callable[[dict[str, object]], object]) -> Callable[[str], str
         lambda text: "[" * 100_000,
         lambda text: "[]",
         lambda text: "3",
-        edited(lambda raw: raw.update(edgevl_profile=2)),
-        edited(lambda raw: raw.update(profile=None)),
-        edited(lambda raw: raw.pop("profile")),
+        edited(lambda raw: raw.update(edgevl_measured=1)),
+        edited(lambda raw: raw.update(measured=None)),
+        edited(lambda raw: raw.pop("measured")),
         edited(lambda raw: raw.pop("key")),
         edited(lambda raw: raw.update(key={"model": "another"})),
-        edited(lambda raw: raw["profile"].update(encode_s=-1)),  # type: ignore[attr-defined]
-        edited(lambda raw: raw["profile"].pop("encode_s")),  # type: ignore[attr-defined]
+        edited(lambda raw: raw["measured"].update(encode_s=-1)),  # type: ignore[attr-defined]
+        edited(lambda raw: raw["measured"].pop("encode_s")),  # type: ignore[attr-defined]
     ],
 )
 def test_a_damaged_file_is_no_profile(damage: Callable[[str], str], folder: Path) -> None:

@@ -1,0 +1,245 @@
+"""Vision graphs on OpenVINO, for Intel's processors (extra `openvino`). The only module that imports it.
+
+It runs the same file as onnxruntime. Where that file quantizes activations on the fly, by the range of each picture,
+OpenVINO's integer kernels want ranges that are known beforehand; the export measured them (`ranges_path`). A MatMul
+without one gets its int8 weights widened instead. What is not int8 in such a graph runs in bfloat16 where the
+processor has it; a graph that is not quantized stays float32.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevl.errors import BackendMissing, GraphError
+from edgevl.machine import UNKNOWN, describe
+
+MAX_AT_ONCE = 4
+"""Tiles encoded side by side at most: each needs memory of its own."""
+LEVELS = 256
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Least and greatest value of each tensor that is quantized on the fly, by its name in the graph."""
+
+
+def is_present() -> bool:
+    """Return whether the package is installed."""
+    return find_spec("openvino") is not None
+
+
+def version() -> str | None:
+    """Return the package's version without importing it; None where it is not installed."""
+    try:
+        return metadata.version("openvino") if is_present() else None
+    except metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def ranges_path(path: Path) -> Path:
+    """Return where the ranges of the graph `path` lie."""
+    return path.with_name(f"{path.name}.ranges.json")
+
+
+class OpenVINOGraph:
+    """One ONNX file on OpenVINO's CPU device. It is read and compiled when it is first run.
+
+    `load` and `keep` get and put a compiled graph by name, so that another process need not compile it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_quantized: bool,
+        threads: int | None = None,
+        load: Callable[[str], NDArray[np.uint8] | None] | None = None,
+        keep: Callable[[str, NDArray[np.uint8]], None] | None = None,
+    ) -> None:
+        """Take a file, to be run with `threads` threads (None: one per physical core).
+
+        `is_quantized` allows bfloat16 for what is not int8. Raises BackendMissing where OpenVINO is not installed.
+        """
+        if not is_present():
+            raise BackendMissing("openvino is not installed: pip install 'edgevl[openvino]'")
+        self.path = path
+        self.backend = f"openvino {version()} cpu"
+        self._is_quantized = is_quantized
+        self._n_threads = threads or describe().n_threads
+        self.n_at_once = min(self._n_threads, MAX_AT_ONCE)
+        self._load, self._keep = load, keep
+        self._wanted: tuple[set[str], set[str]] | None = None
+        self._compiling = threading.Lock()
+        self._requests: dict[int, queue.SimpleQueue[Any]] = {}
+
+    def require(self, inputs: set[str], outputs: set[str]) -> None:
+        """Have it checked, when the graph is compiled, that it takes exactly `inputs` and gives at least `outputs`."""
+        self._wanted = (inputs, outputs)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
+        """Run the graph on arrays, as one of up to `n_at_once` such calls at a time; raise GraphError."""
+        with self._request(min(n_at_once, self.n_at_once)) as request:
+            try:
+                found = request.infer(dict(feeds), share_inputs=True)
+            except Exception as error:
+                raise GraphError(f"{self.path}: failed while running ({_first_line(error)})") from error
+            return {output.get_any_name(): array for output, array in found.items()}
+
+    @contextmanager
+    def _request(self, n_at_once: int) -> Iterator[Any]:
+        """Lend one of `n_at_once` requests, each on its share of the threads."""
+        with self._compiling:
+            if n_at_once not in self._requests:
+                self._requests[n_at_once] = self._compile(n_at_once)
+        requests = self._requests[n_at_once]
+        request = requests.get()
+        try:
+            yield request
+        finally:
+            requests.put(request)
+
+    def _compile(self, n_streams: int) -> queue.SimpleQueue[Any]:
+        import openvino
+
+        try:
+            compiled = self._compiled(openvino, n_streams)
+        except Exception as error:
+            why = _first_line(error)
+            raise GraphError(f"{self.path}: OpenVINO cannot load it ({why}); use --device cpu") from error
+        self._check({port.get_any_name() for port in compiled.inputs}, {o.get_any_name() for o in compiled.outputs})
+        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(n_streams):
+            requests.put(compiled.create_infer_request())
+        return requests
+
+    def _compiled(self, openvino: Any, n_streams: int) -> Any:
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": self._n_threads,
+            "NUM_STREAMS": n_streams,
+            "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._is_quantized and _has_bf16(core) else "f32",
+        }
+        about = describe()
+        name = f"{self.backend}:{about.cpu}:{about.features}:{sorted(settings.items())}"
+        kept = self._load(name) if self._load else None
+        if kept is not None:
+            return core.import_model(kept.tobytes(), "CPU", settings)
+        model = core.read_model(self.path)
+        replace_dynamic(openvino, model, _read_ranges(self.path))
+        compiled = core.compile_model(model, "CPU", settings)
+        if self._keep:
+            self._keep(name, np.frombuffer(compiled.export_model().getvalue(), np.uint8).copy())
+        return compiled
+
+    def _check(self, inputs: set[str], outputs: set[str]) -> None:
+        if self._wanted is None:
+            return
+        if inputs != self._wanted[0]:
+            raise GraphError(
+                f"{self.path}: expected inputs {sorted(self._wanted[0])}, got {sorted(inputs)}; export it again"
+            )
+        if missing := self._wanted[1] - outputs:
+            raise GraphError(f"{self.path}: lacks the outputs {sorted(missing)}; export it again")
+
+
+def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
+    """Replace each MatMulInteger over a dynamically quantized tensor by what OpenVINO's int8 kernels know.
+
+    That is a FakeQuantize with the tensor's range, and a MatMul with the int8 weights and their scales; without a
+    range, the MatMul alone. The pattern is the one that onnxruntime's dynamic quantizer
+    writes, as OpenVINO's reader lays it out: Multiply(Convert(MatMul(x - zero point, weights - zero point)), scales).
+    """
+    opset = openvino.opset13
+    quantized: dict[str, Any] = {}
+    products = [node for node in model.get_ordered_ops() if _is_integer_product(openvino, node)]
+    for product in products:
+        x = _quantized_tensor(product.input_value(0).get_node())
+        name = next((name for name in x.get_names() if name in ranges), None)
+        if name is not None:
+            if name not in quantized:
+                low, high = (opset.constant(np.float32(bound)) for bound in ranges[name])
+                quantized[name] = opset.fake_quantize(x, low, high, low, high, LEVELS).output(0)
+            x = quantized[name]
+        weights, zero_points = (_constant(v.get_node()) for v in product.input_value(1).get_node().input_values())
+        if zero_points.any():
+            raise ValueError("int8 weights with zero points")
+        scaled = _only_user(_only_user(product))  # the Convert, then the Multiply by both scales
+        scales = _weight_scales(scaled)
+        widened = opset.convert(opset.constant(np.ascontiguousarray(weights.T)), "f32")
+        matmul = opset.matmul(x, opset.multiply(widened, opset.constant(scales.reshape(-1, 1))), False, True)
+        matmul.set_friendly_name(scaled.get_friendly_name())
+        scaled.output(0).replace(matmul.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _has_bf16(core: Any) -> bool:
+    return bool("BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _is_integer_product(openvino: Any, node: Any) -> bool:
+    return node.get_type_name() == "MatMul" and bool(node.output(0).get_element_type() == openvino.Type.i32)
+
+
+def _quantized_tensor(node: Any) -> Any:
+    """Return the float tensor that was quantized into `node`: the one whose greatest value its scale is made from."""
+    seen, left = set(), deque([node])
+    while left:  # the nearest one: further up there are those of earlier layers
+        node = left.popleft()
+        if node.get_type_name() == "ReduceMax":
+            return node.input_value(0)
+        for value in node.input_values():
+            above = value.get_node()
+            if above.get_friendly_name() not in seen:
+                seen.add(above.get_friendly_name())
+                left.append(above)
+    raise ValueError("a quantized tensor without a scale")
+
+
+def _constant(node: Any) -> NDArray[Any]:
+    while node.get_type_name() != "Constant":
+        node = node.input_value(0).get_node()
+    data: NDArray[Any] = node.data
+    return data
+
+
+def _only_user(node: Any) -> Any:
+    [target] = node.output(0).get_target_inputs()
+    return target.get_node()
+
+
+def _weight_scales(scaled: Any) -> NDArray[np.float32]:
+    """Return the weights' scales [n_columns], or [1], of Multiply(product, Multiply(x's scale, weights' scales))."""
+    for value in scaled.input_values():
+        factors = value.get_node()
+        if factors.get_type_name() == "Multiply":
+            constants = [v.get_node() for v in factors.input_values() if v.get_node().get_type_name() == "Constant"]
+            return np.array(constants[0].data, np.float32).reshape(-1)
+    raise ValueError("int8 weights without scales")
+
+
+def _read_ranges(path: Path) -> Ranges:
+    """Read the ranges beside a graph; none if there are none. Raises ValueError for what is something else."""
+    try:
+        raw = json.loads(ranges_path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    ranges = {str(name): (float(low), float(high)) for name, (low, high) in raw.items()}
+    if not all(np.isfinite(bounds).all() and bounds[0] < bounds[1] for bounds in ranges.values()):
+        raise ValueError(f"{ranges_path(path).name} holds a range that is none")
+    return ranges
+
+
+def _first_line(error: Exception) -> str:
+    lines: Sequence[str] = [line for line in str(error).strip().splitlines() if line]
+    return (lines[-1] if lines else type(error).__name__)[:300]

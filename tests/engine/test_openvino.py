@@ -1,0 +1,163 @@
+"""Vision graphs on OpenVINO compute what onnxruntime computes from the same file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgevl.engine import openvino
+from edgevl.engine.graph import Graph
+from edgevl.engine.openvino import OpenVINOGraph, ranges_path
+from edgevl.errors import BackendMissing, GraphError
+from edgevl.export.ranges import write_ranges
+from tests.engine import graphs
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+WIDTH = 64
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two linear layers on an input, quantized as vision graphs are, and the ranges of a few inputs."""
+    from edgevl.export.vision import quantize_int8
+
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("openvino")
+    layers = [("pixel_values", "hidden", 0), ("rectified", "image_features", 1)]
+    nodes = [graphs.node("MatMul", (source, f"w{at}"), target) for source, target, at in layers]
+    nodes.insert(1, graphs.node("Relu", ("hidden",), "rectified"))
+    plain = graphs.save(
+        folder / "plain.onnx",
+        nodes,
+        [graphs.value("pixel_values", (1, 8, WIDTH))],
+        [graphs.value("image_features", (1, 8, WIDTH))],
+        **{f"w{at}": rng.normal(0, 1 / 8, (WIDTH, WIDTH)).astype(np.float32) for at in (0, 1)},
+    )
+    quantize_int8(plain, folder / "vision.onnx")
+    write_ranges(folder / "vision.onnx", inputs(4, seed=1))
+    return folder / "vision.onnx"
+
+
+def inputs(n: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    return list(np.random.default_rng(seed).normal(0, 1, (n, 1, 8, WIDTH)).astype(np.float32))
+
+
+def open_graph(path: Path, **settings: Any) -> OpenVINOGraph:
+    return OpenVINOGraph(path, is_quantized=True, **{"threads": 2, **settings})
+
+
+def run(graph: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = graph.run({"pixel_values": x})["image_features"]
+    return features
+
+
+def cosine(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> float:
+    x, y = np.concatenate(a).ravel(), np.concatenate(b).ravel()
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+def test_it_computes_what_onnxruntime_computes(path: Path) -> None:
+    quick, plain = open_graph(path), Graph(path, threads=1)
+    assert ranges_path(path).is_file()
+    found, wanted = [run(quick, x) for x in inputs(3)], [run(plain, x) for x in inputs(3)]
+    assert found[0].shape == (1, 8, WIDTH)
+    assert cosine(found, wanted) > 0.999
+    assert not np.array_equal(found[0], found[1])
+
+
+def test_without_ranges_it_computes_the_same_more_slowly(path: Path, tmp_path: Path) -> None:
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = [run(open_graph(tmp_path / path.name), x) for x in inputs(3)]
+    assert cosine(found, [run(Graph(path, threads=1), x) for x in inputs(3)]) > 0.999
+
+
+def test_the_ranges_hold_what_was_met(path: Path) -> None:
+    ranges = openvino._read_ranges(path)
+    assert set(ranges) == {"pixel_values", "rectified"}
+    low, high = ranges["pixel_values"]
+    values = np.concatenate(inputs(4, seed=1))
+    assert values.min() * 1.3 < low < values.min()
+    assert values.max() < high < values.max() * 1.3
+    assert ranges["rectified"][0] == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', '{"x": [1, 0]}', '{"x": [0, NaN]}', '{"x": ["a", "b"]}'])
+def test_ranges_that_are_none_are_an_error(path: Path, tmp_path: Path, text: str) -> None:
+    other = tmp_path / path.name
+    other.write_bytes(path.read_bytes())
+    ranges_path(other).write_text(text)
+    with pytest.raises(GraphError, match=r"OpenVINO cannot load it \(.+\); use --device cpu"):
+        run(open_graph(other), inputs(1)[0])
+
+
+def test_many_threads_get_their_own_answers(path: Path) -> None:
+    graph, xs = open_graph(path), inputs(40)
+    wanted = [run(graph, x) for x in xs]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda x: graph.run({"pixel_values": x}, 2)["image_features"], xs))
+    assert cosine(found, wanted) > 0.9999
+    assert all(cosine([a], [b]) > 0.999 for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_compiled_graph_is_kept_and_used_again(path: Path) -> None:
+    kept: dict[str, NDArray[np.uint8]] = {}
+    wanted = run(open_graph(path, load=kept.get, keep=kept.__setitem__), inputs(1)[0])
+    [name] = kept
+    kept[name].setflags(write=False)
+    path_elsewhere = path.with_name("not-there.onnx")  # so that it cannot be read again
+    again = open_graph(path_elsewhere, load=kept.get, keep=kept.__setitem__)
+    np.testing.assert_array_equal(run(again, inputs(1)[0]), wanted)
+    assert list(kept) == [name]
+
+
+def test_nothing_is_read_before_it_is_run(tmp_path: Path) -> None:
+    graph = open_graph(tmp_path / "missing.onnx")
+    graph.require({"pixel_values"}, {"image_features"})
+    with pytest.raises(GraphError, match=r"missing\.onnx: OpenVINO cannot load it"):
+        run(graph, inputs(1)[0])
+
+
+def test_require_is_checked_when_it_is_compiled(path: Path) -> None:
+    graph = open_graph(path)
+    graph.require({"x"}, {"y"})
+    with pytest.raises(GraphError, match=r"expected inputs \['x'\], got \['pixel_values'\]; export it again"):
+        run(graph, inputs(1)[0])
+    graph.require({"pixel_values"}, {"y"})
+    with pytest.raises(GraphError, match=r"lacks the outputs \['y'\]; export it again"):
+        run(graph, inputs(1)[0])
+
+
+def test_an_input_of_the_wrong_shape_is_named(path: Path) -> None:
+    with pytest.raises(GraphError, match=r"vision\.onnx: failed while running"):
+        open_graph(path).run({"pixel_values": np.zeros((1, 8, 3), np.float32)})
+
+
+def test_a_missing_package_says_how_to_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "find_spec", lambda name: None)
+    with pytest.raises(BackendMissing) as caught:
+        open_graph(path)
+    assert str(caught.value) == "openvino is not installed: pip install 'edgevl[openvino]'"
+    assert openvino.version() is None
+
+
+def test_two_first_calls_compile_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, n_compiled = open_graph(path), []
+    compiled = graph._compiled
+    monkeypatch.setattr(graph, "_compiled", lambda *given: n_compiled.append(1) or compiled(*given))
+    both = threading.Barrier(2)
+
+    def first() -> None:
+        both.wait()
+        run(graph, inputs(1)[0])
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(first), pool.submit(first)]:
+            future.result()
+    assert n_compiled == [1]
