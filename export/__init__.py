@@ -1,4 +1,4 @@
-"""From a Hugging Face checkpoint to a model folder that the runtime opens.
+"""From a Hugging Face checkpoint, or a llama.cpp user's two files, to a model folder that the runtime opens.
 
 Needs torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`); importing this
 module does not.
@@ -16,7 +16,7 @@ from edgevl.errors import BackendMissing, InputError
 if TYPE_CHECKING:
     from edgevl.model.manifest import Manifest
 
-__all__ = ["BLOCK_SIZES", "DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model"]
+__all__ = ["BLOCK_SIZES", "DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model", "import_gguf"]
 
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4", "gguf:f16", "gguf:q8_0", "gguf:q4_0", "gguf:q4_k_m")
@@ -56,20 +56,55 @@ def export_model(
     picture.
     """
     needed, extra = (_GGUF_NEEDED, "export,gguf") if decoder.startswith("gguf:") else (_NEEDED, "export")
+    _check(needed, extra, vision, fidelity)
+    if decoder not in DECODER_PRECISIONS:
+        raise InputError(f"decoder precision is {decoder!r}; it must be one of {', '.join(DECODER_PRECISIONS)}")
+    if block_size not in BLOCK_SIZES:
+        raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
+    from .build import Options, build
+
+    options = Options(vision, fidelity, name, tuple(samples))
+    return build(checkpoint, out, options, progress or _silent, decoder=decoder, block_size=block_size, force=force)
+
+
+def import_gguf(
+    decoder: Path,
+    mmproj: Path,
+    out: Path,
+    *,
+    vision: str = "int8",
+    fidelity: float | None = None,
+    name: str | None = None,
+    chat_template: Path | None = None,
+    samples: Sequence[Path] = (),
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Manifest:
+    """Make the model folder `out` of the two files of a llama.cpp user and return its manifest.
+
+    The GGUF file `decoder` is used as it is, linked where the disk allows it, else copied; `mmproj` becomes a vision
+    graph in the precision `vision`. Tokenizer and chat template are those of the decoder's metadata, unless the file
+    `chat_template` is given. Fidelity is measured with this decoder on both sides. The rest is as in `export_model`.
+
+    Raises BackendMissing where the extras export or gguf are not installed, InputError for an unknown precision,
+    ModelError, ExportError or GraphError for files that are damaged, do not belong together or cannot be run.
+    """
+    _check(_GGUF_NEEDED, "export,gguf", vision, fidelity)
+    from .build import Options
+    from .pair import import_pair
+
+    options = Options(vision, fidelity, name, tuple(samples))
+    return import_pair(decoder, mmproj, out, options, chat_template, progress or _silent, force=force)
+
+
+def _check(needed: Sequence[str], extra: str, vision: str, fidelity: float | None) -> None:
     missing = [module for module in needed if find_spec(module) is None]
     if missing:
         raise BackendMissing(f"export needs {', '.join(missing)}: pip install 'edgevl[{extra}]'")
-    for option, value, known in (("vision", vision, VISION_PRECISIONS), ("decoder", decoder, DECODER_PRECISIONS)):
-        if value not in known:
-            raise InputError(f"{option} precision is {value!r}; it must be one of {', '.join(known)}")
-    if block_size not in BLOCK_SIZES:
-        raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
+    if vision not in VISION_PRECISIONS:
+        raise InputError(f"vision precision is {vision!r}; it must be one of {', '.join(VISION_PRECISIONS)}")
     if fidelity is not None and not 0 < fidelity < 1:
         raise InputError(f"fidelity is {fidelity!r}; it must be between 0 and 1, such as 0.999")
-    from .build import Options, build
-
-    options = Options(vision, decoder, block_size, fidelity, name, tuple(samples))
-    return build(checkpoint, out, options, progress or _silent, force=force)
 
 
 def _silent(stage: str, done: float) -> None:

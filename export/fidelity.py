@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgevl.engine.decoder import Decoder
 from edgevl.image import pixels, tiling
 from edgevl.image.read import Picture
 from edgevl.image.tiling import TilePlan
@@ -68,14 +69,16 @@ def measure(
     """Compare features, and next-token distributions along the PyTorch model's own greedy answers.
 
     The exported decoder is fed the exported features and the reference's tokens (teacher forcing), so that one
-    early difference does not count as many. `progress` hears the share that is done.
+    early difference does not count as many. Where the reference has no decoder of its own, it is the exported one with
+    the PyTorch features. `progress` hears the share that is done.
     """
     cosines, divergences, equal = [], [], []
     for index, one in enumerate(samples):
         features = [exported.encoder.encode(tile) for tile in one.tiles]
         cosines += [cosine(got, wanted) for got, wanted in zip(features, one.features, strict=True)]
         chunks = exported.chunks([Message("user", (ImagePart(None), TextPart(QUESTION)))], [one.plan])
-        token_ids, wanted_logits = _answer(reference.text, chunks, one.features, exported)
+        answer = _own_answer if reference.text is None else _answer
+        token_ids, wanted_logits = answer(reference.text, chunks, one.features, exported)
         got_logits = np.stack(list(_forced(exported, chunks, features, token_ids)))
         divergences.append(_kl(wanted_logits, got_logits))
         equal.append(wanted_logits.argmax(axis=-1) == got_logits.argmax(axis=-1))
@@ -116,14 +119,36 @@ def _answer(
     return token_ids, np.stack(logits)
 
 
+def _own_answer(
+    text: None, chunks: Sequence[Chunk], features: Sequence[Array], exported: Loaded
+) -> tuple[list[int], NDArray[np.float32]]:
+    """Return the exported decoder's greedy answer and its logits [n, vocab] before each of its tokens."""
+    decoder = exported.decoder
+    _feed(decoder, chunks, features)
+    logits = [decoder.logits()]
+    token_ids = [int(logits[-1].argmax())]
+    ends = exported.manifest.tokenizer.eos_token_ids
+    room = exported.manifest.decoder.context_length - decoder.n_past
+    while len(token_ids) < min(MAX_TOKENS, room) and token_ids[-1] not in ends:
+        decoder.extend(np.array(token_ids[-1:], np.int64))
+        logits.append(decoder.logits())
+        token_ids.append(int(logits[-1].argmax()))
+    return token_ids, np.stack(logits)
+
+
+def _feed(decoder: Decoder, chunks: Sequence[Chunk], features: Sequence[Array]) -> None:
+    """Feed a prompt to the emptied decoder."""
+    decoder.truncate(0)
+    for chunk in chunks:
+        decoder.extend(np.array(chunk.token_ids, np.int64) if isinstance(chunk, TextChunk) else features[chunk.tile])
+
+
 def _forced(
     exported: Loaded, chunks: Sequence[Chunk], features: Sequence[Array], token_ids: Sequence[int]
 ) -> Iterator[Array]:
     """Yield the exported decoder's logits before each of `token_ids`, whatever it would have said itself."""
     decoder = exported.decoder
-    decoder.truncate(0)
-    for chunk in chunks:
-        decoder.extend(np.array(chunk.token_ids, np.int64) if isinstance(chunk, TextChunk) else features[chunk.tile])
+    _feed(decoder, chunks, features)
     yield decoder.logits()
     for token_id in token_ids[:-1]:
         decoder.extend(np.array([token_id], np.int64))

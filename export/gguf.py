@@ -126,7 +126,7 @@ class _File:
     """One GGUF file in the making."""
 
     def __init__(self, architecture: str, name: str, kind: Written) -> None:
-        self._gguf = gguf = _package()
+        self._gguf = gguf = package()
         self._kind = gguf.GGMLQuantizationType[kind]
         self.writer = gguf.GGUFWriter(None, architecture)
         self.writer.add_name(name)
@@ -177,7 +177,7 @@ class _File:
             self.writer.close()
 
 
-def _package() -> Any:
+def package() -> Any:
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it reports every file that it writes
     try:
         return importlib.import_module("gguf")
@@ -196,10 +196,9 @@ def _vision_weights(vision: Idefics3Vision) -> Iterable[tuple[str, torch.Tensor]
 
 
 def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:
-    """Add the tokenizer, its special tokens' ids, and the chat template, which writes the first token itself."""
+    """Add the tokenizer, its special tokens' ids, and the chat template."""
     document = vocabulary.add(writer, source.folder / "tokenizer.json", vocab_size)
     ids = {token: token_id for token_id, token in enumerate(vocabulary.tokens_of(document, vocab_size)[0])}
-    writer.add_add_bos_token(False)
     if source.bos_token in ids:
         writer.add_bos_token_id(ids[source.bos_token])
     writer.add_eos_token_id(ids[source.eos_token] if source.eos_token in ids else source.eos_token_ids[0])

@@ -115,6 +115,7 @@ def add(writer: Any, path: Path, vocab_size: int) -> dict[str, Any]:
         writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_token_list(tokens)
     writer.add_token_types(types)
+    writer.add_add_bos_token(bool(_begin_of(document)))
     return document
 
 
@@ -173,10 +174,32 @@ def rebuild(header: GGUF) -> str:
         "truncation": None,
         "padding": None,
         "added_tokens": [token for token in added if token],
-        "post_processor": None,
+        "post_processor": _begin_with(first_token(header, tokens)),
         **parts,
     }
     return json.dumps(document, ensure_ascii=False)
+
+
+def first_token(header: GGUF, tokens: Sequence[str]) -> tuple[str, int] | None:
+    """Return the token that llama.cpp puts before every text, and its id."""
+    adds = header.get(bool, "tokenizer.ggml.add_bos_token", header.get(str, "tokenizer.ggml.model") == "llama")
+    token_id = header.get(int, "tokenizer.ggml.bos_token_id", -1)
+    return (tokens[token_id], token_id) if adds and 0 <= token_id < len(tokens) else None
+
+
+def with_token(text: str, token: str) -> tuple[str, int]:
+    """Return a tokenizer.json's text that knows the special token `token`, and its id.
+
+    Where it has to be added, its id lies behind the decoder's vocabulary: it only keeps places in a prompt.
+    """
+    document = json.loads(text)
+    vocab = document["model"]["vocab"]
+    listed = next((added for added in document["added_tokens"] if added["content"] == token), None)
+    if listed is not None:
+        return text, int(listed["id"])
+    token_id = vocab.setdefault(token, len(vocab))
+    document["added_tokens"].append(_added(token_id, token, TokenType.CONTROL, rstrip=False))
+    return json.dumps(document, ensure_ascii=False), int(token_id)
 
 
 def _bytes_parts(header: GGUF, tokens: Sequence[str]) -> dict[str, Any]:
@@ -275,6 +298,27 @@ def _added(token_id: int, token: str, kind: int, *, rstrip: bool) -> dict[str, A
         "normalized": False,
         "special": kind != TokenType.USER_DEFINED,
     }
+
+
+def _begin_with(first: tuple[str, int] | None) -> Step | None:
+    """Return the step that puts a token before every text."""
+    if first is None:
+        return None
+    token, token_id = first
+    single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
+    }
+
+
+def _begin_of(document: dict[str, Any]) -> list[str]:
+    """Return the tokens that a tokenizer.json puts before every text."""
+    step = document.get("post_processor") or {}
+    parts = [part.get("SpecialToken") for part in step.get("single", [])]
+    return [part["id"] for part in parts[: parts.index(None)]] if None in parts else []
 
 
 def _begins_with_space(document: dict[str, Any], path: Path) -> bool:

@@ -28,6 +28,7 @@ for _command in (
     answers.chat,
     models.models,
     models.export,
+    models.import_,
     models.verify,
     images.view,
     images.tokens,

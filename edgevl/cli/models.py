@@ -1,4 +1,4 @@
-"""`edgevl models`, `edgevl export` and `edgevl verify`."""
+"""`edgevl models`, `edgevl export`, `edgevl import` and `edgevl verify`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevl.errors import ModelError
-from edgevl.export import DECODER_PRECISIONS
+from edgevl.export import DECODER_PRECISIONS, VISION_PRECISIONS
 
 if TYPE_CHECKING:
-    from edgevl.model.manifest import DecoderSpec
+    from edgevl.model.manifest import DecoderSpec, Manifest
 
 
 @click.command()
@@ -67,6 +67,33 @@ def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings
     progress = _Progress()
     made = export_model(checkpoint, output, samples=samples, progress=progress.show, **settings)
     progress.end()
+    _report(output, made)
+
+
+@click.command("import")
+@click.argument("decoder", metavar="MODEL.gguf", type=click.Path(path_type=Path))
+@click.argument("mmproj", metavar="MMPROJ.gguf", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--vision", type=click.Choice(VISION_PRECISIONS), default="int8", show_default=True)
+@click.option("--fidelity", type=click.FloatRange(0, 1), metavar="COSINE", help="Keep MatMuls in fp32 until reached.")
+@click.option("--name", help="The model's name; default: the output folder's.")
+@click.option("--chat-template", type=click.Path(path_type=Path), help="Use this instead of the file's own.")
+@click.option(
+    "--sample", "samples", multiple=True, type=click.Path(path_type=Path), help="Image to measure fidelity on."
+)
+@click.option("--force", is_flag=True, help="Replace the output folder.")
+def import_(decoder: Path, mmproj: Path, output: Path, samples: tuple[Path, ...], **settings: Any) -> None:
+    """Make a model folder of the two files that llama.cpp runs: the decoder as it is, vision as a graph."""
+    from edgevl.export import import_gguf
+
+    progress = _Progress()
+    made = import_gguf(decoder, mmproj, output, samples=samples, progress=progress.show, **settings)
+    progress.end()
+    _report(output, made)
+
+
+def _report(output: Path, made: Manifest) -> None:
+    """Say what was made, and how near it is to what it was made from."""
     fidelity = made.fidelity
     click.echo(f"{output}: {made.name}, {_mb(sum(spec.n_bytes for spec in made.files.values()))}")
     if fidelity is not None:

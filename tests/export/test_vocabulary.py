@@ -17,6 +17,7 @@ from edgevl.errors import ExportError
 from edgevl.export import vocabulary
 from edgevl.model import gguf
 from edgevl.model.gguf import GGUF, Strings
+from edgevl.model.tokenizer import Tokenizer as EdgevlTokenizer
 
 PIECES = (
     *"abcdefgh XYZ 0123456789 .,!?'\"-()[]{}<>|\n\t éüñç ß中文字日本кириллица\u0301עברית العربية😀🎉½²▁",
@@ -129,6 +130,11 @@ def strings(*values: str) -> Strings:
     return Strings(b"".join(struct.pack("<Q", len(v.encode())) + v.encode() for v in values), len(values))
 
 
+def saved(text: str, folder: Path) -> Path:
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    return folder / "tokenizer.json"
+
+
 class TestSmall:
     def test_a_byte_level_one(self) -> None:
         found = Tokenizer.from_str(vocabulary.rebuild(header()))
@@ -150,6 +156,19 @@ class TestSmall:
         assert found.decode([6, 4, 1]) == "ab\n"
         pieces.metadata["tokenizer.ggml.add_space_prefix"] = False
         assert ids_of(Tokenizer.from_str(vocabulary.rebuild(pieces)), "ab") == [5]
+
+    def test_what_stands_before_every_text(self, tmp_path: Path) -> None:
+        begun = header(bos_token_id=3, add_bos_token=True)
+        tokenizer = EdgevlTokenizer(saved(vocabulary.rebuild(begun), tmp_path))
+        assert tokenizer.encode_prompt("ab") == [3, 2]
+        assert tokenizer.encode_prompt("<x>ab") == [3, 2]
+        found = gguf.read(written(tmp_path / "tokenizer.json", tmp_path / "x.gguf")).metadata
+        assert found["tokenizer.ggml.add_bos_token"] is True
+        for silent in (header(bos_token_id=3), header(bos_token_id=99, add_bos_token=True)):
+            tokenizer = EdgevlTokenizer(saved(vocabulary.rebuild(silent), tmp_path))
+            assert tokenizer.encode_prompt("ab") == [2]
+        found = gguf.read(written(tmp_path / "tokenizer.json", tmp_path / "x.gguf")).metadata
+        assert found["tokenizer.ggml.add_bos_token"] is False
 
     @pytest.mark.parametrize(
         ("changes", "message"),
