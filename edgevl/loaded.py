@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
+from edgevl.engine.merged import MergedDecoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
 from edgevl.image.tiling import TilePlan
@@ -114,8 +115,9 @@ def _decoder(folder: Path, spec: manifest.Manifest, threads: int | None) -> Deco
         from edgevl.engine.gguf import GgufDecoder
 
         return GgufDecoder(path, spec.decoder, threads=threads)
-    graph = Graph(path, threads=threads)
-    return OnnxDecoder(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
+    graph = Graph(path, threads=threads, spin=True)
+    kind = MergedDecoder if spec.decoder.kind == "merged" else OnnxDecoder
+    return kind(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

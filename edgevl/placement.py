@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgevl.engine import openvino
 from edgevl.engine.graph import Graph
+from edgevl.engine.merged import of_tiles
 from edgevl.engine.openvino import OpenVINOGraph
-from edgevl.engine.vision import VisionEncoder
+from edgevl.engine.vision import VisionEncoder, VisionGraph
 from edgevl.errors import BackendMissing, EdgeVLError
 from edgevl.model.manifest import Manifest
 from edgevl.store import kept
@@ -49,22 +50,25 @@ def open_encoder(
 
     def on_openvino() -> VisionEncoder:
         is_quantized = spec.vision.precision == "int8"
-        return VisionEncoder(OpenVINOGraph(path, is_quantized=is_quantized, threads=threads, load=load, keep=keep))
+        return encoder(OpenVINOGraph(path, is_quantized=is_quantized, threads=threads, load=load, keep=keep))
+
+    def encoder(graph: VisionGraph) -> VisionEncoder:
+        return VisionEncoder(of_tiles(graph, spec.vision.inputs))
 
     if device not in DEVICES:
         raise BackendMissing(f"device {device!r} is not supported by this version; use one of {', '.join(DEVICES)}")
     if device == "openvino":
         return on_openvino()
     if device == "cpu" or not openvino.is_present():
-        return VisionEncoder(Graph(path, threads=threads))
+        return encoder(Graph(path, threads=threads))
     key = vision_key(spec, threads)
     seconds = kept.read(key)
     if seconds is None:
-        plain = VisionEncoder(Graph(path, threads=threads))
+        plain = encoder(Graph(path, threads=threads))
         chosen, seconds = _measured(plain, on_openvino, spec.image.tile)
         kept.write(key, seconds)
         return chosen
-    return on_openvino() if quickest(seconds) == "openvino" else VisionEncoder(Graph(path, threads=threads))
+    return on_openvino() if quickest(seconds) == "openvino" else encoder(Graph(path, threads=threads))
 
 
 def vision_key(spec: Manifest, threads: int | None) -> kept.Key:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +72,11 @@ def read(folder: Path) -> Checkpoint:
     Raises ExportError, naming the file and the remedy, for a folder that is not a complete safetensors
     checkpoint, and UnsupportedFamily for a model type that has no row in the export's table.
     """
+    return replace(read_settings(folder), weights=_weights(folder))
+
+
+def read_settings(folder: Path) -> Checkpoint:
+    """Read and check all but the weights of the checkpoint in `folder`, like `read`; it lists no weight files."""
     if not folder.is_dir():
         raise ExportError(f"{folder}: no such folder; give the folder of a downloaded checkpoint")
     config = read_json(folder / "config.json")
@@ -85,7 +90,7 @@ def read(folder: Path) -> Checkpoint:
         folder=folder,
         row=row,
         config=config,
-        weights=_weights(folder),
+        weights=(),
         image=_image(folder, config, row),
         chat_template=_chat_template(folder, tokenizer_config),
         bos_token=_token_text(tokenizer_config.get("bos_token")),

@@ -56,6 +56,24 @@ def smolvlm_gguf_dir(
 
 
 @pytest.fixture(scope="session")
+def smolvlm_layout(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`smolvlm_checkpoint` as transformers.js has it, decoder weights in a file of their own. Do not write into it."""
+    from tests.published import write_layout
+
+    return write_layout(smolvlm_checkpoint, tmp_path_factory.mktemp("layout") / "smolvlm", beside=True)
+
+
+@pytest.fixture(scope="session")
+def smolvlm_merged_dir(smolvlm_layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`smolvlm_layout` as a model folder. Do not write into it."""
+    from edgevl.export.published import describe
+
+    out = Path(shutil.copytree(smolvlm_layout, tmp_path_factory.mktemp("merged") / "smolvlm"))
+    describe(out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def bundled_gguf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model with its decoder as GGUF in float16; skips without llama-cpp-python. Do not write into it."""
     from tests.mixed import with_gguf

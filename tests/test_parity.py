@@ -19,6 +19,7 @@ from PIL import Image
 
 import edgevl
 from edgevl.export import export_model
+from edgevl.export.published import describe
 from edgevl.export.samples import drawn
 from edgevl.image import pixels
 from edgevl.image.read import read, save_png
@@ -26,6 +27,7 @@ from edgevl.request import Request, TileSource, prefill
 from edgevl.types import ImagePart, Message, SamplingParams, TextPart
 from tests.checkpoints import make_internvl, make_llava, make_smolvlm
 from tests.processors import processor_of
+from tests.published import write_layout
 
 LOGIT_TOLERANCE = 2e-3
 N_TOKENS = 32
@@ -35,17 +37,31 @@ QUESTION = "What is in this picture?"
 SIZES = {"square": (1.0, 1.0), "tall": (2.9, 1.1), "wide": (0.8, 3.3), "tiny": (0.08, 0.14), "large": (5.1, 4.7)}
 
 
+def exported(checkpoint: Path, out: Path) -> None:
+    """Export `checkpoint` to the model folder `out`."""
+    sample = out.with_name("sample.png")
+    save_png(drawn((96, 96), seed=0), sample)
+    export_model(checkpoint, out, vision="fp32", decoder="fp32", samples=[sample])
+
+
+def published(checkpoint: Path, out: Path) -> None:
+    """Make the graphs that transformers.js would run, and describe them for the runtime."""
+    describe(write_layout(checkpoint, out))
+
+
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint: what makes it, its shapes, and the published configuration and tokenizer that it takes."""
+    """A checkpoint: what makes it, its shapes, the published configuration and tokenizer that it takes, its folder."""
 
     make: Callable[..., Path]
     shapes: dict[str, Any]
     shared: dict[str, str] = field(default_factory=dict)
+    folder: Callable[[Path, Path], None] = exported
 
 
 CASES = {
     "grouped-query": Case(make_smolvlm, {"seed": 1}),
+    "published-graphs": Case(make_smolvlm, {"seed": 8, "layers": 3}, folder=published),
     "tied-multi-head": Case(
         make_smolvlm, {"seed": 2, "tied": True, "kv_heads": 4, "scale_factor": 2, "patch": 16, "layers": 3}
     ),
@@ -91,8 +107,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         shapes |= {name: _shared(shared / path) for name, path in case.shared.items()}
     folder = tmp_path_factory.mktemp("parity")
     checkpoint = case.make(folder / "checkpoint", **shapes)
-    save_png(drawn((96, 96), seed=0), folder / "sample.png")
-    export_model(checkpoint, folder / "model", vision="fp32", decoder="fp32", samples=[folder / "sample.png"])
+    case.folder(checkpoint, folder / "model")
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
     with edgevl.load(folder / "model") as vlm:
         yield Pair(model, processor_of(checkpoint), vlm)

@@ -28,7 +28,7 @@ def picture(seed: int, height: int = 100, width: int = 100) -> NDArray[np.uint8]
     return np.ascontiguousarray(blocks[rows][:, cols])
 
 
-@pytest.fixture(scope="session", params=["bundled int8", "random fp32", "random int4", "random gguf"])
+@pytest.fixture(scope="session", params=["bundled int8", "random fp32", "random int4", "random gguf", "random merged"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of each decoder precision."""
     if request.param == "bundled int8":
@@ -37,6 +37,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return Path(request.getfixturevalue("smolvlm_model_dir"))
     if request.param == "random gguf":
         return Path(request.getfixturevalue("smolvlm_gguf_dir"))
+    if request.param == "random merged":
+        return Path(request.getfixturevalue("smolvlm_merged_dir"))
     from edgevl.export import export_model
 
     out = tmp_path_factory.mktemp("int4") / "smolvlm"

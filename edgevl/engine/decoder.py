@@ -93,6 +93,7 @@ class OnnxDecoder:
         self._binding.bind_input("inputs_embeds", embeds)
         self._binding.bind_input("attention_mask", self._mask[:, :total])
         self._binding.run()
+        self._cache.turn()
         self.n_past = total
         return True
 

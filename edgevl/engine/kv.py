@@ -41,6 +41,9 @@ class KVCache:
             new[:, :, :n_used] = old[:, :, :n_used]
         return True
 
+    def turn(self) -> None:
+        """Go on from what the graph wrote, which is in its place."""
+
     def round(self, start: int, end: int, dtype: Any) -> None:
         """Round tokens `start` to `end` to `dtype`, values beyond its range to its largest."""
         if self._dtype == dtype:
@@ -121,7 +124,7 @@ class TurningKVCache(KVCache):
 
     @property
     def _n_held(self) -> int:
-        return next(iter(self.arrays.values())).shape[2]
+        return int(next(iter(self.arrays.values())).shape[2])
 
     def _buffers(self) -> dict[str, NDArray[Any]]:
         return {name: self._empty(self.capacity) for name in self.arrays}

@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from edgevl.errors import ChecksumMismatch, ManifestError, ModelNotFound
 
 FORMAT_VERSION = 2
-"""Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it."""
+"""Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it, or a "merged" graph."""
 FILE_NAME = "edgevl.json"
 
 
@@ -57,11 +57,12 @@ class VisionSpec:
 class DecoderSpec:
     """The text decoder, with a KV cache of `n_layers` pairs.
 
-    An "onnx" graph takes embeddings and gives logits; a "gguf" file, for llama.cpp, has its own table of embeddings,
-    and no `inputs` and `outputs`.
+    An "onnx" graph takes embeddings, updates the cache in place and gives the last token's logits; a "merged" one, as
+    transformers.js has it, returns the whole cache and all logits. A "gguf" file, for llama.cpp, has its own table of
+    embeddings, and no `inputs` and `outputs`.
     """
 
-    kind: Literal["onnx", "gguf"]
+    kind: Literal["onnx", "merged", "gguf"]
     file: str
     precision: str
     n_layers: int

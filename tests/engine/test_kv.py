@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevl.engine.kv import BLOCK, KVCache
+from edgevl.engine.kv import BLOCK, KVCache, TurningKVCache
 
 
 def small_cache(limit: int = 1000) -> KVCache:
@@ -66,3 +66,39 @@ def test_there_is_always_room_and_never_past_the_limit(limit: int, wishes: list[
         used = n_tokens
         assert n_tokens <= cache.capacity <= limit
         assert cache.arrays["1.value"].shape[2] == cache.capacity
+
+
+class TestTurning:
+    def small(self, limit: int = 1000) -> TurningKVCache:
+        return TurningKVCache(n_layers=1, n_kv_heads=3, head_dim=4, dtype=np.float32, limit=limit)
+
+    def run(self, cache: TurningKVCache, n_used: int, n_new: int) -> None:
+        """Do what a graph does: copy the past and write its tokens' places behind."""
+        cache.reserve(n_used + n_new, n_used)
+        for past, present in zip(cache.arrays.values(), cache.present.values(), strict=True):
+            assert past.shape == (1, 3, n_used, 4)
+            assert present.shape == (1, 3, n_used + n_new, 4)
+            assert past.flags.c_contiguous
+            assert present.flags.c_contiguous
+            assert not np.shares_memory(past, present)
+            present[:, :, :n_used] = past
+            present[:, :, n_used:] = np.arange(n_used, n_used + n_new)[:, None]
+        cache.turn()
+
+    def test_a_step_moves_nothing_into_new_memory(self) -> None:
+        cache = self.small()
+        self.run(cache, 0, 2)
+        places = {cache.arrays["0.key"].ctypes.data, cache.present["0.key"].ctypes.data}
+        assert len(places) == 2
+        for n_used in range(2, 9):
+            self.run(cache, n_used, 1)
+            assert {cache.arrays["0.key"].ctypes.data, cache.present["0.key"].ctypes.data} == places
+
+    @given(st.lists(st.tuples(st.integers(0, 600), st.integers(1, 300)), max_size=8))
+    def test_what_is_kept_is_what_was_there(self, steps: list[tuple[int, int]]) -> None:
+        cache, n_held = self.small(), 0
+        for n_kept, n_new in steps:
+            n_used = min(n_kept, n_held)
+            self.run(cache, n_used, n_new)
+            n_held = n_used + n_new
+            np.testing.assert_array_equal(cache.save(n_held, np.float32)[1, 2, :, 3], np.arange(n_held))

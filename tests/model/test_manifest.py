@@ -120,7 +120,10 @@ def test_whole_numbers_pass_for_floats(written: Path) -> None:
             "image.resample: expected one of lanczos, bicubic, bilinear, nearest, got 'cubic'",
         ),
         (lambda raw: raw["image"].update(resample=["x"]), "image.resample: expected one of"),
-        (lambda raw: raw["decoder"].update(kind="tflite"), "decoder.kind: expected one of onnx, gguf, got 'tflite'"),
+        (
+            lambda raw: raw["decoder"].update(kind="tflite"),
+            "decoder.kind: expected one of onnx, merged, gguf, got 'tflite'",
+        ),
         (lambda raw: raw["decoder"].update(kind="gguf"), "embeddings: null for a gguf decoder"),
         (lambda raw: raw.update(embeddings=None), "embeddings: needed by an onnx decoder"),
         (lambda raw: raw["files"].pop("decoder.onnx"), "files: 'decoder.onnx' is used but not listed"),
