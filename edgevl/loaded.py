@@ -115,7 +115,7 @@ def _decoder(folder: Path, spec: manifest.Manifest, threads: int | None) -> Deco
         from edgevl.engine.gguf import GgufDecoder
 
         return GgufDecoder(path, spec.decoder, threads=threads)
-    graph = Graph(path, threads=threads, spin=True)
+    graph = Graph(path, threads=threads)
     kind = MergedDecoder if spec.decoder.kind == "merged" else OnnxDecoder
     return kind(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 
