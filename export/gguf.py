@@ -1,7 +1,7 @@
-"""A checkpoint as the two GGUF files that llama.cpp runs: the text decoder, and the vision encoder with its projector.
+"""A checkpoint's text decoder as the GGUF file that llama.cpp runs, and its quantizer.
 
-The `gguf` package holds the format's names and block types; which of them llama.cpp looks for is stated here. Sources,
-for the facts: llama.cpp's tools/mtmd/clip.cpp as of llama-cpp-python 0.3.36; those of the other modules name theirs.
+The `gguf` package holds the format's names and block types; which of them llama.cpp looks for is in the tables of the
+modules `architectures`, `vocabulary` and `mmproj`.
 """
 
 from __future__ import annotations
@@ -10,26 +10,24 @@ import ctypes
 import importlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from edgevl.engine.gguf import library as llama_library
 from edgevl.engine.gguf import said
 from edgevl.errors import BackendMissing, ExportError
 
 from . import vocabulary
-from .architectures import architecture, metadata, require, rope_factors, weights
+from .architectures import architecture, metadata, rope_factors, weights
 from .checkpoint import Checkpoint
-from .vision import Idefics3Vision
 
 Written = Literal["F32", "F16", "BF16", "Q8_0"]
-"""What this module writes matrices as; vectors stay float32."""
+"""What matrices are written as; vectors stay float32."""
 Quantized = Literal["Q4_0", "Q8_0", "Q4_K_M"]
 """What llama.cpp's own quantizer makes of a written decoder: blocks of 32 weights (Q4_K_M: 256) with their scales."""
 
@@ -56,50 +54,14 @@ def write_decoder(source: Checkpoint, text: Any, path: Path, kind: Written = "F1
     """
     config = text.config
     row = architecture(config)
-    file = _File(row.name, source.name, kind)
-    settings = {f"{row.name}.{key}": value for key, value in metadata(config, source.context_length).items()}
-    file.integers({key: value for key, value in settings.items() if isinstance(value, int)})
-    file.floats({key: value for key, value in settings.items() if isinstance(value, float)})
+    file = File(row.name, source.name, kind)
+    file.settings({f"{row.name}.{key}": value for key, value in metadata(config, source.context_length).items()})
     _add_tokenizer(file.writer, source, config.vocab_size)
-    file.tensors(row.table, config.num_hidden_layers, weights(text))
+    names = package().get_tensor_name_map(package().MODEL_ARCH[row.table], config.num_hidden_layers)
+    suffixes = (".weight", ".bias")
+    file.tensors((names.get_name(name, try_suffixes=suffixes), name, weight) for name, weight in weights(text))
     if (factors := rope_factors(text)) is not None:
         file.writer.add_tensor("rope_freqs.weight", factors.numpy())
-    file.save(path)
-
-
-def write_vision(source: Checkpoint, vision: nn.Module, path: Path, kind: Written = "BF16") -> None:
-    """Write the checkpoint's vision encoder and projector, what llama.cpp calls an mmproj, to `path`.
-
-    The patch and position embeddings stay float32, as llama.cpp's own files have them. Raises BackendMissing without
-    the gguf package, ExportError for an encoder of another kind than SigLIP with a pixel-shuffle projector.
-    """
-    if not isinstance(vision, Idefics3Vision):
-        raise ExportError(f"{source.name}: llama.cpp has no vision encoder of this kind; only its decoder can be GGUF")
-    encoder, projector, image = vision.encoder.config, vision.projector, source.image
-    require("vision encoder: hidden_act", encoder.hidden_act, "gelu_pytorch_tanh")
-    file = _File("clip", source.name, kind)
-    writer, key = file.writer, "clip.vision.{}".format
-    writer.add_type("mmproj")
-    writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_bool("clip.use_gelu", True)
-    writer.add_string("clip.projector_type", "idefics3")
-    file.integers(
-        {
-            key("image_size"): image.tile,
-            key("preproc_image_size"): image.longest_edge,
-            key("patch_size"): encoder.patch_size,
-            key("block_count"): encoder.num_hidden_layers,
-            key("embedding_length"): encoder.hidden_size,
-            key("feed_forward_length"): encoder.intermediate_size,
-            key("attention.head_count"): encoder.num_attention_heads,
-            key("projection_dim"): projector.modality_projection.proj.out_features,
-            key("projector.scale_factor"): projector.scale_factor,
-        }
-    )
-    file.floats({key("attention.layer_norm_epsilon"): encoder.layer_norm_eps})
-    writer.add_array(key("image_mean"), list(image.mean))
-    writer.add_array(key("image_std"), list(image.std))
-    file.tensors("MMPROJ", encoder.num_hidden_layers, _vision_weights(vision), exact=("embd",))
     file.save(path)
 
 
@@ -122,7 +84,7 @@ def quantize(decoder: Path, path: Path, kind: Quantized, threads: int | None = N
         )
 
 
-class _File:
+class File:
     """One GGUF file in the making."""
 
     def __init__(self, architecture: str, name: str, kind: Written) -> None:
@@ -133,26 +95,22 @@ class _File:
         self.writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
         self.writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
-    def integers(self, values: dict[str, int]) -> None:
-        """Add unsigned metadata."""
+    def settings(self, values: Mapping[str, int | float | bool]) -> None:
+        """Add metadata: switches, unsigned numbers, float32."""
         for key, value in values.items():
-            self.writer.add_uint32(key, value)
+            if isinstance(value, bool):
+                self.writer.add_bool(key, value)
+            elif isinstance(value, int):
+                self.writer.add_uint32(key, value)
+            else:
+                self.writer.add_float32(key, value)
 
-    def floats(self, values: dict[str, float]) -> None:
-        """Add float32 metadata."""
-        for key, value in values.items():
-            self.writer.add_float32(key, value)
+    def tensors(self, weights: Iterable[tuple[str | None, str, torch.Tensor]], exact: tuple[str, ...] = ()) -> None:
+        """Add weights, each with its name in the file and that in PyTorch: matrices in this file's kind.
 
-    def tensors(
-        self, table: str, n_layers: int, weights: Iterable[tuple[str, torch.Tensor]], exact: tuple[str, ...] = ()
-    ) -> None:
-        """Add weights under the format's names, matrices in this file's kind; names holding `exact` stay float32.
-
-        `table` is one of the gguf package's tables of names, in which PyTorch names are looked up.
+        Those whose names hold one of `exact` stay float32. Raises ExportError for a weight without a name in the file.
         """
-        names = self._gguf.get_tensor_name_map(self._gguf.MODEL_ARCH[table], n_layers)
-        for torch_name, weight in weights:
-            name = names.get_name(torch_name, try_suffixes=(".weight", ".bias"))
+        for name, torch_name, weight in weights:
             if name is None:
                 raise ExportError(f"{torch_name}: llama.cpp has no such weight; this checkpoint cannot be GGUF")
             plain = weight.ndim < 2 or any(part in name for part in exact)
@@ -178,21 +136,12 @@ class _File:
 
 
 def package() -> Any:
+    """Return the gguf package, imported and silenced; raise BackendMissing where it is not installed."""
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it reports every file that it writes
     try:
         return importlib.import_module("gguf")
     except ImportError as error:
         raise BackendMissing(f"writing GGUF needs the gguf package ({error}): pip install 'edgevl[export]'") from error
-
-
-def _vision_weights(vision: Idefics3Vision) -> Iterable[tuple[str, torch.Tensor]]:
-    """Yield the weights under the names that the whole checkpoint has for them."""
-    for name, weight in vision.encoder.state_dict().items():
-        if name == "embeddings.position_embedding.weight":
-            weight = weight[vision.position_ids[0]]  # row by row as the patches of a tile come
-        yield f"model.vision_model.{name}", weight
-    for name, weight in vision.projector.state_dict().items():
-        yield f"model.connector.{name}", weight
 
 
 def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:

@@ -94,7 +94,7 @@ class InternVLVision(nn.Module):
         super().__init__()
         self.encoder = model.vision_tower
         self.projector = model.multi_modal_projector
-        self._shuffle, self._ratio = model.pixel_shuffle, model.config.downsample_ratio
+        self._shuffle, self.ratio = model.pixel_shuffle, model.config.downsample_ratio
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [n, 3, tile, tile] -> image_features [n, tokens_per_tile, hidden]."""
@@ -103,7 +103,7 @@ class InternVLVision(nn.Module):
             hidden = layer(hidden)
         hidden = self.encoder.layernorm(hidden)[:, 1:]
         side = math.isqrt(hidden.shape[1])
-        shuffled = self._shuffle(hidden.unflatten(1, (side, side)), scale_factor=self._ratio)
+        shuffled = self._shuffle(hidden.unflatten(1, (side, side)), scale_factor=self.ratio)
         return cast("torch.Tensor", self.projector(shuffled.flatten(1, 2)))
 
 

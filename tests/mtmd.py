@@ -65,6 +65,18 @@ class Mtmd:
             assert llama.llama_decode(self._context, llama.llama_batch_get_one(token, 1)) == 0
         return Told(prompt_ids, chosen)
 
+    def features(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what the encoder makes of a picture's only tile, [n, hidden]."""
+        mtmd = self._mtmd
+        chunks = self._chunks(mtmd.mtmd_default_marker().decode(), [picture])
+        found = [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
+        [image] = [chunk for chunk in found if mtmd.mtmd_input_chunk_get_type(chunk) != 0]
+        assert mtmd.mtmd_encode_chunk(self._vision, image) == 0
+        shape = mtmd.mtmd_input_chunk_get_n_tokens(image), self._llama.llama_model_n_embd(self._model)
+        features = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._vision), (shape[0] * shape[1],))
+        mtmd.mtmd_input_chunks_free(chunks)
+        return features.reshape(shape).copy()
+
     def close(self) -> None:
         """Free everything."""
         self._mtmd.mtmd_free(self._vision)

@@ -32,14 +32,14 @@ TEXT_CHUNK = 0
 
 def paths(case: Case, variant: Variant) -> tuple[Path, Path]:
     """Return the places of decoder and mmproj; another writer makes other files."""
-    made_by = digest([ROOT / "export" / "gguf.py"])
+    made_by = digest([ROOT / "export" / f"{name}.py" for name in ("architectures", "gguf", "mmproj", "vocabulary")])
     decoder, vision = variant.settings["decoder"], variant.settings["vision"]
     return case.path(f"decoder-{decoder}-{made_by}.gguf"), case.path(f"mmproj-{vision}-{made_by}.gguf")
 
 
 def build(case: Case, variant: Variant) -> None:
     """Write the checkpoint as GGUF, and let llama.cpp quantize the decoder."""
-    from edgevl.export import checkpoint, gguf
+    from edgevl.export import checkpoint, gguf, mmproj
 
     decoder, vision = paths(case, variant)
     plain, _ = paths(case, WITNESS)
@@ -51,7 +51,7 @@ def build(case: Case, variant: Variant) -> None:
                 gguf.write_decoder(source, model.text, target, "F16")
         with making(vision) as target:
             if target is not None:
-                gguf.write_vision(source, model.vision, target, variant.settings["vision"])
+                mmproj.write(source, model.vision, target, variant.settings["vision"])
     with making(decoder) as target:
         if target is not None:
             gguf.quantize(plain, target, variant.settings["decoder"], case.n_threads)

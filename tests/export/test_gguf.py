@@ -15,6 +15,7 @@ import pytest
 from edgevl.errors import BackendMissing, ExportError
 from edgevl.export import checkpoint, vocabulary
 from edgevl.export import gguf as export_gguf
+from edgevl.export import mmproj as export_mmproj
 from edgevl.export.families import TorchModel
 from tests.checkpoints import make_edgevl_tiny, make_smolvlm
 
@@ -59,7 +60,7 @@ def decoder(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mmproj(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("gguf") / "mmproj.gguf"
-    export_gguf.write_vision(small[0], small[1].vision, path, "Q8_0")
+    export_mmproj.write(small[0], small[1].vision, path, "Q8_0")
     return path
 
 
@@ -226,13 +227,13 @@ class TestVision:
     def test_the_bundled_models_encoder_is_refused(self, small: Any, tmp_path: Path) -> None:
         source, model = opened(make_edgevl_tiny(tmp_path / "tiny"))
         with pytest.raises(ExportError) as caught:
-            export_gguf.write_vision(source, model.vision, tmp_path / "no.gguf")
+            export_mmproj.write(source, model.vision, tmp_path / "no.gguf")
         assert str(caught.value) == ("tiny: llama.cpp has no vision encoder of this kind; only its decoder can be GGUF")
 
     def test_widths_that_make_no_blocks_are_refused(self, tmp_path: Path) -> None:
         source, model = opened(make_smolvlm(tmp_path / "narrow", vision_hidden=40))
         with pytest.raises(ExportError, match=r"cannot be Q8_0 \(.*\); use F16"):
-            export_gguf.write_vision(source, model.vision, tmp_path / "no.gguf", "Q8_0")
+            export_mmproj.write(source, model.vision, tmp_path / "no.gguf", "Q8_0")
 
 
 TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -5,51 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-import edgevl
 from edgevl.cli import run
 from edgevl.errors import BackendMissing, EdgeVLError, ExportError, GraphError, InputError, ModelError
 from edgevl.export import checkpoint, import_gguf
-from edgevl.export import gguf as export_gguf
+from edgevl.export import mmproj as export_mmproj
 from edgevl.image.read import save_png
 from edgevl.model import manifest
 from edgevl.model.template import ChatTemplate
-from edgevl.types import ImagePart, Message, TextChunk, TextPart
+from edgevl.types import ImagePart, Message, TextPart
 from edgevl.verify import verify
 from tests.checkpoints import make_smolvlm
 from tests.gguf_files import rewrite
 from tests.mixed import LLAMA_MISSING
-from tests.mtmd import Mtmd
+from tests.pairs import SIZES, Both, Files, check_parity, opened, picture, written
 
 pytest.importorskip("llama_cpp", reason=LLAMA_MISSING)
-
-QUESTION = "What is in this picture?"
-N_TOKENS = 32
-SIZES = {"square": (1.0, 1.0), "tall": (2.9, 1.1), "wide": (0.8, 3.3), "tiny": (0.08, 0.14), "large": (5.1, 4.7)}
-
-
-@dataclass(frozen=True)
-class Files:
-    """One checkpoint, and its two GGUF files in float16."""
-
-    checkpoint: Path
-    decoder: Path
-    mmproj: Path
-
-
-def written(folder: Path, source: Path, kind: Literal["F32", "F16"] = "F16") -> Files:
-    read = checkpoint.read(source)
-    model = read.row.load(source, read.image.tile)
-    export_gguf.write_decoder(read, model.text, folder / "model.gguf", kind)
-    export_gguf.write_vision(read, model.vision, folder / "mmproj.gguf", kind)
-    return Files(source, folder / "model.gguf", folder / "mmproj.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +41,10 @@ def imported(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@dataclass(frozen=True)
-class Both:
-    """One pair of files, in edgevl and in llama.cpp."""
-
-    vlm: edgevl.VLM
-    mtmd: Mtmd
-
-
 @pytest.fixture(scope="module")
 def small(files: Files, imported: Path) -> Iterator[Both]:
-    yield from opened(files, imported)
+    with opened(files, imported) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
@@ -93,66 +62,18 @@ def published(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     pair = written(folder, source)
     save_png(picture("tiny", 64), folder / "sample.png")
     import_gguf(pair.decoder, pair.mmproj, folder / "model", vision="fp32", samples=[folder / "sample.png"])
-    yield from opened(pair, folder / "model")
-
-
-def opened(pair: Files, folder: Path) -> Iterator[Both]:
-    mtmd = Mtmd(pair.decoder, pair.mmproj)
-    with edgevl.load(folder, store=False) as vlm:
-        yield Both(vlm, mtmd)
-    mtmd.close()
-
-
-def picture(size: str, tile: int) -> NDArray[np.uint8]:
-    height, width = (max(1, round(side * tile)) for side in SIZES[size])
-    rows, cols = np.mgrid[0:height, 0:width]
-    waves = [rows * 5 + cols * 3, rows * 2 - cols * 7, (rows // 9 + cols // 13) * 40]
-    return np.ascontiguousarray(np.stack([wave % 256 for wave in waves], axis=-1).astype(np.uint8))
-
-
-def prompt_ids(vlm: edgevl.VLM, messages: list[Message], pictures: list[NDArray[np.uint8]]) -> list[int]:
-    """Return the ids of a prompt, -1 for each image feature."""
-    chunks = vlm._open().chunks(messages, [vlm.plan((rgb.shape[0], rgb.shape[1]), "high") for rgb in pictures])
-    return [i for c in chunks for i in (c.token_ids if isinstance(c, TextChunk) else (-1,) * c.n_tokens)]
-
-
-def check_parity(both: Both, sizes: tuple[str, ...]) -> None:
-    """Compare the ids of a prompt with pictures, and the answer's."""
-    vlm = both.vlm
-    pictures = [picture(size, vlm.manifest.image.tile) for size in sizes]
-    messages = [Message("user", (*(ImagePart(None) for _ in pictures), TextPart(QUESTION)))]
-    theirs = both.mtmd.ask(vlm._open().template.render(messages), "<image>", pictures, N_TOKENS)
-    assert prompt_ids(vlm, messages, pictures) == theirs.prompt_ids
-    answer = list(vlm.ask(pictures, QUESTION, detail="high", max_tokens=N_TOKENS).token_ids)
-    ends = vlm.manifest.tokenizer.eos_token_ids
-    end = next((at for at, token in enumerate(theirs.token_ids) if token in ends), N_TOKENS)
-    assert answer == theirs.token_ids[:end]
-    assert len(set(answer)) > 3
+    with opened(pair, folder / "model") as both:
+        yield both
 
 
 class TestParity:
     @pytest.mark.parametrize("sizes", [*((size,) for size in SIZES), ("wide", "tiny"), ()], ids="-".join)
     def test_ids_and_greedy_tokens_are_llama_cpps(self, small: Both, sizes: tuple[str, ...]) -> None:
-        check_parity(small, sizes)
+        check_parity(small, [picture(size, 64) for size in sizes])
 
     @pytest.mark.parametrize("sizes", [("tall",), ("square", "tiny")], ids="-".join)
     def test_with_a_published_configuration_and_tokenizer(self, published: Both, sizes: tuple[str, ...]) -> None:
-        check_parity(published, sizes)
-
-    def test_in_float32_all_is_as_exported(
-        self, smolvlm_checkpoint: Path, smolvlm_model_dir: Path, tmp_path: Path
-    ) -> None:
-        full = written(tmp_path, smolvlm_checkpoint, "F32")
-        import_gguf(full.decoder, full.mmproj, tmp_path / "model", vision="fp32")
-        with edgevl.load(tmp_path / "model", store=False) as ours, edgevl.load(smolvlm_model_dir, store=False) as onnx:
-            for size in SIZES:
-                rgb = picture(size, 64)
-                features = onnx.encode(rgb, detail="high").tiles
-                assert np.abs(np.stack(ours.encode(rgb, detail="high").tiles) - np.stack(features)).max() < 1e-5
-                answers = [vlm.ask(rgb, QUESTION, detail="high", max_tokens=N_TOKENS).token_ids for vlm in (ours, onnx)]
-                n = min(map(len, answers))  # which tokens end an answer is said by other files
-                assert n > 4
-                assert answers[0][:n] == answers[1][:n]
+        check_parity(published, [picture(size, 512) for size in sizes])
 
 
 class TestFolder:
@@ -211,7 +132,7 @@ def small_vision(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The mmproj in 8 bits."""
     read = checkpoint.read(files.checkpoint)
     path = tmp_path_factory.mktemp("q8") / "mmproj.gguf"
-    export_gguf.write_vision(read, read.row.load(files.checkpoint, read.image.tile).vision, path, "Q8_0")
+    export_mmproj.write(read, read.row.load(files.checkpoint, read.image.tile).vision, path, "Q8_0")
     return path
 
 
