@@ -79,6 +79,7 @@ class Ratio:
 
 
 ANY, Q4, Q8, OPENVINO = r"^llama\.cpp", r"^llama\.cpp.*Q4_0 decoder", r"^llama\.cpp.*Q8_0 decoder", "^OpenVINO, int8"
+MIXED = "llama.cpp Q4_0"
 _PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", "decode_1024_tokens_per_s"
 RATIOS = (
     Ratio("encode per tile", ("int4", "encode_tile_s"), (ANY, "encode_tile_s"), "<=", 0.33),
@@ -104,6 +105,9 @@ RATIOS = (
         0.03,
     ),
     Ratio("peak memory", ("int4", "peak_rss_bytes"), (ANY, "peak_rss_bytes"), "<=", 1.0),
+    Ratio("first token, its own decoder file", (MIXED, "first_token_s"), (Q4, "first_token_s"), "<=", 0.45),
+    Ratio("decode at 1k context, its own decoder file", (MIXED, _DECODE), (Q4, _DECODE), ">=", 0.97),
+    Ratio("peak memory, its own decoder file", (MIXED, "peak_rss_bytes"), (Q4, "peak_rss_bytes"), "<=", 1.1),
 )
 MIN_COSINE = 0.999
 

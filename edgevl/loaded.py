@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgevl import machine
 from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
 from edgevl.engine.merged import MergedDecoder
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 TILES_BYTES = 64 << 20
 PREFIXES_BYTES = 128 << 20
 """How much tile features and prefix KV may take in memory."""
+LARGE_BYTES = 50 << 20
+"""Loading a model larger than this leaves memory behind that is worth giving back."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Loaded:
             self.template = _template(folder, spec)
             self.encoder = vision.result()
             self.decoder: Decoder = decoder.result()
+        if sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES:
+            machine.give_back()
         self.tiles = Store("tiles", TILES_BYTES, disk)
         self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
         self.held: list[Held] = []
@@ -115,7 +120,7 @@ def _decoder(folder: Path, spec: manifest.Manifest, threads: int | None) -> Deco
         from edgevl.engine.gguf import GgufDecoder
 
         return GgufDecoder(path, spec.decoder, threads=threads)
-    graph = Graph(path, threads=threads)
+    graph = Graph(path, threads=threads, spin=True)
     kind = MergedDecoder if spec.decoder.kind == "merged" else OnnxDecoder
     return kind(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 

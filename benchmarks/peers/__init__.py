@@ -55,7 +55,10 @@ class Stages(Protocol):
         """
 
     def encode(self, n_tiles: int) -> list[float]:
-        """Encode the case's first tiles one after another, after one that does not count; return seconds of each."""
+        """Encode the case's first tiles, after a run that does not count; return seconds for each.
+
+        A peer that encodes several tiles side by side gives each its share of the time that all took.
+        """
 
     def features(self, n_tiles: int) -> NDArray[np.float32]:
         """Return the features of the case's first tiles, [n_tiles, tokens_per_tile, hidden]."""
@@ -80,6 +83,17 @@ def _edgevl(decoder: str) -> Variant:
         module="benchmarks.peers.own",
         needs=("edgevl", "onnxruntime"),
         settings={"vision": "int8", "decoder": decoder},
+    )
+
+
+def _mixed(decoder: str, vision: str) -> Variant:
+    """Return edgevl with the very decoder file that llama.cpp has, and a graph of its mmproj."""
+    return Variant(
+        name=f"edgevl, int8 vision, llama.cpp {decoder} decoder",
+        peer="edgevl",
+        module="benchmarks.peers.own",
+        needs=("edgevl", "onnxruntime", "llama_cpp", "gguf"),
+        settings={"vision": "int8", "decoder": f"gguf-{decoder}", "files": _llamacpp(decoder, vision)},
     )
 
 
@@ -129,6 +143,7 @@ def _pytorch(dtype: str) -> Variant:
 VARIANTS = (
     _edgevl("int4"),
     _edgevl("int8"),
+    _mixed("Q4_0", "BF16"),
     _llamacpp("Q4_0", "BF16"),
     # the decoder is the one above: what differs is the encoder, and with it the whole
     _llamacpp("Q4_0", "Q8_0", ("answer", "encode", "features")),

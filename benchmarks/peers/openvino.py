@@ -78,7 +78,10 @@ def _calibration(case: Case) -> list[NDArray[np.float32]]:
 
 
 class Peer:
-    """One compiled vision graph; what stays floating point in int8 runs in bfloat16, which is its fastest."""
+    """One compiled vision graph; what stays floating point in int8 runs in bfloat16, which is its fastest.
+
+    Tiles are encoded side by side, one to a thread, where there are several: that is quicker than one after another.
+    """
 
     def __init__(self, case: Case, variant: Variant) -> None:
         import openvino
@@ -87,14 +90,14 @@ class Peer:
         is_int8 = variant.settings["vision"] == "int8"
         graph = int8_graph(case) / "vision.xml" if is_int8 else plain_graph(case)
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": case.n_threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": case.n_threads,
             "INFERENCE_PRECISION_HINT": "bf16",
         }
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(graph), "CPU", settings)
-        self._request = compiled.create_infer_request()
+        self._requests = [compiled.create_infer_request() for _ in range(case.n_threads)]
         self.about = {
             "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT")),
             "capabilities": list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
@@ -103,14 +106,22 @@ class Peer:
     def encode(self, n_tiles: int) -> list[float]:
         """Time the graph."""
         values = np.array(self._case.load("pixel_values")[:n_tiles])
-        seconds = []
-        for tile in (values[0], *values):
-            started = time.perf_counter()
-            self._request.infer([tile[None]], share_inputs=True, share_outputs=True)
-            seconds.append(time.perf_counter() - started)
-        return seconds[1:]
+        self._infer(values)
+        started = time.perf_counter()
+        self._infer(values)
+        return [(time.perf_counter() - started) / n_tiles] * n_tiles
 
     def features(self, n_tiles: int) -> NDArray[np.float32]:
         """Return the graph's output."""
-        values = np.array(self._case.load("pixel_values")[:n_tiles])
-        return np.concatenate([self._request.infer([tile[None]])[0] for tile in values])
+        return np.concatenate(self._infer(np.array(self._case.load("pixel_values")[:n_tiles])))
+
+    def _infer(self, values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = []
+        for start in range(0, len(values), len(self._requests)):
+            busy = list(zip(self._requests, values[start:], strict=False))
+            for request, tile in busy:
+                request.start_async([tile[None]], share_inputs=True)
+            for request, _ in busy:
+                request.wait()
+                found.append(np.array(request.get_output_tensor(0).data))
+        return found

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers import N_PREFILL_TEXT, Variant
+from benchmarks.peers import N_PREFILL_TEXT, Variant, llamacpp
 from benchmarks.peers.case import ROOT, Case, digest
+from edgevl.engine.vision import run_ahead
 
 
 def folder(case: Case, variant: Variant) -> Path:
     """Return the model folder of a variant; another export makes another folder."""
-    sources = [path for path in sorted((ROOT / "export").glob("*.py")) if path.name != "gguf.py"]
+    sources = sorted((ROOT / "export").glob("*.py"))
     return case.path(f"edgevl-{variant.settings['vision']}-{variant.settings['decoder']}-{digest(sources)}")
 
 
 def build(case: Case, variant: Variant) -> None:
-    """Export the checkpoint, measured on one picture."""
-    from edgevl.export import export_model
+    """Export the checkpoint, or import llama.cpp's files of it; measured on one picture."""
+    from edgevl.export import export_model, import_gguf
 
     out, settings = folder(case, variant), variant.settings
-    if not out.exists():
-        sample = case.photo(0)
-        export_model(case.checkpoint, out, vision=settings["vision"], decoder=settings["decoder"], samples=[sample])
+    if out.exists():
+        return
+    vision, sample = settings["vision"], case.photo(0)
+    if "files" in settings:
+        llamacpp.build(case, settings["files"])
+        decoder, mmproj = llamacpp.paths(case, settings["files"])
+        import_gguf(decoder, mmproj, out, vision=vision, samples=[sample])
+    else:
+        export_model(case.checkpoint, out, vision=vision, decoder=settings["decoder"], samples=[sample])
 
 
 class Peer:
@@ -38,6 +46,7 @@ class Peer:
 
         self._case = case
         self._vlm = edgevl.load(folder(case, variant), threads=case.n_threads)
+        self.about = {"vision": self._model.encoder.backend, "decoder": self._model.decoder.backend}
 
     @property
     def _model(self) -> Any:
@@ -78,14 +87,14 @@ class Peer:
         return list(pixels.tiles(picture, model.plan(picture.size, "high"), model.manifest.image.resample))
 
     def encode(self, n_tiles: int) -> list[float]:
-        """Time the encoder alone."""
+        """Time the encoder alone, as many tiles side by side as it likes."""
         encoder, values = self._model.encoder, np.array(self._case.load("pixel_values")[:n_tiles])
-        seconds = []
-        for tile in (values[0], *values):
-            started = time.perf_counter()
-            encoder.encode(tile[None])
-            seconds.append(time.perf_counter() - started)
-        return seconds[1:]
+        n_at_once = min(encoder.n_at_once, n_tiles)
+        jobs = [partial(encoder.encode, tile[None], n_at_once) for tile in values]
+        list(run_ahead(jobs, n_at_once))
+        started = time.perf_counter()
+        list(run_ahead(jobs, n_at_once))
+        return [(time.perf_counter() - started) / n_tiles] * n_tiles
 
     def features(self, n_tiles: int) -> NDArray[np.float32]:
         """Return the encoder's features."""

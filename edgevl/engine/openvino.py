@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.errors import BackendMissing, GraphError
-from edgevl.machine import UNKNOWN, describe
+from edgevl.machine import UNKNOWN, describe, give_back
 
 MAX_AT_ONCE = 4
 """Tiles encoded side by side at most: each needs memory of its own."""
@@ -117,6 +117,7 @@ class OpenVINOGraph:
             why = _first_line(error)
             raise GraphError(f"{self.path}: OpenVINO cannot load it ({why}); use --device cpu") from error
         self._check({port.get_any_name() for port in compiled.inputs}, {o.get_any_name() for o in compiled.outputs})
+        give_back()
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(n_streams):
             requests.put(compiled.create_infer_request())
