@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,20 @@ def test_peak_memory_is_this_process_alone() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     before, after = map(int, said)
     assert after - before > 50_000_000
+
+
+def test_memory_that_is_no_longer_in_use_is_given_back() -> None:
+    machine.give_back()  # where the C library can be asked, and where it cannot
+    if not sys.platform.startswith("linux"):
+        return
+    before = _resident_bytes()
+    kept = [bytes(1000) for _ in range(100_000)]
+    del kept[::2]  # holes all over the heap, and the rest at its end
+    del kept
+    machine.give_back()
+    assert _resident_bytes() < before + 50e6
+
+
+def _resident_bytes() -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024
