@@ -55,9 +55,9 @@ def load(
 ) -> VLM:
     """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
 
-    `device` is "auto" or "cpu"; `threads` is the number of threads (None: one per physical core). `store` keeps what
-    was computed about images on disk, for later processes: True in the default folder, a path elsewhere, False
-    in memory only. The answers are the same.
+    `device` says what runs the image encoder: "auto" (measured once), "cpu" or "openvino"; `threads` is the number of
+    threads (None: one per physical core). `store` keeps what was computed about images on disk, for later processes:
+    True in the default folder, a path elsewhere, False in memory only. The answers are the same.
     Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.
     """
     return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store)

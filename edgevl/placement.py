@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl import machine
 from edgevl.engine import openvino
 from edgevl.engine.graph import Graph
 from edgevl.engine.merged import of_tiles
@@ -76,6 +77,18 @@ def vision_key(spec: Manifest, threads: int | None) -> kept.Key:
     content = spec.files[spec.vision.file].sha256
     key = kept.key_of("vision", content, device="auto", threads=threads)
     return {**key, "openvino": openvino.version() or "none"}
+
+
+def measured(spec: Manifest, threads: int | None) -> dict[str, float]:
+    """Return the seconds of a tile on each engine, as far as they have been measured here."""
+    return kept.read(vision_key(spec, threads)) or {}
+
+
+def installed(engine: str) -> str | None:
+    """Return the version of "onnxruntime", "openvino" or "llama.cpp"; None where it is not installed."""
+    package = {"llama.cpp": "llama-cpp-python"}.get(engine, engine)
+    found = machine.version(package)
+    return None if found == machine.UNKNOWN else found
 
 
 def quickest(seconds: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ import click
 
 import edgevl
 from edgevl.cli import answers, bench, cache, images, models
+from edgevl.cli.doctor import doctor
 from edgevl.cli.eval import evaluate
 from edgevl.errors import EdgeVLError
 
@@ -27,6 +28,7 @@ for _command in (
     answers.ask,
     answers.chat,
     models.models,
+    models.pull,
     models.export,
     models.import_,
     models.verify,
@@ -35,6 +37,7 @@ for _command in (
     bench.bench,
     evaluate,
     cache.cache,
+    doctor,
 ):
     cli.add_command(_command)
 

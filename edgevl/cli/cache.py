@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-_MEANING = {"tiles": "image features of tiles", "prefixes": "KV caches of images"}
+_MEANING = {"tiles": "image features of tiles", "prefixes": "KV caches of images", "graphs": "compiled graphs"}
 
 
 @click.group(invoke_without_command=True)

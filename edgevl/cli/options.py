@@ -81,7 +81,12 @@ sampling = _together(
 )
 
 machine = _together(
-    click.option("--device", default="auto", show_default=True, help="Where graphs run: auto or cpu."),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="What runs the image encoder: auto (measured once), cpu or openvino.",
+    ),
     click.option("--threads", type=int, metavar="N", help="Default: one per physical core."),
     click.option("--store/--no-store", default=True, help="Remember images on disk for later questions; default: yes."),
 )

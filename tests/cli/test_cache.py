@@ -23,6 +23,7 @@ def test_an_empty_store_is_shown_and_cleared(store: Path, capsys: pytest.Capture
     assert run(["cache"]) == 0
     assert capsys.readouterr().out == (
         f"{store}: at most 2000.0 MB\n      0  image features of tiles, 0.0 MB\n      0  KV caches of images, 0.0 MB\n"
+        "      0  compiled graphs, 0.0 MB\n"
     )
     assert run(["cache", "clear"]) == 0
     assert capsys.readouterr().out == f"{store}: 0.0 MB freed\n"
