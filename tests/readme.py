@@ -180,6 +180,66 @@ def cold() -> str:
     return _table(titles, rows) if rows else ""
 
 
+COMPARED = (
+    # metric, heading, factor, decimals
+    ("encode_tile_s", "encode a tile, s", 1, 2),
+    ("prefill_tokens_per_s", "prefill, tokens/s", 1, 0),
+    ("decode_1024_tokens_per_s", "decode at 1k, tokens/s", 1, 0),
+    ("first_token_s", "first token, s", 1, 1),
+    ("second_first_token_s", "second question, new process, s", 1, 2),
+    ("peak_rss_bytes", "peak memory, MB", 1e-6, 0),
+)
+
+
+def comparison() -> str:
+    """Return what each comparison with other runtimes found: its plot, every variant's figures, and every verdict."""
+    found = [
+        (path, json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted((ROOT / "benchmarks" / "results").glob("*-compare-*.json"))
+    ]
+    return "\n".join(_comparison(path, document) for path, document in found)
+
+
+def _comparison(path: Path, found: dict[str, Any]) -> str:
+    about, settings = found["machine"], found["settings"]
+    head = (
+        f"{about['cpu']}, {about['cores']} cores, {settings['threads']} threads; shapes {found['model']}, "
+        f"{settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians of {settings['rounds']} "
+        f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
+        f"![The same figures as bars](benchmarks/results/{path.stem}.png)\n\n"
+    )
+    rows = [
+        (name, *(_spread(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in COMPARED))
+        for name, metrics in found["variants"].items()
+    ]
+    verdicts = [
+        (
+            row["what"],
+            row["limit"],
+            *("" if row.get(key) is None else f"{row[key]:.3g}" for key in ("ratio", "ours", "theirs")),
+            {True: "yes", False: "**no**", None: "not measured"}[row["holds"]],
+        )
+        for row in found["must_hold"]
+    ]
+    skipped = "".join(f"- left out: {name}: {why.splitlines()[0]}\n" for name, why in found["skipped"].items())
+    return (
+        head
+        + _table(("variant", *(title for _, title, _, _ in COMPARED)), rows)
+        + "\n"
+        + _table(
+            ("aim, against the best of llama.cpp or as named", "limit", "ratio", "edgevl", "peer", "met"), verdicts
+        )
+        + (f"\n{skipped}" if skipped else "")
+    )
+
+
+def _spread(found: dict[str, Any] | None, factor: float, decimals: int) -> str:
+    if found is None:
+        return ""
+    middle, low, high = (f"{found[key] * factor:.{decimals}f}" for key in ("median", "lowest", "highest"))
+    return f"{middle} ({low} to {high})"
+
+
 def accuracy() -> str:
     """Return the table of the bundled model's accuracy per task, or nothing before it has been measured."""
     path = ROOT / "models" / "edgevl-tiny" / "accuracy.json"
@@ -199,7 +259,12 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "families": families, "cold": cold}
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "families": families,
+    "cold": cold,
+    "comparison": comparison,
+}
 
 
 def main(what: str) -> None:
