@@ -128,7 +128,7 @@ def test_a_platform_without_its_tools_is_described_too(monkeypatch: pytest.Monke
 
 
 def test_an_unknown_package_is_said_to_be_unknown() -> None:
-    assert machine._version("no-such-package-here") == "unknown"
+    assert machine.version("no-such-package-here") == "unknown"
 
 
 def test_peak_memory_is_this_process_alone() -> None:
