@@ -1,7 +1,7 @@
 """Every error that edgevl raises on purpose, as one tree.
 
     EdgeVLError
-    ├─ ModelError    ModelNotFound · ManifestError · UnsupportedFamily · ChecksumMismatch · ExportError
+    ├─ ModelError    ModelNotFound · ManifestError · UnsupportedFamily · ChecksumMismatch · ExportError · DownloadError
     ├─ InputError    ImageError · PromptError · ContextOverflow · Busy
     └─ BackendError  BackendMissing · GraphError
 
@@ -37,6 +37,10 @@ class ChecksumMismatch(ModelError):
 
 class ExportError(ModelError):
     """A checkpoint cannot be exported; the message names the file and the remedy."""
+
+
+class DownloadError(ModelError):
+    """A model cannot be fetched: no network, no such repository, not allowed, or no room."""
 
 
 class InputError(EdgeVLError):

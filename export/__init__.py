@@ -1,7 +1,7 @@
-"""From a Hugging Face checkpoint, or a llama.cpp user's two files, to a model folder that the runtime opens.
+"""From what is published, checkpoints, llama.cpp's two files or ready graphs, to folders that the runtime opens.
 
-Needs torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`); importing this
-module does not.
+Needs torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`), except for graphs that
+are ready; importing this module needs none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from edgevl.errors import BackendMissing, InputError
 if TYPE_CHECKING:
     from edgevl.model.manifest import Manifest
 
-__all__ = ["BLOCK_SIZES", "DECODER_PRECISIONS", "VISION_PRECISIONS", "Progress", "export_model", "import_gguf"]
+__all__ = [
+    "BLOCK_SIZES",
+    "DECODER_PRECISIONS",
+    "VISION_PRECISIONS",
+    "Progress",
+    "check_gguf",
+    "export_model",
+    "import_gguf",
+    "import_layout",
+    "pull_model",
+]
 
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4", "gguf:f16", "gguf:q8_0", "gguf:q4_0", "gguf:q4_k_m")
@@ -95,6 +105,52 @@ def import_gguf(
 
     options = Options(vision, fidelity, name, tuple(samples))
     return import_pair(decoder, mmproj, out, options, chat_template, progress or _silent, force=force)
+
+
+def import_layout(
+    folder: Path, *, name: str | None = None, vision: str | None = None, decoder: str | None = None
+) -> Manifest:
+    """Make a model folder of one in the layout of transformers.js, in place, and return its manifest.
+
+    `edgevl.json` is written beside its graphs, which stay as they are, and the table of embeddings. `vision` and
+    `decoder` are precisions as transformers.js calls them, by default the best for a processor that is there. Needs
+    no extra.
+
+    Raises ExportError or UnsupportedFamily for a folder that cannot be used, GraphError for graphs that do not run.
+    """
+    from .published import describe
+
+    return describe(folder, name=name, vision=vision, decoder=decoder)
+
+
+def pull_model(
+    what: str,
+    *,
+    name: str | None = None,
+    vision: str | None = None,
+    decoder: str | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> tuple[Path, Manifest]:
+    """Fetch a published model into the user's folder of models; return its folder and manifest.
+
+    `what` is a name of the registry or hf:owner/repository, with @revision if need be; `name` (default: that of the
+    registry or the repository) is the folder's. Graphs in the layout of transformers.js run as they are; of a pair of
+    GGUF files the vision half becomes a graph, which needs the extras export and gguf. `vision` and `decoder` choose
+    among the precisions that are published. Nothing is seen of the model until all is done; a download that was
+    interrupted goes on.
+
+    Raises DownloadError for what cannot be fetched, ChecksumMismatch for a file that arrives damaged, and what
+    `import_layout` and `import_gguf` raise.
+    """
+    from .pull import Wanted, pull
+
+    return pull(what, Wanted(name, vision, decoder, force), progress or _silent)
+
+
+def check_gguf(vision: str) -> None:
+    """Raise BackendMissing or InputError where `import_gguf` would, before anything is read."""
+    _check(_GGUF_NEEDED, "export,gguf", vision, None)
 
 
 def _check(needed: Sequence[str], extra: str, vision: str, fidelity: float | None) -> None:

@@ -7,6 +7,7 @@ behind is removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,15 @@ def check_space(parent: Path, n_bytes: int) -> None:
             f"{place}: has {free / 1e9:.1f} GB free, the export needs up to {n_bytes / 1e9:.1f} GB while it works; "
             "free some space or choose another place with -o"
         )
+
+
+def link(source: Path, target: Path) -> None:
+    """Put a file into a model folder without a copy where the disk allows that; it is never written to."""
+    for place in (os.link, os.symlink):  # the second across disks, and for files of another user
+        with contextlib.suppress(OSError):
+            place(source.resolve(), target)
+            return
+    shutil.copyfile(source, target)
 
 
 def _check_target(out: Path, *, force: bool) -> None:

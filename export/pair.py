@@ -6,8 +6,6 @@ Tokenizer, template and settings come from the decoder's metadata.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from edgevl.types import ImagePart, Message, TextPart
 from . import build, mmproj, samples, vocabulary
 from .build import Options, Parts
 from .families import TorchModel
-from .folder import building, check_space
+from .folder import building, check_space, link
 from .mmproj import Vision
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
@@ -153,7 +151,7 @@ def _parts(text: GGUF, image: GGUF, spec: DecoderSpec, template: Path | None) ->
     bos_token, eos_token = (_special(text, tokens, kind) for kind in ("bos", "eos"))
 
     def place(target: Path, work: Path) -> tuple[DecoderSpec, EmbeddingsSpec | None]:
-        _link(text.path, target / build.GGUF)
+        link(text.path, target / build.GGUF)
         return spec, None
 
     def source(files: dict[str, FileSpec]) -> Source:
@@ -232,11 +230,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{path}: cannot be read ({error})") from error
-
-
-def _link(source: Path, target: Path) -> None:
-    """Put a file into the folder without a copy where the disk allows that; it is never written to."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)

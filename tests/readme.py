@@ -139,14 +139,16 @@ def _console(block: str) -> str:
 def families() -> str:
     """Return the table of the registry's models."""
     rows = json.loads((ROOT / "models" / "registry.json").read_text(encoding="utf-8"))
+    forms = {"onnx": "graphs that run as they are", "gguf": "a pair of GGUF files", "checkpoint": "export it"}
     return _table(
-        ("model", "parameters", "licence", "size of the export, about"),
+        ("`edgevl pull`", "repository", "what is there", "parameters", "licence"),
         [
             (
+                row["name"],
                 f"[{row['repo']}](https://huggingface.co/{row['repo']})",
-                f"{row['n_parameters'] / 1e6:,.0f} M",
+                forms[row["form"]],
+                f"{row['n_parameters'] / 1e6:,.0f} M" if row["n_parameters"] else "",
                 row["licence"],
-                f"{row['int4_bytes'] / 1e6:,.0f} MB",
             )
             for row in rows
         ],

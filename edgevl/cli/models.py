@@ -1,4 +1,4 @@
-"""`edgevl models`, `edgevl export`, `edgevl import` and `edgevl verify`."""
+"""`edgevl models`, `edgevl pull`, `edgevl export`, `edgevl import` and `edgevl verify`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from edgevl.model.manifest import DecoderSpec, Manifest
 
 
+_FORMS = {"onnx": "", "gguf": " (needs the extras export and gguf)", "checkpoint": " (to be exported)"}
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def models(as_json: bool) -> None:
-    """List the models that are here, and those that can be exported after a download."""
+    """List the models that are here, and those that can be pulled."""
     from edgevl.model import hub
 
     here = [_described(folder) for folder in hub.local()]
@@ -31,9 +34,34 @@ def models(as_json: bool) -> None:
     click.echo("Here:")
     for entry in here:
         click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>10}  {entry['precision']:<24} {entry['folder']}")
-    click.echo("Can be downloaded from the Hugging Face hub and exported with `edgevl export`:")
+    click.echo("Can be fetched from the Hugging Face hub with `edgevl pull`:")
     for row in known:
-        click.echo(f"  {row.name:<24} {_mb(row.int4_bytes):>10}  {row.licence:<24} {row.repo}")
+        click.echo(f"  {row.name:<24} {_mb(row.download_bytes):>11}  {row.licence:<11} {row.repo}{_FORMS[row.form]}")
+
+
+@click.command()
+@click.argument("what", metavar="NAME|hf:OWNER/REPOSITORY")
+@click.option("--name", help="The model's name here; default: NAME, or the repository's.")
+@click.option("--vision", metavar="PRECISION", help="Of those that are published; default: the best for a processor.")
+@click.option("--decoder", metavar="PRECISION", help="The same for the decoder, such as q4 or q8_0.")
+@click.option("--force", is_flag=True, help="Replace a model of this name.")
+def pull(what: str, **settings: Any) -> None:
+    """Fetch a published model: NAME as `edgevl models` lists it, or hf:OWNER/REPOSITORY[@REVISION].
+
+    A download that was interrupted goes on with the same command. HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are
+    respected.
+    """
+    from edgevl.export import pull_model
+
+    progress = _Progress()
+    try:
+        folder, made = pull_model(what, progress=progress.show, **settings)
+    except KeyboardInterrupt:
+        progress.end()
+        click.echo("note: what has arrived is kept; the same command goes on from there", err=True)
+        raise
+    progress.end()
+    _report(folder, made)
 
 
 @click.command()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     monkeypatch.setenv("EDGEVL_MODELS_DIR", str(tmp_path / "user"))
     monkeypatch.setattr(hub, "installed_folder", lambda: tmp_path / "installed")
+    (tmp_path / "installed" / "registry.json").write_text("[]")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
 
@@ -93,6 +95,7 @@ def test_a_name_cannot_leave_its_folder(folders: Path) -> None:
 
 
 def test_local_lists_the_users_models_first_and_skips_what_is_none(folders: Path) -> None:
+    make(folders / "user" / ".half")  # one that is being made
     made = [make(folders / "user" / name) for name in ("a", "b")] + [make(folders / "installed" / "c")]
     (folders / "user" / "notes").mkdir()
     (folders / "user" / "file.txt").write_text("x", encoding="utf-8")
@@ -113,23 +116,36 @@ def test_the_users_folder_is_the_platforms_unless_chosen(folders: Path, monkeypa
     assert hub.user_folder().parts[-2:] == ("edgevl", "models")
 
 
-def test_the_registry_lists_models_that_can_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_lists_published_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     entries = hub.registry()
-    assert [entry.name for entry in entries] == [
-        "smolvlm-256m",
-        "smolvlm-500m",
-        "smolvlm-2.2b",
-        "smolvlm2-256m-video",
-        "smolvlm2-500m-video",
-        "idefics3-8b",
+    assert [(entry.name, entry.form) for entry in entries] == [
+        ("smolvlm-256m", "onnx"),
+        ("smolvlm-500m", "onnx"),
+        ("smolvlm-2.2b", "onnx"),
+        ("smolvlm2-256m-video", "onnx"),
+        ("smolvlm2-500m-video", "onnx"),
+        ("internvl3-1b", "gguf"),
+        ("internvl3-2b", "gguf"),
+        ("llava-1.5-7b", "checkpoint"),
+        ("idefics3-8b", "checkpoint"),
     ]
     assert len({entry.repo for entry in entries}) == len(entries)
     for entry in entries:
         assert entry.repo.count("/") == 1
-        assert entry.licence == "Apache-2.0"
-        assert 0.5 < entry.int4_bytes / entry.n_parameters < 1.1
+        assert entry.licence in ("Apache-2.0", "Llama-2")
+        assert entry.revision is None or re.fullmatch("[0-9a-f]{40}", entry.revision)
         assert entry.note.endswith(".")
+
+
+def test_a_name_of_the_registry_that_is_not_here_is_told_how_to_get_it(folders: Path) -> None:
+    (folders / "installed" / "registry.json").write_text(
+        '[{"name": "small", "repo": "a/b", "revision": null, "form": "onnx", "licence": "MIT", "n_parameters": null,'
+        ' "download_bytes": null, "note": ""}]'
+    )
+    with pytest.raises(ModelNotFound) as caught:
+        hub.find("small")
+    assert str(caught.value) == "small: is not here yet; get it with: edgevl pull small"
 
 
 def test_the_data_that_comes_along_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
