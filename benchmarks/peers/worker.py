@@ -68,8 +68,9 @@ class Worker:
         """Run one stage while this worker is awake; raise WorkerFailed with its last words if it cannot."""
         assert self._process.stdin is not None
         with self.awake():
-            self._process.stdin.write(json.dumps({"stage": stage, "arguments": arguments}).encode() + b"\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(OSError):  # one that has ended: its last words are read below
+                self._process.stdin.write(json.dumps({"stage": stage, "arguments": arguments}).encode() + b"\n")
+                self._process.stdin.flush()
             return self._result(stage)
 
     @contextlib.contextmanager
