@@ -5,9 +5,6 @@ A peer whose packages are not installed is skipped. Figures mean nothing here; t
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -110,11 +107,3 @@ def test_the_changed_picture_differs_in_one_tile_and_the_overview(case: Case) ->
 def test_a_worker_that_fails_says_why(case: Case) -> None:
     with pytest.raises(WorkerFailed, match=r"edgevl, int8 vision, int8 decoder: load: ModelNotFound: "):
         Worker(Case("tiny", case.shared, n_threads=1, grid=3), VARIANTS[1])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
-def test_a_worker_that_was_killed_is_told_from_one_that_answers(case: Case) -> None:
-    opened_worker = Worker(case, VARIANTS[0])
-    os.kill(opened_worker.pid, signal.SIGKILL)
-    with pytest.raises(WorkerFailed, match=r"encode: ended with -9"):
-        opened_worker.run("encode", n_tiles=1)
