@@ -8,9 +8,10 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,12 @@ class GgufDecoder:
         self.backend = f"llama.cpp {llama.__version__} cpu"
         self.n_past = 0
         self._capacity = 0
+        self._stop = threading.Event()
+        self._stops = [self._stop]
+        self._asked = llama.ggml_abort_callback(partial(_any_is_set, self._stops))
         self._open: dict[str, Any] = {}
-        weakref.finalize(self, _close, llama, self._open)
+        self._thread = ThreadPoolExecutor(1, "edgevl-llama")
+        weakref.finalize(self, _close, llama, self._open, self._thread)
         self._load()
         self._reserve(min(FIRST_CONTEXT, spec.context_length))
 
@@ -81,17 +86,16 @@ class GgufDecoder:
         if whole and len(array) > N_BATCH:
             raise GraphError(f"{self._path}: can see {N_BATCH} features of an image whole, got {len(array)}")
         self._reserve(self.n_past + len(array))
-        with self._aborting(cancelled), self._seeing_whole(whole):
-            for start in range(0, len(array), N_BATCH):
-                code = self._decode(array[start : start + N_BATCH])
-                if code == _ABORTED:
-                    said()  # it calls that an error
-                    self._forget_after(self.n_past)
-                    return False
-                if code != 0:
-                    raise GraphError(f"{self._path}: llama.cpp failed while running ({code}: {said()})")
-        self.n_past += len(array)
-        return True
+        with self._asking(cancelled), self._seeing_whole(whole):
+            code = self._decode(array)
+        complaint = said()
+        if code == 0:
+            self.n_past += len(array)
+            return True
+        self._forget_after(self.n_past)
+        if code == _ABORTED:
+            return False
+        raise GraphError(f"{self._path}: llama.cpp failed while running ({code}: {complaint})")
 
     def logits(self) -> NDArray[np.float32]:
         """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""
@@ -114,11 +118,10 @@ class GgufDecoder:
 
     def save(self) -> NDArray[Any]:
         """Return the cache as bytes, uint8 [n]: how many tokens it holds, then what llama.cpp writes."""
-        llama, context = self._llama, self._open["context"]
-        n_bytes = llama.llama_state_seq_get_size(context, _SEQUENCE)
+        n_bytes = self._call("llama_state_seq_get_size", _SEQUENCE)
         state = np.empty(_HEAD.itemsize + n_bytes, np.uint8)
         state[: _HEAD.itemsize].view(_HEAD)[0] = self.n_past
-        written = llama.llama_state_seq_get_data(context, _bytes(state[_HEAD.itemsize :]), n_bytes, _SEQUENCE)
+        written = self._call("llama_state_seq_get_data", _bytes(state[_HEAD.itemsize :]), n_bytes, _SEQUENCE)
         if written != n_bytes:
             raise GraphError(f"{self._path}: llama.cpp cannot save its cache ({said()})")
         return state
@@ -175,8 +178,8 @@ class GgufDecoder:
         settings.swa_full = True  # a sliding window that drops what is behind it could not be truncated
         settings.no_perf = True
         if "context" in self._open:
-            self._llama.llama_free(self._open.pop("context"))
-        context = self._llama.llama_init_from_model(self._open["model"], settings)
+            self._alone(self._llama.llama_free, self._open.pop("context"))
+        context = self._alone(self._llama.llama_init_from_model, self._open["model"], settings)
         if not context:
             raise GraphError(
                 f"{self._path}: llama.cpp has no room for {settings.n_ctx} tokens ({said()}); "
@@ -187,8 +190,7 @@ class GgufDecoder:
             self._restore(held)
 
     def _restore(self, state: NDArray[Any]) -> None:
-        context = self._open["context"]
-        read = self._llama.llama_state_seq_set_data(context, _bytes(state), state.size, _SEQUENCE)
+        read = self._call("llama_state_seq_set_data", _bytes(state), state.size, _SEQUENCE)
         if read != state.size:
             self.n_past = 0
             raise GraphError(
@@ -196,43 +198,71 @@ class GgufDecoder:
             )
 
     def _decode(self, array: NDArray[Any]) -> int:
-        """Compute one batch behind what llama.cpp holds; return its code, 0 for success."""
-        batch = self._llama.llama_batch(n_tokens=len(array))  # no positions: they follow those that are held
-        if array.ndim == 1:
-            batch.token = array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        else:
-            batch.embd = array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        return int(self._llama.llama_decode(self._open["context"], batch))
+        """Compute tokens behind those that are held, batch by batch; return the first code but 0, else 0."""
+        for start in range(0, len(array), N_BATCH):
+            part = array[start : start + N_BATCH]
+            batch = self._llama.llama_batch(n_tokens=len(part))  # no positions: they follow those that are held
+            if array.ndim == 1:
+                batch.token = part.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+            else:
+                batch.embd = part.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            try:
+                code = int(self._call("llama_decode", batch))
+            except BaseException:  # Ctrl-C: llama.cpp is still at it
+                self._stop.set()
+                try:
+                    self._forget_after(self.n_past)
+                finally:
+                    self._stop.clear()
+                raise
+            if code != 0:
+                return code
+        return 0
 
     def _forget_after(self, n: int) -> None:
         memory = self._llama.llama_get_memory(self._open["context"])
-        if not self._llama.llama_memory_seq_rm(memory, _SEQUENCE, n, -1):
+        if not self._alone(self._llama.llama_memory_seq_rm, memory, _SEQUENCE, n, -1):
             raise GraphError(f"{self._path}: {_NO_TRUNCATION}")
 
     @contextmanager
-    def _aborting(self, cancelled: threading.Event | None) -> Iterator[None]:
+    def _asking(self, cancelled: threading.Event | None) -> Iterator[None]:
         """Let llama.cpp ask after each operation whether to go on; it takes a moment, so single tokens do without."""
         if cancelled is None:
             yield
             return
-        llama, context = self._llama, self._open["context"]
-        callback = llama.ggml_abort_callback(lambda _: cancelled.is_set())
-        llama.llama_set_abort_callback(context, callback, None)
+        self._stops[1:] = [cancelled]
+        self._call("llama_set_abort_callback", self._asked, None)
         try:
             yield
         finally:
-            llama.llama_set_abort_callback(context, llama.ggml_abort_callback(0), None)
+            self._call("llama_set_abort_callback", self._llama.ggml_abort_callback(0), None)
 
     @contextmanager
     def _seeing_whole(self, whole: bool) -> Iterator[None]:
         """Let every token of a batch see every other one."""
         if whole:
-            self._llama.llama_set_causal_attn(self._open["context"], False)
+            self._call("llama_set_causal_attn", False)
         try:
             yield
         finally:
             if whole:
-                self._llama.llama_set_causal_attn(self._open["context"], True)
+                self._call("llama_set_causal_attn", True)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call llama.cpp's function `name` on the context, alone."""
+        return self._alone(getattr(self._llama, name), self._open["context"], *arguments)
+
+    def _alone(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in a thread where nothing but llama.cpp computes, after whatever is still under way there.
+
+        It sets up a processor's matrix unit (AMX) once per thread, as other runtimes do, and its quantized weights give
+        nonsense where another one has computed in between.
+        """
+        return self._thread.submit(function, *arguments).result()
+
+
+def _any_is_set(events: list[threading.Event], _: Any) -> bool:
+    return any(event.is_set() for event in events)
 
 
 _errors: deque[str] = deque(maxlen=20)
@@ -273,7 +303,8 @@ def _bytes(array: NDArray[Any]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-def _close(llama: Any, handles: dict[str, Any]) -> None:
+def _close(llama: Any, handles: dict[str, Any], thread: ThreadPoolExecutor) -> None:
+    thread.shutdown()
     if "context" in handles:
         llama.llama_free(handles.pop("context"))
     if "model" in handles:

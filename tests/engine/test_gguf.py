@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from edgevl.engine import gguf
 from edgevl.engine.gguf import GgufDecoder
+from edgevl.engine.graph import Graph
+from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import BackendMissing, GraphError, ModelError
 from edgevl.model import manifest
 from edgevl.model.manifest import DecoderSpec
@@ -191,6 +193,50 @@ class TestMemory:
         cancelled.clear()
         assert decoder.extend(IDS[9:20], cancelled)
         assert np.array_equal(decoder.logits(), fed(make(), IDS[:9], IDS[9:20]))
+
+
+def test_another_runtime_in_between_changes_nothing(
+    smolvlm_model_dir: Path, smolvlm_gguf_dir: Path, spec: DecoderSpec, tmp_path: Path
+) -> None:
+    """Processors with a matrix unit keep its settings per thread, and so do the runtimes that share it."""
+    from edgevl.export import gguf as export_gguf
+    from edgevl.export.vision import quantize_int8
+
+    export_gguf.quantize(smolvlm_gguf_dir / "decoder.gguf", tmp_path / "q8.gguf", "Q8_0", threads=1)
+    quantize_int8(smolvlm_model_dir / "vision.onnx", tmp_path / "int8.onnx")
+    pixels = RNG.standard_normal((1, 3, 64, 64)).astype(np.float32)
+    encoder = VisionEncoder(Graph(tmp_path / "int8.onnx", threads=1))
+    decoder = GgufDecoder(tmp_path / "q8.gguf", spec, threads=1)
+    features, scores = encoder.encode(pixels), fed(decoder, IDS)
+    decoder.truncate(0)
+    assert np.array_equal(fed(decoder, IDS), scores)
+    assert np.array_equal(encoder.encode(pixels), features)
+    assert np.array_equal(fed(GgufDecoder(tmp_path / "q8.gguf", spec, threads=1), IDS), scores)
+
+
+class TestInterrupt:
+    def test_ctrl_c_ends_what_is_under_way_and_leaves_what_was_held(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from concurrent.futures import Future
+
+        decoder, cancelled = make(), threading.Event()
+        before = fed(decoder, IDS[:9], IDS[9:12])
+        decoder.truncate(9)
+        result, waited = Future.result, []
+
+        def interrupted(self: Future[Any], timeout: float | None = None) -> Any:
+            waited.append(self)
+            if len(waited) == 2:  # the first sets the callback, the second computes
+                raise KeyboardInterrupt
+            return result(self, timeout)
+
+        monkeypatch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoder.extend(np.concatenate([IDS] * 10), cancelled)
+        monkeypatch.undo()
+        assert decoder.n_past == 9
+        assert np.array_equal(fed(decoder, IDS[9:12]), before)
 
 
 class TestErrors:
