@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCK_SIZES",
     "DECODER_PRECISIONS",
+    "LAYOUT_PRECISIONS",
     "VISION_PRECISIONS",
     "Progress",
     "check_gguf",
@@ -31,6 +32,9 @@ __all__ = [
 VISION_PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4", "gguf:f16", "gguf:q8_0", "gguf:q4_0", "gguf:q4_k_m")
 BLOCK_SIZES = (16, 32, 64, 128)
+LAYOUT_PRECISIONS = ("q4", "q8", "fp32", "fp16", "int8", "uint8", "q4f16", "bnb4")
+"""As transformers.js calls them, best first for a processor: four bits are what the models' own pages take, and half
+precision is slow there."""
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole export that is done, 0 to 1."""
 

@@ -32,22 +32,12 @@ from edgevl.model.manifest import (
     sha256,
 )
 
-from . import checkpoint
+from . import LAYOUT_PRECISIONS, checkpoint
 from .checkpoint import Checkpoint
 
 FOLDER = "onnx"
-SUFFIXES = {
-    # a precision as transformers.js calls it: how its files' names end
-    "q4": "_q4",
-    "q8": "_quantized",
-    "fp32": "",
-    "fp16": "_fp16",
-    "int8": "_int8",
-    "uint8": "_uint8",
-    "q4f16": "_q4f16",
-    "bnb4": "_bnb4",
-}
-"""Best first, for a processor: 4 bits are what the models' own pages take, half precision is slow there."""
+SUFFIXES = {precision: f"_{precision}" for precision in LAYOUT_PRECISIONS} | {"fp32": "", "q8": "_quantized"}
+"""How a file's name ends, by its precision."""
 EMBEDDINGS_FIRST = ("fp16", "fp32", "q8", "int8", "uint8", "q4", "q4f16", "bnb4")
 """The order for the embeddings, of which one row at a time is read: exact ones, the smaller file first."""
 SETTINGS = (
@@ -94,9 +84,9 @@ def find(names: Sequence[str], *, vision: str | None = None, decoder: str | None
     `vision` and `decoder` are precisions of SUFFIXES; without, the best one that is there. Raises ExportError where a
     wanted precision is not there.
     """
-    vision_part = _part(names, "vision_encoder", list(SUFFIXES), vision)
+    vision_part = _part(names, "vision_encoder", LAYOUT_PRECISIONS, vision)
     embeddings = _part(names, "embed_tokens", EMBEDDINGS_FIRST, None)
-    decoder_part = _part(names, "decoder_model_merged", list(SUFFIXES), decoder)
+    decoder_part = _part(names, "decoder_model_merged", LAYOUT_PRECISIONS, decoder)
     if vision_part is None or embeddings is None or decoder_part is None:
         return None
     return Layout(vision_part, embeddings, decoder_part)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +12,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevl.errors import ModelError
-from edgevl.export import DECODER_PRECISIONS, VISION_PRECISIONS
+from edgevl.export import DECODER_PRECISIONS, LAYOUT_PRECISIONS, VISION_PRECISIONS
 
 if TYPE_CHECKING:
     from edgevl.model.manifest import DecoderSpec, Manifest
 
 
+_PRECISIONS = tuple(dict.fromkeys((*VISION_PRECISIONS, *LAYOUT_PRECISIONS)))
 _FORMS = {"onnx": "", "gguf": " (needs the extras export and gguf)", "checkpoint": " (to be exported)"}
 
 
 @click.command()
+@click.option("--found", "elsewhere", is_flag=True, help="List what other programs have on this disk instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def models(as_json: bool) -> None:
+def models(elsewhere: bool, as_json: bool) -> None:
     """List the models that are here, and those that can be pulled."""
     from edgevl.model import hub
 
+    if elsewhere:
+        _list_found(as_json)
+        return
     here = [_described(folder) for folder in hub.local()]
     known = hub.registry()
     if as_json:
@@ -37,6 +44,30 @@ def models(as_json: bool) -> None:
     click.echo("Can be fetched from the Hugging Face hub with `edgevl pull`:")
     for row in known:
         click.echo(f"  {row.name:<24} {_mb(row.download_bytes):>11}  {row.licence:<11} {row.repo}{_FORMS[row.form]}")
+
+
+def _list_found(as_json: bool) -> None:
+    """List the pairs of files that Ollama, LM Studio and llama.cpp have here, and what imports each."""
+    from edgevl.model import found
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": pair.name,
+            "program": pair.program,
+            "decoder": str(pair.decoder),
+            "mmproj": str(pair.mmproj),
+            "n_bytes": pair.n_bytes,
+            "import": shlex.join(["edgevl", "import", *pair.sources]),
+        }
+        for pair in found.found()
+    ]
+    if as_json:
+        click.echo(json.dumps({"found": rows}, indent=1, ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(f"  {row['program']:<10} {_mb(row['n_bytes']):>11}  {row['import']}")
+    if not rows:
+        click.echo("Neither Ollama nor LM Studio nor llama.cpp has a model with an mmproj file here.")
 
 
 @click.command()
@@ -99,10 +130,10 @@ def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings
 
 
 @click.command("import")
-@click.argument("decoder", metavar="MODEL.gguf", type=click.Path(path_type=Path))
-@click.argument("mmproj", metavar="MMPROJ.gguf", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
-@click.option("--vision", type=click.Choice(VISION_PRECISIONS), default="int8", show_default=True)
+@click.argument("sources", nargs=-1, required=True, metavar="MODEL.gguf MMPROJ.gguf|ollama:NAME|FOLDER")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--vision", type=click.Choice(_PRECISIONS), help="Default: int8; of a FOLDER the best that is there.")
+@click.option("--decoder", type=click.Choice(LAYOUT_PRECISIONS), help="Of a FOLDER that has several.")
 @click.option("--fidelity", type=click.FloatRange(0, 1), metavar="COSINE", help="Keep MatMuls in fp32 until reached.")
 @click.option("--name", help="The model's name; default: the output folder's.")
 @click.option("--chat-template", type=click.Path(path_type=Path), help="Use this instead of the file's own.")
@@ -110,14 +141,50 @@ def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings
     "--sample", "samples", multiple=True, type=click.Path(path_type=Path), help="Image to measure fidelity on."
 )
 @click.option("--force", is_flag=True, help="Replace the output folder.")
-def import_(decoder: Path, mmproj: Path, output: Path, samples: tuple[Path, ...], **settings: Any) -> None:
-    """Make a model folder of the two files that llama.cpp runs: the decoder as it is, vision as a graph."""
+def import_(
+    sources: tuple[str, ...], output: Path | None, vision: str | None, decoder: str | None, **settings: Any
+) -> None:
+    """Make a model folder of what is on this disk.
+
+    Of the two files that llama.cpp runs, or Ollama's model NAME, the decoder is used as it is, in place, and vision
+    becomes a graph. A FOLDER with graphs in the layout of transformers.js gets an edgevl.json beside them.
+    """
+    if len(sources) == 1 and not sources[0].startswith("ollama:") and not sources[0].endswith(".gguf"):
+        _import_folder(Path(sources[0]), output, vision, decoder, settings)
+        return
     from edgevl.export import import_gguf
 
+    text, image, target = _pair(sources, output)
     progress = _Progress()
-    made = import_gguf(decoder, mmproj, output, samples=samples, progress=progress.show, **settings)
+    made = import_gguf(text, image, target, vision=vision or "int8", progress=progress.show, **settings)
     progress.end()
-    _report(output, made)
+    _report(target, made)
+
+
+def _pair(sources: tuple[str, ...], output: Path | None) -> tuple[Path, Path, Path]:
+    """Return decoder, mmproj and the folder to write."""
+    from edgevl.model import found, hub
+
+    if len(sources) == 1 and sources[0].startswith("ollama:"):
+        name = sources[0].removeprefix("ollama:")
+        pair = found.from_ollama(name)
+        return pair.decoder, pair.mmproj, output or hub.user_folder() / re.sub(r"[/:]", "-", name)
+    if len(sources) != 2:
+        raise click.UsageError("give the two files, MODEL.gguf MMPROJ.gguf, or one of ollama:NAME and FOLDER")
+    if output is None:
+        raise click.UsageError("give the folder to write with -o")
+    return Path(sources[0]), Path(sources[1]), output
+
+
+def _import_folder(
+    folder: Path, output: Path | None, vision: str | None, decoder: str | None, settings: dict[str, Any]
+) -> None:
+    from edgevl.export import import_layout
+
+    name = settings.pop("name")
+    if output is not None or any(settings.values()):
+        raise click.UsageError("a FOLDER stays where it is: of the options it takes --name, --vision and --decoder")
+    _report(folder, import_layout(folder, name=name, vision=vision, decoder=decoder))
 
 
 def _report(output: Path, made: Manifest) -> None:
