@@ -105,7 +105,9 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = _Server(("127.0.0.1", 0), Handler)
     hub.port = server.server_address[1]
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
