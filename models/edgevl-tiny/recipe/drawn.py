@@ -1,0 +1,63 @@
+"""What a generator of pictures is given, and what it returns.
+
+A generator is a function `(rng, stock) -> Drawn`. Everything it draws comes from `rng`, so that one seed gives one
+picture on any machine with the same fonts. What is held out from training (fonts, words, palettes, layouts,
+phrasings) it takes from `stock`, by `stock.is_held_out`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, ImageFont
+
+from .questions import QA
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture (RGB) with questions and answers about it; every pair is asked and graded by itself."""
+
+    picture: Image.Image
+    pairs: tuple[QA, ...]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Fonts and words, of the training part or of the held-out part."""
+
+    fonts: tuple[Path, ...]
+    words: tuple[str, ...]
+    is_held_out: bool
+
+    def one_of(self, rng: random.Random, training: Sequence[T], held_out: Sequence[T]) -> T:
+        """Draw from what belongs to this part, such as a phrasing."""
+        return rng.choice(held_out if self.is_held_out else training)
+
+    def font(self, rng: random.Random, size: int) -> ImageFont.FreeTypeFont:
+        """Draw a font of this part, `size` pixels high."""
+        return font(rng.choice(self.fonts), size)
+
+
+Maker = Callable[[random.Random, Stock], Drawn]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of a subject's tasks: what draws it, and the metric of `edgevl eval` that grades it."""
+
+    make: Maker
+    metric: str
+
+
+@lru_cache(maxsize=512)
+def font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    """Load a font once for each size."""
+    return ImageFont.truetype(str(path), size)
