@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TILES_BYTES = 64 << 20
 PREFIXES_BYTES = 128 << 20
-"""How much tile features and prefix KV may take in memory."""
+"""How much tile features and prefix KV may take in memory; KV only where it cannot be had from the disk."""
 LARGE_BYTES = 50 << 20
 """Loading a model larger than this leaves memory behind that is worth giving back."""
 
@@ -68,7 +68,7 @@ class Loaded:
         if sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES:
             machine.give_back()
         self.tiles = Store("tiles", TILES_BYTES, disk)
-        self.prefixes = Store("prefixes", PREFIXES_BYTES, disk)
+        self.prefixes = Store("prefixes", PREFIXES_BYTES if disk is None else 0, disk)
         self.held: list[Held] = []
         self.is_warm = False
 

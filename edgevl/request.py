@@ -37,6 +37,8 @@ from edgevl.types import (
 )
 
 OnTile = Callable[[int, int], None]
+LIKELY_ANSWER = 256
+"""Tokens of an answer that room is made for at once."""
 
 
 class Request:
@@ -274,6 +276,7 @@ def prefill(
     started = time.perf_counter()
     model.is_warm = True
     keys = request.keys(model.decoder_id)
+    model.decoder.expect(request.n_tokens + min(request.limit, LIKELY_ANSWER))
     first, last_image = _reuse(model, request, keys), _last_image(request)
     n_cached = model.decoder.n_past
     rest = request.chunks[first:]

@@ -26,6 +26,9 @@ class Decoder(Protocol):
     def backend(self) -> str:
         """What computes it: another name may compute other last bits."""
 
+    def expect(self, n_tokens: int) -> None:
+        """Prepare for holding so many tokens."""
+
     def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1.
 
@@ -82,6 +85,10 @@ class OnnxDecoder:
         self._binding = graph.bind()
         self._binding.bind_output("logits", self._logits)
         self.n_past = 0
+
+    def expect(self, n_tokens: int) -> None:
+        """Let the cache take room for so many tokens at once."""
+        self._cache.expect(n_tokens)
 
     def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         """Feed token ids [n] or features [n, hidden], always to the end; raise GraphError if the graph fails."""

@@ -73,6 +73,10 @@ class GgufDecoder:
         self._load()
         self._reserve(min(FIRST_CONTEXT, spec.context_length))
 
+    def expect(self, n_tokens: int) -> None:
+        """Make room for so many tokens at once."""
+        self._reserve(min(n_tokens, self._spec.context_length))
+
     def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         """Feed token ids [n] or features [n, hidden]; stops between two operations once `cancelled` is set.
 

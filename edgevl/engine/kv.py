@@ -21,6 +21,7 @@ class KVCache:
         self._shape = (1, n_kv_heads, head_dim)
         self._dtype = dtype
         self._limit = limit
+        self._expected = 0
         self.capacity = 0
         self.arrays: dict[str, NDArray[Any]] = {
             f"{layer}.{kind}": self._empty(0) for layer in range(n_layers) for kind in ("key", "value")
@@ -30,6 +31,10 @@ class KVCache:
     def present(self) -> dict[str, NDArray[Any]]:
         """Where the graph writes past and new tokens: where the past is."""
         return self.arrays
+
+    def expect(self, n_tokens: int) -> None:
+        """Make room for so many at once when there has to be more: growing bit by bit leaves holes in memory."""
+        self._expected = n_tokens
 
     def reserve(self, n_tokens: int, n_used: int) -> bool:
         """Make room for `n_tokens`, keeping the first `n_used`; return whether the buffers moved."""
@@ -72,7 +77,7 @@ class KVCache:
 
     def _grow(self, n_tokens: int) -> None:
         """Set a capacity of `n_tokens` or more."""
-        wanted = max(n_tokens, min(2 * self.capacity, self._limit))
+        wanted = max(n_tokens, min(max(2 * self.capacity, self._expected), self._limit))
         self.capacity = min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
 
     def _empty(self, capacity: int) -> NDArray[Any]:

@@ -9,6 +9,7 @@ processor has it; a graph that is not quantized stays float32.
 from __future__ import annotations
 
 import json
+import mmap
 import queue
 import threading
 from collections import deque
@@ -78,6 +79,7 @@ class OpenVINOGraph:
         self._n_threads = threads or describe().n_threads
         self.n_at_once = min(self._n_threads, MAX_AT_ONCE)
         self._load, self._keep = load, keep
+        self._mapped: list[NDArray[np.uint8]] = []
         self._wanted: tuple[set[str], set[str]] | None = None
         self._compiling = threading.Lock()
         self._requests: dict[int, queue.SimpleQueue[Any]] = {}
@@ -116,6 +118,8 @@ class OpenVINOGraph:
         except Exception as error:
             why = _first_line(error)
             raise GraphError(f"{self.path}: OpenVINO cannot load it ({why}); use --device cpu") from error
+        for array in self._mapped:
+            _let_go(array)
         self._check({port.get_any_name() for port in compiled.inputs}, {o.get_any_name() for o in compiled.outputs})
         give_back()
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -135,13 +139,20 @@ class OpenVINOGraph:
         name = f"{self.backend}:{about.cpu}:{about.features}:{sorted(settings.items())}"
         kept = self._load(name) if self._load else None
         if kept is not None:
-            return core.import_model(kept.tobytes(), "CPU", settings)
+            return core.import_model(self._shared(openvino, kept), "CPU", settings)
         model = core.read_model(self.path)
         replace_dynamic(openvino, model, _read_ranges(self.path))
         compiled = core.compile_model(model, "CPU", settings)
         if self._keep:
             self._keep(name, np.frombuffer(compiled.export_model().getvalue(), np.uint8).copy())
         return compiled
+
+    def _shared(self, openvino: Any, kept: NDArray[np.uint8]) -> Any:
+        """Return a tensor on the memory of `kept`, which stays as long as this graph: weights are read from there."""
+        view = kept.view()
+        view.flags.writeable = True  # asked for by the tensor, although nobody writes
+        self._mapped.append(view)
+        return openvino.Tensor(view, shared_memory=True)
 
     def _check(self, inputs: set[str], outputs: set[str]) -> None:
         if self._wanted is None:
@@ -182,6 +193,16 @@ def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
         matmul.set_friendly_name(scaled.get_friendly_name())
         scaled.output(0).replace(matmul.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _let_go(array: NDArray[Any]) -> None:
+    """Let the system take back the pages of a mapped file; those that are still needed are read again."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _has_bf16(core: Any) -> bool:

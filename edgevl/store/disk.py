@@ -103,7 +103,8 @@ class Disk:
         path = self._path(kind, key)
         try:
             with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                # private pages: OpenVINO wants memory that may be written to, and runs graphs from here uncopied
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError):  # not there; or empty, which cannot be mapped
             _remove(path, only_empty=True)
             return None
@@ -226,7 +227,9 @@ def _decode(data: memoryview, key: str) -> NDArray[Any] | None:
     payload = data[_HEAD.size + length :]
     if described["key"] != key or dtype not in _DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(payload):
         return None
-    return np.frombuffer(payload, dtype).reshape(shape)
+    array = np.frombuffer(payload, dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
 
 
 def _foreign(folder: Path) -> bool:

@@ -29,6 +29,18 @@ def test_room_comes_in_blocks_and_then_doubles() -> None:
     assert {array.dtype for array in cache.arrays.values()} == {np.dtype(np.float32)}
 
 
+def test_room_for_what_is_expected_comes_at_once() -> None:
+    cache = small_cache(limit=4 * BLOCK)
+    cache.expect(3 * BLOCK - 1)
+    assert cache.capacity == 0
+    assert cache.reserve(1, 0)
+    assert cache.capacity == 3 * BLOCK
+    cache.expect(9 * BLOCK)
+    assert not cache.reserve(3 * BLOCK, 1)
+    assert cache.reserve(3 * BLOCK + 1, 1)
+    assert cache.capacity == 4 * BLOCK
+
+
 def test_reserve_says_whether_the_buffers_moved() -> None:
     cache = small_cache()
     assert cache.reserve(10, 0)

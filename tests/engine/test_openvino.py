@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgevl.engine.graph import Graph
 from edgevl.engine.openvino import OpenVINOGraph, ranges_path
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.export.ranges import write_ranges
+from edgevl.store.disk import Disk
 from tests.engine import graphs
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -106,11 +108,24 @@ def test_many_threads_get_their_own_answers(path: Path) -> None:
     assert all(cosine([a], [b]) > 0.999 for a, b in zip(found, wanted, strict=True))
 
 
+def test_a_kept_graph_is_run_from_its_file_and_not_from_a_copy(path: Path, tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store")
+
+    def opened() -> OpenVINOGraph:
+        return open_graph(path, load=partial(disk.get, "graphs"), keep=partial(disk.put, "graphs"))
+
+    wanted = run(opened(), inputs(1)[0])
+    disk.flush()
+    again = opened()
+    np.testing.assert_array_equal(run(again, inputs(1)[0]), wanted)
+    [mapped] = again._mapped
+    assert not mapped.flags.owndata
+
+
 def test_a_compiled_graph_is_kept_and_used_again(path: Path) -> None:
     kept: dict[str, NDArray[np.uint8]] = {}
     wanted = run(open_graph(path, load=kept.get, keep=kept.__setitem__), inputs(1)[0])
     [name] = kept
-    kept[name].setflags(write=False)
     path_elsewhere = path.with_name("not-there.onnx")  # so that it cannot be read again
     again = open_graph(path_elsewhere, load=kept.get, keep=kept.__setitem__)
     np.testing.assert_array_equal(run(again, inputs(1)[0]), wanted)
