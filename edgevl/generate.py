@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from edgevl.engine.decoder import Decoder
+from edgevl.engine.lookup import Steps
 from edgevl.engine.sampling import Sampler
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.types import Delta, FinishReason, SamplingParams
@@ -42,13 +41,20 @@ class Generation:
         self._cancelled = cancelled
 
     def __iter__(self) -> Iterator[Delta]:
+        steps = Steps(self._decoder, self._prompt_ids)
+        try:
+            yield from self._deltas(steps)
+        finally:
+            steps.settle()
+
+    def _deltas(self, steps: Steps) -> Iterator[Delta]:
         sampler, stream = Sampler(self._params), self._tokenizer.stream()
         text = StopText(self._params.stop_strings)
         while True:
             if self._cancelled.is_set():
                 self.finish_reason = "cancelled"
                 break
-            token = sampler.choose(self._decoder.logits(), [*self._prompt_ids, *self.token_ids])
+            token = sampler.choose(steps.logits(), [*self._prompt_ids, *self.token_ids])
             if token in self._eos:
                 self.finish_reason = "stop"
                 break
@@ -59,7 +65,7 @@ class Generation:
                 return
             if len(self.token_ids) == self._limit:
                 break
-            self._decoder.extend(np.array([token], np.int64))
+            steps.extend(token, self._limit - len(self.token_ids))
         rest = text.add(stream.flush()) + text.flush()
         if text.stopped:
             self.finish_reason = "stop"

@@ -46,6 +46,16 @@ def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
+def smolvlm_int4_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of `smolvlm_checkpoint` with an int8 encoder and an int4 decoder. Do not write into it."""
+    from edgevl.export import export_model
+
+    out = tmp_path_factory.mktemp("int4") / "smolvlm"
+    export_model(smolvlm_checkpoint, out, vision="int8", decoder="int4")
+    return out
+
+
+@pytest.fixture(scope="session")
 def smolvlm_gguf_dir(
     smolvlm_checkpoint: Path, smolvlm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -29,7 +29,7 @@ def picture(seed: int, height: int = 100, width: int = 100) -> NDArray[np.uint8]
 
 
 @pytest.fixture(scope="session", params=["bundled int8", "random fp32", "random int4", "random gguf", "random merged"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest) -> Path:
     """A model folder of each decoder precision."""
     if request.param == "bundled int8":
         return installed_folder() / BUNDLED
@@ -39,11 +39,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return Path(request.getfixturevalue("smolvlm_gguf_dir"))
     if request.param == "random merged":
         return Path(request.getfixturevalue("smolvlm_merged_dir"))
-    from edgevl.export import export_model
-
-    out = tmp_path_factory.mktemp("int4") / "smolvlm"
-    export_model(request.getfixturevalue("smolvlm_checkpoint"), out, vision="int8", decoder="int4")
-    return out
+    return Path(request.getfixturevalue("smolvlm_int4_dir"))
 
 
 @pytest.fixture(scope="session")
