@@ -58,7 +58,8 @@ class OnnxDecoder:
     """A decoder graph with GroupQueryAttention: `inputs_embeds` and a KV cache bound in place.
 
     Past and present of each layer are the same buffer, so that a step copies nothing; only the last
-    token's logits are computed. A quantized decoder's cache settles to half precision: its weights are coarser by far.
+    token's logits are computed. On a device with memory of its own the cache lies there, and only logits come back.
+    A quantized decoder's cache settles to half precision: its weights are coarser by far.
     """
 
     _cache_kind: type[KVCache] = KVCache
@@ -77,12 +78,20 @@ class OnnxDecoder:
         self._embeddings = embeddings
         self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
-        self._cache = self._cache_kind(spec.n_layers, spec.n_kv_heads, spec.head_dim, kv_dtype, spec.context_length)
+        self._binding = graph.bind()
+        self._cache = self._cache_kind(
+            spec.n_layers,
+            spec.n_kv_heads,
+            spec.head_dim,
+            kv_dtype,
+            spec.context_length,
+            fetch=self._binding.fetch,
+            send=self._binding.send,
+        )
         self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
         self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
         self._logits = np.zeros((1, 1, spec.vocab_size), graph.outputs["logits"][0] or np.float32)
-        self._binding = graph.bind()
         self._binding.bind_output("logits", self._logits)
         self.n_past = 0
 
@@ -140,8 +149,7 @@ class OnnxDecoder:
     def _bind_cache(self) -> None:
         past, present = self._cache.arrays, self._cache.present
         for name in self._layers:
-            self._binding.bind_input(f"past_key_values.{name}", past[name])
-            self._binding.bind_output(f"present.{name}", present[name])
+            self._binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
 
 
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:

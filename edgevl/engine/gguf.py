@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl import machine
+from edgevl.engine.devices import CPU, Device
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.model import gguf
 from edgevl.model.manifest import DecoderSpec
@@ -34,6 +35,7 @@ _PAD = 256  # attention runs over a multiple of this many places, whatever the r
 _NO_FLASH, _FLASH = 0, 1
 _F32 = 0
 _MAP = 1
+_ALL_LAYERS = -1
 _ERROR = 4
 _ABORTED = 2
 _SEQUENCE = 0
@@ -50,18 +52,27 @@ class GgufDecoder:
     """
 
     def __init__(
-        self, path: Path, spec: DecoderSpec, *, threads: int | None = None, whole_images: bool = False
+        self,
+        path: Path,
+        spec: DecoderSpec,
+        *,
+        threads: int | None = None,
+        whole_images: bool = False,
+        device: Device = CPU,
     ) -> None:
-        """Load the file; `threads` None is one per physical core.
+        """Load the file; `threads` None is one per physical core. All layers and the cache go to `device`.
 
-        Raises BackendMissing without llama-cpp-python, ModelError if the file's header is damaged, GraphError if
-        llama.cpp cannot run it or it is another model than `spec` says.
+        Raises BackendMissing without llama-cpp-python, or where it was not built for the device, ModelError if the
+        file's header is damaged, GraphError if llama.cpp cannot run it or it is another model than `spec` says.
         """
         gguf.read(path)  # nothing but this reads the header before it has been checked
         self._llama = llama = library()
         self._path, self._spec, self._whole_images = path, spec, whole_images
         self._n_threads = threads or machine.describe().n_threads
-        self.backend = f"llama.cpp {llama.__version__} cpu"
+        self._is_offloaded = device is not CPU
+        if self._is_offloaded and not offloads():
+            raise BackendMissing(device.lacks("gguf"))
+        self.backend = f"llama.cpp {llama.__version__} {device.name}"
         self.n_past = 0
         self._capacity = 0
         self._stop = threading.Event()
@@ -144,7 +155,7 @@ class GgufDecoder:
     def _load(self) -> None:
         llama, spec = self._llama, self._spec
         settings = llama.llama_model_default_params()
-        settings.n_gpu_layers = 0
+        settings.n_gpu_layers = _ALL_LAYERS if self._is_offloaded else 0
         settings.load_mode = _MAP
         model = llama.llama_model_load_from_file(os.fsencode(self._path), settings)
         if not model:
@@ -180,6 +191,7 @@ class GgufDecoder:
         else:
             settings.flash_attn_type = _FLASH
         settings.swa_full = True  # a sliding window that drops what is behind it could not be truncated
+        settings.offload_kqv = settings.op_offload = self._is_offloaded
         settings.no_perf = True
         if "context" in self._open:
             self._alone(self._llama.llama_free, self._open.pop("context"))
@@ -263,6 +275,14 @@ class GgufDecoder:
         nonsense where another one has computed in between.
         """
         return self._thread.submit(function, *arguments).result()
+
+
+def offloads() -> bool:
+    """Return whether llama.cpp is here, was built for a graphics card, and sees one."""
+    try:
+        return bool(library().llama_supports_gpu_offload())
+    except BackendMissing:
+        return False
 
 
 def _any_is_set(events: list[threading.Event], _: Any) -> bool:

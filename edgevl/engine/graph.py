@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edgevl.engine.devices import COMMANDS, CPU, CPU_PROVIDER, CUDA_PROVIDER, Device
 from edgevl.errors import GraphError
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -21,6 +25,11 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+def providers() -> tuple[str, ...]:
+    """Return the names of the execution providers that this onnxruntime was built with; they may still not load."""
+    return tuple(ort.get_available_providers())
+
+
 class Graph:
     """One ONNX file, loaded; its inputs and outputs by name.
 
@@ -29,17 +38,16 @@ class Graph:
 
     n_at_once = 1
 
-    def __init__(self, path: Path, *, threads: int | None = None, spin: bool = False) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, spin: bool = False, device: Device = CPU) -> None:
         """Load it with `threads` threads (None: one per physical core); raise GraphError if it does not load.
 
-        `spin` lets threads wait actively within a run: quicker for runs of a few milliseconds.
+        `spin` lets threads wait actively within a run: quicker for runs of a few milliseconds. `device` runs what it
+        knows of the graph, the CPU the rest.
         """
         self.path = path
-        self.backend = f"onnxruntime {ort.__version__} cpu"
-        try:
-            self._session = ort.InferenceSession(str(path), _options(threads, spin), providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise GraphError(f"{path}: onnxruntime cannot load it ({_first_line(error)}); export it again") from error
+        self.backend = f"onnxruntime {ort.__version__} {device.name}"
+        self._memory = device.memory
+        self._session = _session(path, _options(threads, spin), device)
         self.inputs = {i.name: (_DTYPES.get(i.type), list(i.shape)) for i in self._session.get_inputs()}
         self.outputs = {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
 
@@ -57,7 +65,7 @@ class Graph:
 
     def bind(self) -> Binding:
         """Return a binding that keeps inputs and outputs in place between runs."""
-        return Binding(self.path, self._session)
+        return Binding(self.path, self._session, self._memory)
 
     def require(self, inputs: set[str], outputs: set[str]) -> None:
         """Raise GraphError unless the graph takes exactly `inputs` and gives at least `outputs`."""
@@ -85,31 +93,121 @@ class Graph:
 class Binding:
     """Arrays bound to a graph's inputs and outputs, shared with onnxruntime without a copy.
 
-    The same array may be bound as an input and an output: the graph then updates it in place.
+    The same array may be bound as an input and an output: the graph then updates it in place. Where `memory` names a
+    device's own, the arrays of a state (`bind_state`) stay there between runs, and those here only catch up when asked.
     """
 
-    def __init__(self, path: Path, session: ort.InferenceSession) -> None:
+    def __init__(self, path: Path, session: ort.InferenceSession, memory: str | None = None) -> None:
         self._path = path
         self._session = session
+        self._memory = memory
         self._binding = session.io_binding()
         self._held: dict[str, Any] = {}
+        self._twins: dict[str, tuple[NDArray[Any], Any]] = {}  # input: its array, and what the device has of it
+        self._coming: dict[str, tuple[str, NDArray[Any]]] = {}  # output: the input that it becomes, and its array
+        self._outputs: list[str] = []  # in onnxruntime's order
 
     def bind_input(self, name: str, array: NDArray[Any]) -> None:
-        """Bind a C-contiguous array as input `name`, replacing what was bound."""
-        self._held[name] = value = ort.OrtValue.ortvalue_from_numpy(array)
-        self._binding.bind_ortvalue_input(name, value)
+        """Bind a C-contiguous array as input `name`, replacing what was bound; a device gets a copy of it now."""
+        self._bind_input(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def bind_output(self, name: str, array: NDArray[Any]) -> None:
         """Bind a C-contiguous array as output `name`, replacing what was bound."""
-        self._held[name] = value = ort.OrtValue.ortvalue_from_numpy(array)
-        self._binding.bind_ortvalue_output(name, value)
+        self._bind_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+    def bind_state(self, past: str, present: str, before: NDArray[Any], after: NDArray[Any]) -> None:
+        """Bind what the graph takes as input `past` and gives as output `present`; one array is updated in place.
+
+        `after` may be bound as `before` of the next run, which then goes on from what the device has.
+        """
+        if self._memory is None:
+            self.bind_input(past, before)
+            self.bind_output(present, after)
+            return
+        value = self._twin(past, before)
+        self._bind_input(past, value)
+        if after is before:
+            self._bind_output(present, value)
+        else:
+            self._coming[present] = past, after
+            self._bind_output(present, None)
+
+    def fetch(self) -> None:
+        """Bring the state's arrays to what a device has of them."""
+        for array, value in self._twins.values():
+            array[...] = value.numpy()
+
+    def send(self) -> None:
+        """Bring what a device has of the state to its arrays."""
+        for array, value in self._twins.values():
+            value.update_inplace(array)
 
     def run(self) -> None:
         """Run the graph on what is bound; raise GraphError if it fails."""
         try:
+            if self._memory is not None:
+                self._binding.synchronize_inputs()
             self._session.run_with_iobinding(self._binding)
+            if self._memory is not None:
+                self._binding.synchronize_outputs()
         except Exception as error:
             raise GraphError(f"{self._path}: failed while running ({_first_line(error)})") from error
+        if self._coming:
+            values = dict(zip(self._outputs, self._binding.get_outputs(), strict=True))
+            self._twins.update({past: (after, values[name]) for name, (past, after) in self._coming.items()})
+
+    def _twin(self, name: str, array: NDArray[Any]) -> Any:
+        """Return what the device has of `array`, copying it there if it has nothing yet."""
+        if name not in self._twins or self._twins[name][0] is not array:
+            value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, self._memory)
+            value.update_inplace(array)
+            self._twins[name] = array, value
+        return self._twins[name][1]
+
+    def _bind_input(self, name: str, value: Any) -> None:
+        self._held[name] = value
+        self._binding.bind_ortvalue_input(name, value)
+
+    def _bind_output(self, name: str, value: Any) -> None:
+        """Bind a value, or (None) what the run is to make in the device's memory."""
+        if name not in self._outputs:
+            self._outputs.append(name)
+        self._held[name] = value
+        if value is None:
+            self._binding.bind_output(name, self._memory)
+        else:
+            self._binding.bind_ortvalue_output(name, value)
+
+
+def _session(path: Path, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
+    """Load a graph; raise GraphError if it, or what runs it on `device`, does not load."""
+    first = device.providers[0][0]
+    loading = _prepare(first)
+    if first not in providers():
+        raise GraphError(f"{path}: this onnxruntime has no {first}; to add it: {COMMANDS[first]}")
+    try:
+        # Without its fallback, which prints.
+        session = ort.InferenceSession(str(path), options, providers=list(device.providers), enable_fallback=0)
+    except Exception as error:
+        on, remedy = ("", "export it again") if device is CPU else (f" on {device.name}", "use --device cpu")
+        raise GraphError(f"{path}: onnxruntime cannot load it{on} ({_first_line(error)}); {remedy}") from error
+    if first not in session.get_providers():  # it goes on without what it cannot load
+        why = loading or "no reason given"
+        raise GraphError(f"{path}: onnxruntime cannot load {first} here ({why}); use --device cpu")
+    return session
+
+
+@lru_cache
+def _prepare(provider: str) -> str:
+    """Load the libraries that a provider needs from where pip puts them; return the first complaint, if any."""
+    if provider == CPU_PROVIDER:
+        return ""
+    ort.set_default_logger_severity(4)  # of what does not load we say it ourselves
+    said = io.StringIO()
+    if provider == CUDA_PROVIDER:
+        with contextlib.redirect_stdout(said):
+            ort.preload_dlls()
+    return (said.getvalue().strip().splitlines() or [""])[0]
 
 
 def _options(threads: int | None, spin: bool) -> ort.SessionOptions:

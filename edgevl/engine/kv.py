@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,23 @@ BLOCK = 256
 class KVCache:
     """Keys and values of `n_layers` layers, each [1, n_kv_heads, capacity, head_dim].
 
-    Pages of the buffers are untouched until used, so unused capacity costs address space, not memory.
+    Pages of the buffers are untouched until used, so unused capacity costs address space, not memory. What a graph
+    keeps in a device's memory is brought here by `fetch` before it is read, and taken back by `send` once changed.
     """
 
-    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, dtype: Any, limit: int) -> None:
+    def __init__(
+        self,
+        n_layers: int,
+        n_kv_heads: int,
+        head_dim: int,
+        dtype: Any,
+        limit: int,
+        *,
+        fetch: Callable[[], None] = lambda: None,
+        send: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin empty; `limit` is the most tokens it may ever hold."""
+        self._fetch, self._send = fetch, send
         self._shape = (1, n_kv_heads, head_dim)
         self._dtype = dtype
         self._limit = limit
@@ -40,6 +53,7 @@ class KVCache:
         """Make room for `n_tokens`, keeping the first `n_used`; return whether the buffers moved."""
         if n_tokens <= self.capacity:
             return False
+        self._fetch()
         self._grow(n_tokens)
         for name, old in self.arrays.items():
             self.arrays[name] = new = self._empty(self.capacity)
@@ -53,10 +67,12 @@ class KVCache:
         """Round tokens `start` to `end` to `dtype`, values beyond its range to its largest."""
         if self._dtype == dtype:
             return
+        self._fetch()
         largest = np.finfo(dtype).max
         for array in self.arrays.values():
             part = array[:, :, start:end]
             part[...] = np.clip(part, -largest, largest).astype(dtype)
+        self._send()
 
     def saved_shape(self, n_tokens: int) -> tuple[int, ...]:
         """Return [2 * n_layers, n_kv_heads, n_tokens, head_dim]."""
@@ -65,6 +81,7 @@ class KVCache:
 
     def save(self, n_tokens: int, dtype: Any) -> NDArray[Any]:
         """Return the first `n_tokens` of all layers as `dtype`, in the shape of `saved_shape`."""
+        self._fetch()
         saved = np.empty(self.saved_shape(n_tokens), dtype)
         for part, array in zip(saved, self.arrays.values(), strict=True):
             part[...] = array[0, :, :n_tokens]
@@ -74,6 +91,7 @@ class KVCache:
         """Put what `save` returned at the beginning; there must be room for it."""
         for array, part in zip(self.arrays.values(), state, strict=True):
             array[0, :, : state.shape[2]] = part
+        self._send()
 
     def _grow(self, n_tokens: int) -> None:
         """Set a capacity of `n_tokens` or more."""
@@ -92,9 +110,9 @@ class TurningKVCache(KVCache):
     `turn` makes the one the other.
     """
 
-    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, dtype: Any, limit: int) -> None:
-        """Begin empty; `limit` is the most tokens it may ever hold."""
-        super().__init__(n_layers, n_kv_heads, head_dim, dtype, limit)
+    def __init__(self, *sizes: Any, **settings: Any) -> None:
+        """Begin empty; see `KVCache`."""
+        super().__init__(*sizes, **settings)
         self._present = self._buffers()
         self._used, self._spare = self._buffers(), self._buffers()
 
@@ -105,12 +123,15 @@ class TurningKVCache(KVCache):
 
     def reserve(self, n_tokens: int, n_used: int) -> bool:
         """Make `arrays` the first `n_used` tokens and `present` a place for `n_tokens`; return that they moved."""
-        if grows := n_tokens > self.capacity:
+        grows = n_tokens > self.capacity
+        if moves := grows or n_used != self._n_held:
+            self._fetch()
+        if grows:
             self._grow(n_tokens)
             self._used, self._spare = self._buffers(), self._buffers()
         elif n_used != self._n_held:
             self._used, self._spare = self._spare, self._used
-        if grows or n_used != self._n_held:
+        if moves:
             held, self.arrays = self.arrays, _fronts(self._used, n_used)
             for name, array in self.arrays.items():
                 array[...] = held[name][:, :, :n_used]

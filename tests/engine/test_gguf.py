@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgevl.engine import gguf
+from edgevl.engine.devices import DEVICES
 from edgevl.engine.gguf import GgufDecoder
 from edgevl.engine.graph import Graph
 from edgevl.engine.vision import VisionEncoder
@@ -247,6 +248,16 @@ class TestErrors:
             BackendMissing, match=r"GGUF decoders need llama-cpp-python \(.*\): pip install 'edgevl\[gguf\]'"
         ):
             make()
+
+    def test_a_device_that_this_build_does_not_offload_to(self, make: Make) -> None:
+        if gguf.offloads():
+            pytest.skip("this llama.cpp offloads")
+        with pytest.raises(BackendMissing) as caught:
+            make(device=DEVICES["metal"])
+        assert str(caught.value) == (
+            "device metal is not here for the GGUF decoder; to add it: pip uninstall -y llama-cpp-python && "
+            "pip install --no-cache-dir -C cmake.args=-DGGML_METAL=on llama-cpp-python"
+        )
 
     def test_damaged_headers_are_refused_before_llama_cpp_sees_them(self, spec: DecoderSpec, tmp_path: Path) -> None:
         (tmp_path / "x.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 16)

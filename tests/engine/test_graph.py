@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgevl.engine.graph import Graph
+from edgevl.engine.devices import CPU, CUDA_PROVIDER, DEVICES
+from edgevl.engine.graph import Graph, providers
 from edgevl.errors import GraphError
 from tests.engine import graphs
 
@@ -64,6 +66,39 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="onnxruntime cannot load it"):
         Graph(tmp_path / "missing.onnx")
+
+
+@pytest.mark.skipif(CUDA_PROVIDER in providers(), reason="this onnxruntime was built with CUDA")
+def test_a_provider_that_is_not_here_comes_with_the_command_that_adds_it(path: Path) -> None:
+    with pytest.raises(GraphError) as caught:
+        Graph(path, device=DEVICES["cuda"])
+    assert str(caught.value) == (
+        f"{path}: this onnxruntime has no CUDAExecutionProvider; "
+        "to add it: pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
+
+
+@pytest.mark.skipif(CUDA_PROVIDER not in providers(), reason="this onnxruntime was built without CUDA")
+def test_a_provider_that_does_not_load_says_why(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = ""
+    try:
+        graph = Graph(path, device=DEVICES["cuda"])
+        assert (graph.run({"x": np.ones((1, 2, 3), np.float32)})["y"] == 2).all()
+    except GraphError as error:
+        said = str(error)
+    if said:
+        assert said.startswith(f"{path}: onnxruntime cannot load CUDAExecutionProvider here (")
+        assert said.endswith("); use --device cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_that_a_device_cannot_load(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(GraphError) as caught:
+        Graph(path, device=replace(CPU, name="cuda"))
+    assert str(caught.value).startswith(f"{path}: onnxruntime cannot load it on cuda (")
+    assert str(caught.value).endswith("); use --device cpu")
 
 
 def test_require_wants_exactly_the_inputs_and_at_least_the_outputs(graph: Graph, path: Path) -> None:
