@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevl import machine
-from edgevl.engine.decoder import Decoder, OnnxDecoder, read_embeddings
-from edgevl.engine.graph import Graph
-from edgevl.engine.merged import MergedDecoder
+from edgevl.engine.decoder import Decoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
 from edgevl.image.tiling import TilePlan
 from edgevl.model import manifest, prompt
 from edgevl.model.families import family
 from edgevl.model.tokenizer import Tokenizer
-from edgevl.placement import open_encoder
+from edgevl.placement import Placement
 from edgevl.store.disk import Disk
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, Detail, Message
@@ -58,9 +56,9 @@ class Loaded:
         self.manifest = spec = manifest.read(folder)
         manifest.check_sizes(spec, folder)
         self.family = family(spec.family, str(folder / manifest.FILE_NAME))
+        placement = Placement(folder, spec, device=device, threads=threads, disk=disk)
         with ThreadPoolExecutor(2) as pool:
-            vision = pool.submit(open_encoder, folder, spec, device=device, threads=threads, disk=disk)
-            decoder = pool.submit(_decoder, folder, spec, threads)
+            vision, decoder = pool.submit(placement.encoder), pool.submit(placement.decoder)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)
             self.template = _template(folder, spec)
             self.encoder = vision.result()
@@ -111,18 +109,6 @@ class Loaded:
             image_token_id=self.manifest.tokenizer.image_token_id,
             tokens_per_tile=self.manifest.image.tokens_per_tile,
         )
-
-
-def _decoder(folder: Path, spec: manifest.Manifest, threads: int | None) -> Decoder:
-    """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
-    path = folder / spec.decoder.file
-    if spec.embeddings is None:
-        from edgevl.engine.gguf import GgufDecoder
-
-        return GgufDecoder(path, spec.decoder, threads=threads)
-    graph = Graph(path, threads=threads, spin=True)
-    kind = MergedDecoder if spec.decoder.kind == "merged" else OnnxDecoder
-    return kind(graph, spec.decoder, read_embeddings(folder / spec.embeddings.file, spec.decoder))
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

@@ -55,7 +55,7 @@ def load(
 ) -> VLM:
     """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
 
-    `device` says what runs the image encoder: "auto" (measured once), "cpu" or "openvino"; `threads` is the number of
+    `device` says what runs it: "auto" (measured once), or a name of `edgevl.engine.devices`; `threads` is the number of
     threads (None: one per physical core). `store` keeps what was computed about images on disk, for later processes:
     True in the default folder, a path elsewhere, False in memory only. The answers are the same.
     Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.

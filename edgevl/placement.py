@@ -1,129 +1,294 @@
-"""What runs a vision graph: onnxruntime, or OpenVINO where it is installed and was measured to be quicker here."""
+"""What runs each part of a model: the device that was asked for, or the one that was measured to be quickest here."""
 
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevl import machine
-from edgevl.engine import openvino
+from edgevl.engine import graph, openvino
+from edgevl.engine.ahead import OnnxAheadDecoder
+from edgevl.engine.decoder import Decoder, read_embeddings
+from edgevl.engine.devices import (
+    CPU,
+    DEVICES,
+    LLAMA,
+    LLAMA_CUDA,
+    LLAMA_METAL,
+    OPENVINO,
+    Device,
+    Part,
+    asked_for,
+    beside_cpu,
+)
 from edgevl.engine.graph import Graph
-from edgevl.engine.merged import of_tiles
+from edgevl.engine.merged import MergedDecoder, of_tiles
 from edgevl.engine.openvino import OpenVINOGraph
 from edgevl.engine.vision import VisionEncoder, VisionGraph
-from edgevl.errors import BackendMissing, EdgeVLError
+from edgevl.errors import EdgeVLError, GraphError
 from edgevl.model.manifest import Manifest
 from edgevl.store import kept
 from edgevl.store.disk import Disk
 from edgevl.store.keys import graph_key
 
-DEVICES = ("auto", "cpu", "openvino")
+SYSTEM: str = sys.platform
 QUICK_S = 0.05
-"""A graph that onnxruntime runs in this time is not worth the compiling that OpenVINO begins with."""
+"""A trial that the CPU passes in this time is not worth what another device begins with."""
 MIN_COSINE = 0.99
-"""OpenVINO's features must be as near as this to onnxruntime's, or it is not used."""
+"""What a device computes must be as near as this to what the CPU computes, or it is not used."""
+N_PROMPT, N_STEPS = 64, 8
+"""A decoder's trial: how many tokens it is fed at once, and how many one by one after them."""
+
+ENGINES: dict[Part, tuple[str, ...]] = {
+    "vision": ("onnxruntime", "openvino"),
+    "onnx": ("onnxruntime",),
+    "gguf": ("llama.cpp",),
+}
+"""What may run a part; what was measured holds for their versions."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+_measuring = threading.Lock()  # the parts of a model are opened side by side
 
 
-def open_encoder(
-    folder: Path, spec: Manifest, *, device: str, threads: int | None, disk: Disk | None = None
-) -> VisionEncoder:
-    """Open a model's vision graph on `device`; "auto" measures once which is the quickest here, and keeps that.
+@dataclass(frozen=True)
+class _Work(Generic[T]):
+    """A part to be placed: how it is opened on a device, and a piece of work on it that gives rows to compare."""
 
-    What OpenVINO compiles is kept on `disk`. Raises BackendMissing for a device that is not known or not installed,
-    GraphError for a graph that cannot be run.
-    """
-    path = folder / spec.vision.file
-    content = f"{spec.files[spec.vision.file].sha256}@{path.stat().st_mtime_ns}"
-
-    def load(name: str) -> NDArray[np.uint8] | None:
-        return None if disk is None else disk.get("graphs", graph_key(content, name))
-
-    def keep(name: str, compiled: NDArray[np.uint8]) -> None:
-        if disk is not None:
-            disk.put("graphs", graph_key(content, name), compiled)
-
-    def on_openvino() -> VisionEncoder:
-        is_quantized = spec.vision.precision == "int8"
-        return encoder(OpenVINOGraph(path, is_quantized=is_quantized, threads=threads, load=load, keep=keep))
-
-    def encoder(graph: VisionGraph) -> VisionEncoder:
-        return VisionEncoder(of_tiles(graph, spec.vision.inputs))
-
-    if device not in DEVICES:
-        raise BackendMissing(f"device {device!r} is not supported by this version; use one of {', '.join(DEVICES)}")
-    if device == "openvino":
-        return on_openvino()
-    if device == "cpu" or not openvino.is_present():
-        return encoder(Graph(path, threads=threads))
-    key = vision_key(spec, threads)
-    seconds = kept.read(key)
-    if seconds is None:
-        plain = encoder(Graph(path, threads=threads))
-        chosen, seconds = _measured(plain, on_openvino, spec.image.tile)
-        kept.write(key, seconds)
-        return chosen
-    return on_openvino() if quickest(seconds) == "openvino" else encoder(Graph(path, threads=threads))
+    part: Part
+    open_on: Callable[[Device], T]
+    trial: Callable[[T], NDArray[np.float32]]
 
 
-def vision_key(spec: Manifest, threads: int | None) -> kept.Key:
-    """Return under which key the seconds of a model's vision graph on each engine are kept."""
-    content = spec.files[spec.vision.file].sha256
-    key = kept.key_of("vision", content, device="auto", threads=threads)
-    return {**key, "openvino": openvino.version() or "none"}
+class Placement:
+    """The parts of one model, each opened on the device that runs it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: Manifest,
+        *,
+        device: str,
+        threads: int | None,
+        disk: Disk | None = None,
+        available: Collection[str] | None = None,
+        system: str | None = None,
+    ) -> None:
+        """Place the model in `folder` on `device`; "auto" measures once which is the quickest here, and keeps that.
+
+        What is compiled is kept on `disk`. `available` is what devices need and is here (None: it is looked up),
+        `system` a value of `sys.platform` (None: this one). Raises BackendMissing for a device that is not known, or
+        not here, or runs nothing of this model.
+        """
+        self._folder, self._spec, self._threads, self._disk = folder, spec, threads, disk
+        self._available, self._system = available, system or SYSTEM
+        self._may_warn = threading.Lock()
+        self.decoder_part: Part = "onnx" if spec.embeddings else "gguf"
+        self._device = None if device == "auto" else self._asked_for(device)
+
+    def encoder(self) -> VisionEncoder:
+        """Open the vision graph; raise GraphError if not even the CPU runs it."""
+        return self._placed(_Work("vision", self._open_encoder, self._encode_noise))
+
+    def decoder(self) -> Decoder:
+        """Open the decoder, empty; raise GraphError or BackendMissing if not even the CPU runs it."""
+        return self._placed(_Work(self.decoder_part, self._open_decoder, self._decode))
+
+    def choices(self, part: Part) -> list[Device]:
+        """Return the devices that "auto" chooses from for `part`."""
+        return [CPU, *beside_cpu(part, self._found(part), self._system)]
+
+    def measured(self, part: Part) -> dict[str, float]:
+        """Return the seconds of a trial of `part` on each device, as far as they have been measured here."""
+        return kept.read(self.key(part)) or {}
+
+    def trouble(self, row: Device) -> str | None:
+        """Return why a device that is here cannot load the vision graph; None if it can, or does not run such."""
+        if row is CPU or "vision" not in row.needs or "vision" in row.missing(self._found("vision")):
+            return None
+        try:
+            self._open_encoder(row)
+        except EdgeVLError as error:
+            return str(error)
+        return None
+
+    def key(self, part: Part, device: str = "auto") -> kept.Key:
+        """Return under which key the seconds of a part are kept: on each device, or on the one that was asked for."""
+        spec = self._spec
+        content = spec.files[spec.vision.file if part == "vision" else spec.decoder.file].sha256
+        key = kept.key_of(part, content, device=device, threads=self._threads)
+        choices = ",".join(row.name for row in self.choices(part))
+        versions = {engine: installed(engine) or "none" for engine in ENGINES[part]}
+        return {**key, **versions, "devices": choices}
+
+    def _found(self, part: Part) -> Collection[str]:
+        return found(part) if self._available is None else self._available
+
+    def _asked_for(self, name: str) -> Device:
+        """Return the device `name`; only what it would run here is looked up, for llama.cpp takes a moment."""
+        if name == "cpu":
+            return CPU
+        parts: tuple[Part, ...] = ("vision", self.decoder_part)
+        looked_at = [part for part in parts if name in DEVICES and part in DEVICES[name].needs]
+        return asked_for(name, parts, {need for part in looked_at for need in self._found(part)}, self._system)
+
+    def _placed(self, work: _Work[T]) -> T:
+        if self._device is None:
+            return self._quickest(work)
+        if self._device is CPU or work.part not in self._device.needs:
+            return work.open_on(CPU)
+        key = self.key(work.part, self._device.name)
+        return self._on(self._device, work, None if kept.read(key) else key)
+
+    def _on(self, row: Device, work: _Work[T], untried: kept.Key | None = None) -> T:
+        """Open a part on a device; where that fails, on the CPU, with a warning.
+
+        Where it is `untried`, a trial belongs to it: some fail only when they run. That is kept under the key.
+        """
+        try:
+            opened = work.open_on(row)
+            if untried:
+                kept.write(untried, {row.name: _seconds(work, opened, n_times=1)})
+        except EdgeVLError as error:
+            self._warn(f"{error}; the CPU is used")
+            return work.open_on(CPU)
+        return opened
+
+    def _quickest(self, work: _Work[T]) -> T:
+        others = self.choices(work.part)[1:]
+        if not others:
+            return work.open_on(CPU)
+        key = self.key(work.part)
+        seconds = kept.read(key)
+        if seconds is None:
+            with _measuring:
+                chosen, seconds = self._measure(work, others)
+            kept.write(key, seconds)
+            return chosen
+        row = DEVICES[quickest(seconds)]
+        return work.open_on(CPU) if row is CPU else self._on(row, work)
+
+    def _measure(self, work: _Work[T], others: list[Device]) -> tuple[T, dict[str, float]]:
+        """Return the part on the quickest device, and the seconds of a trial on each that computes what it should."""
+        best = work.open_on(CPU)
+        wanted, seconds = work.trial(best), {"cpu": _seconds(work, best)}
+        if seconds["cpu"] < QUICK_S:
+            return best, seconds
+        for row in others:
+            log.info("measuring once whether %s is quicker here", row.name)
+            try:
+                opened = work.open_on(row)
+                if (nearness := _cosine(work.trial(opened), wanted)) < MIN_COSINE:
+                    raise GraphError(f"device {row.name} computes something else here (cosine {nearness:.4f})")
+                seconds[row.name] = _seconds(work, opened)
+            except EdgeVLError as error:
+                self._warn(f"{error}; it is not used")
+                continue
+            if quickest(seconds) == row.name:
+                best = opened
+        return best, seconds
+
+    def _warn(self, message: str) -> None:
+        """Warn once for a model: what fails for one part fails for the other."""
+        log.log(logging.WARNING if self._may_warn.acquire(blocking=False) else logging.INFO, message)
+
+    def _open_encoder(self, row: Device) -> VisionEncoder:
+        spec = self._spec
+        path = self._folder / spec.vision.file
+        opened: VisionGraph = (
+            self._openvino(path) if row.needs["vision"] == OPENVINO else Graph(path, threads=self._threads, device=row)
+        )
+        return VisionEncoder(of_tiles(opened, spec.vision.inputs))
+
+    def _openvino(self, path: Path) -> OpenVINOGraph:
+        spec, disk = self._spec.vision, self._disk
+        content = f"{self._spec.files[spec.file].sha256}@{path.stat().st_mtime_ns}"
+
+        def load(name: str) -> NDArray[np.uint8] | None:
+            return None if disk is None else disk.get("graphs", graph_key(content, name))
+
+        def keep(name: str, compiled: NDArray[np.uint8]) -> None:
+            if disk is not None:
+                disk.put("graphs", graph_key(content, name), compiled)
+
+        is_quantized = spec.precision == "int8"
+        return OpenVINOGraph(path, is_quantized=is_quantized, threads=self._threads, load=load, keep=keep)
+
+    def _open_decoder(self, row: Device) -> Decoder:
+        """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
+        spec = self._spec
+        path = self._folder / spec.decoder.file
+        if spec.embeddings is None:
+            from edgevl.engine.gguf import GgufDecoder
+
+            return GgufDecoder(path, spec.decoder, threads=self._threads, device=row)
+        opened = Graph(path, threads=self._threads, spin=True, device=row)
+        embeddings = read_embeddings(self._folder / spec.embeddings.file, spec.decoder)
+        if spec.decoder.kind == "merged":
+            return MergedDecoder(opened, spec.decoder, embeddings)
+        n_threads = self._threads or machine.describe().n_threads
+        return OnnxAheadDecoder(opened, spec.decoder, embeddings, n_threads=n_threads)
+
+    def _encode_noise(self, encoder: VisionEncoder) -> NDArray[np.float32]:
+        tile = self._spec.image.tile
+        return encoder.encode(np.random.default_rng(0).uniform(-1, 1, (1, 3, tile, tile)).astype(np.float32))
+
+    def _decode(self, decoder: Decoder) -> NDArray[np.float32]:
+        """Feed an empty decoder a prompt and some tokens; return the scores [1, vocab], and leave it empty."""
+        token_ids = np.arange(N_PROMPT + N_STEPS, dtype=np.int64) % self._spec.decoder.vocab_size
+        try:
+            decoder.extend(token_ids[:N_PROMPT])
+            for token_id in token_ids[N_PROMPT:]:
+                decoder.extend(token_id[None])
+            return decoder.logits()[None]
+        finally:
+            decoder.truncate(0)
 
 
-def measured(spec: Manifest, threads: int | None) -> dict[str, float]:
-    """Return the seconds of a tile on each engine, as far as they have been measured here."""
-    return kept.read(vision_key(spec, threads)) or {}
+def found(part: Part) -> set[str]:
+    """Return what is here of what devices need for `part`; for a GGUF decoder llama.cpp is loaded."""
+    if part != "gguf":
+        return {*graph.providers(), *([OPENVINO] if openvino.is_present() else [])}
+    if installed("llama.cpp") is None:
+        return set()
+    from edgevl.engine import gguf
+
+    # On each system there is one kind of graphics card that builds of it are made for.
+    card = LLAMA_METAL if SYSTEM == "darwin" else LLAMA_CUDA
+    return {LLAMA, card} if gguf.offloads() else {LLAMA}
 
 
 def installed(engine: str) -> str | None:
     """Return the version of "onnxruntime", "openvino" or "llama.cpp"; None where it is not installed."""
-    package = {"llama.cpp": "llama-cpp-python"}.get(engine, engine)
-    found = machine.version(package)
-    return None if found == machine.UNKNOWN else found
+    version = machine.version({"llama.cpp": "llama-cpp-python"}.get(engine, engine))
+    return None if version == machine.UNKNOWN else version
 
 
-def quickest(seconds: dict[str, float]) -> str:
-    """Return the name of the engine that took least; onnxruntime where nothing usable was measured."""
-    usable = {name: value for name, value in seconds.items() if isinstance(value, int | float) and value > 0}
-    return min(usable, key=lambda name: usable[name], default="onnxruntime")
+def quickest(seconds: dict[str, Any]) -> str:
+    """Return the name of the device that took least; "cpu" where nothing usable was measured."""
+    usable = {
+        name: value
+        for name, value in seconds.items()
+        if name in DEVICES and isinstance(value, int | float) and value > 0
+    }
+    return min(usable, key=lambda name: usable[name], default="cpu")
 
 
-def _measured(
-    plain: VisionEncoder, other: Callable[[], VisionEncoder], tile: int
-) -> tuple[VisionEncoder, dict[str, float]]:
-    """Return the quicker one, and the seconds of a tile on each engine that computes what it should."""
-    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, tile, tile)).astype(np.float32)
-    wanted, seconds = plain.encode(noise), {"onnxruntime": _seconds(plain, noise)}
-    if seconds["onnxruntime"] < QUICK_S:
-        return plain, seconds
-    log.info("measuring once whether OpenVINO is quicker here")
-    try:
-        encoder = other()
-        features = encoder.encode(noise)
-        nearness = _cosine(features, wanted)
-        if nearness >= MIN_COSINE:
-            seconds["openvino"] = _seconds(encoder, noise)
-        else:
-            log.warning("OpenVINO computes other features here (cosine %.4f); onnxruntime is used", nearness)
-    except EdgeVLError as error:
-        log.warning("%s; onnxruntime is used", error)
-    return (encoder if quickest(seconds) == "openvino" else plain), seconds
-
-
-def _seconds(encoder: VisionEncoder, pixel_values: NDArray[np.float32]) -> float:
+def _seconds(work: _Work[T], opened: T, n_times: int = 2) -> float:
     taken = []
-    for _ in range(2):
+    for _ in range(n_times):
         started = time.perf_counter()
-        encoder.encode(pixel_values)
+        work.trial(opened)
         taken.append(time.perf_counter() - started)
     return min(taken)
 

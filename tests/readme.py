@@ -155,6 +155,32 @@ def families() -> str:
     )
 
 
+def devices() -> str:
+    """Return the table of devices: what runs on each, and whether it was tested on real hardware."""
+    from edgevl.engine.devices import COMMANDS, CPU_PROVIDER, DEVICES, LLAMA, PARTS
+
+    def cell(need: str | None) -> str:
+        if need is None:
+            return "on the CPU"
+        provider = need.removesuffix("ExecutionProvider")
+        return "onnxruntime" if provider == "CPU" else need if provider == need else f"onnxruntime with {provider}"
+
+    rows = [
+        (
+            f"`{name}`",
+            row.hardware,
+            *(cell(row.needs.get(part)) for part in PARTS),
+            "<br>".join(
+                f"`{COMMANDS[n]}`" for n in dict.fromkeys(row.needs.values()) if n not in (CPU_PROVIDER, LLAMA)
+            ),
+            "tested" if row.is_tested else "built, untested",
+        )
+        for name, row in DEVICES.items()
+    ]
+    titles = ("`--device`", "hardware", *(f"{what}s" for what in PARTS.values()), "to add it", "on real hardware")
+    return _table(titles, rows)
+
+
 def cold() -> str:
     """Return the table of cold starts, one row a measured machine."""
     rows = []
@@ -264,6 +290,7 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "families": families,
+    "devices": devices,
     "cold": cold,
     "comparison": comparison,
 }

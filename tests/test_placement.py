@@ -1,8 +1,10 @@
-"""Which engine runs a vision graph: what is asked for, else what was measured to be quicker, once."""
+"""On which device a part of a model runs: on that which is asked for, else on the one measured to be quickest, once."""
 
 from __future__ import annotations
 
-import logging
+import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,34 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgevl import placement
-from edgevl.engine import openvino
+import edgevl
+from edgevl import machine, placement
+from edgevl.engine import devices, graph, openvino
+from edgevl.engine.devices import (
+    COREML_PROVIDER,
+    CPU,
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    DEVICES,
+    LLAMA,
+    LLAMA_CUDA,
+    OPENVINO,
+)
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.model import hub, manifest
-from edgevl.placement import open_encoder, quickest
+from edgevl.placement import Placement, quickest
 from edgevl.store import kept
 from edgevl.store.disk import Disk
+from tests.mixed import LLAMA_MISSING
 
 FOLDER = hub.find(None)
 SPEC = manifest.read(FOLDER)
+SHAPES = FOLDER.parent / "samples" / "shapes.png"
+ORT = machine.version("onnxruntime")
+WITH_CUDA = {CPU_PROVIDER, CUDA_PROVIDER, LLAMA_CUDA}
+
+needs_openvino = pytest.mark.skipif(not openvino.is_present(), reason="OpenVINO is not installed")
+no_cuda = pytest.mark.skipif(CUDA_PROVIDER in graph.providers(), reason="this onnxruntime was built with CUDA")
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +49,8 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "profiles"
 
 
-def opened(device: str = "auto", **settings: Any) -> Any:
-    return open_encoder(FOLDER, SPEC, device=device, threads=1, **settings)
+def placed(device: str = "auto", folder: Path = FOLDER, **settings: Any) -> Placement:
+    return Placement(folder, manifest.read(folder), device=device, threads=1, **settings)
 
 
 def tile() -> NDArray[np.float32]:
@@ -38,90 +58,224 @@ def tile() -> NDArray[np.float32]:
     return np.random.default_rng(1).uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
 
 
-def test_an_unknown_device_says_which_there_are() -> None:
-    with pytest.raises(BackendMissing) as caught:
-        opened("npu")
-    assert str(caught.value) == "device 'npu' is not supported by this version; use one of auto, cpu, openvino"
+class TestAskedFor:
+    def test_an_unknown_device_says_which_there_are(self) -> None:
+        with pytest.raises(BackendMissing) as caught:
+            placed("npu")
+        assert str(caught.value) == (
+            "device 'npu' is not supported by this version; use one of auto, cpu, openvino, cuda, coreml, metal"
+        )
+
+    def test_the_cpu_is_not_measured(self, profiles: Path) -> None:
+        assert placed("cpu").encoder().backend == f"onnxruntime {ORT} cpu"
+        assert placed("cpu").decoder().backend == f"onnxruntime {ORT} cpu"
+        assert not profiles.exists()
+
+    @needs_openvino
+    def test_openvino_runs_the_encoder_and_the_cpu_the_decoder(self) -> None:
+        both = placed("openvino")
+        assert both.encoder().backend == f"openvino {openvino.version()} cpu"
+        assert both.decoder().backend.startswith("onnxruntime ")
+
+    @pytest.mark.parametrize(("device", "system"), [("openvino", "linux"), ("cuda", "linux"), ("coreml", "darwin")])
+    def test_one_that_is_not_here_names_the_command_that_adds_it(self, device: str, system: str) -> None:
+        with pytest.raises(BackendMissing) as caught:
+            placed(device, available={CPU_PROVIDER}, system=system)
+        assert str(caught.value).endswith(f"; to add it: {devices.COMMANDS[DEVICES[device].needs['vision']]}")
+
+    @no_cuda
+    def test_what_is_here_is_looked_up(self) -> None:
+        with pytest.raises(BackendMissing, match=r"device cuda .*onnxruntime-gpu"):
+            placed("cuda", system="linux")
+        found = placement.found("vision")
+        assert {*graph.providers()} <= found
+        assert (OPENVINO in found) == openvino.is_present()
 
 
-def test_a_device_by_name_is_that_device(profiles: Path) -> None:
-    assert opened("cpu").backend.startswith("onnxruntime ")
-    assert not profiles.exists(), "nothing is measured for a device that was asked for"
-    if openvino.is_present():
-        assert opened("openvino").backend.startswith("openvino ")
-    else:
-        with pytest.raises(BackendMissing, match=r"pip install 'edgevl\[openvino\]'"):
-            opened("openvino")
+class TestFailing:
+    """A device that is listed and does not load: the CPU is used, with one warning, and the answer comes."""
+
+    @no_cuda
+    def test_a_provider_that_onnxruntime_cannot_load(self, caplog: pytest.LogCaptureFixture, profiles: Path) -> None:
+        both = placed("cuda", available=WITH_CUDA, system="linux")
+        encoder, decoder = both.encoder(), both.decoder()
+        assert encoder.backend == decoder.backend == f"onnxruntime {ORT} cpu"
+        assert caplog.messages == [
+            f"{FOLDER / SPEC.vision.file}: this onnxruntime has no {CUDA_PROVIDER}; "
+            f"to add it: {devices.COMMANDS[CUDA_PROVIDER]}; the CPU is used"
+        ]
+        np.testing.assert_array_equal(encoder.encode(tile()), placed("cpu").encoder().encode(tile()))
+        assert not profiles.exists(), "it is tried again next time"
+
+    @pytest.mark.skipif(sys.platform not in DEVICES["cuda"].systems, reason="there is no CUDA on this system")
+    def test_the_answer_comes(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """Where onnxruntime has CUDA and a card is here, it comes from there."""
+        with edgevl.load(device="cpu", store=False) as vlm:
+            wanted = vlm.ask(SHAPES, "what's here?").text
+        monkeypatch.setattr(placement, "found", lambda part: WITH_CUDA)
+        with edgevl.load(device="cuda", store=False) as vlm:
+            assert vlm.ask(SHAPES, "what's here?").text == wanted
+            assert (vlm._model.encoder.backend.endswith(" cuda")) == (not caplog.messages)  # type: ignore[union-attr]
+        assert len(caplog.messages) <= 1
+
+    @needs_openvino
+    def test_openvino_that_cannot_compile_the_graph(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        folder = Path(shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint")))
+        openvino.ranges_path(folder / SPEC.vision.file).write_text("no ranges")
+        encoder = placed("openvino", folder).encoder()
+        assert encoder.backend.startswith("onnxruntime ")
+        [message] = caplog.messages
+        assert "OpenVINO cannot load it" in message
+        assert message.endswith("; the CPU is used")
+
+    def test_a_llama_cpp_that_offloads_nothing(self, bundled_gguf_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+        from edgevl.engine import gguf
+
+        if gguf.offloads():
+            pytest.skip("this llama.cpp offloads")
+        decoder = placed("metal", bundled_gguf_dir, available={devices.LLAMA_METAL}, system="darwin").decoder()
+        assert decoder.backend.endswith(" cpu")
+        [message] = caplog.messages
+        assert "device metal is not here for the GGUF decoder; to add it: pip uninstall" in message
+
+    def test_what_is_measured_and_gone_since(self, caplog: pytest.LogCaptureFixture) -> None:
+        mac = placed(available={CPU_PROVIDER, COREML_PROVIDER}, system="darwin")
+        assert kept.write(mac.key("vision"), {"cpu": 2.0, "coreml": 1.0})
+        assert mac.encoder().backend.startswith("onnxruntime ")
+        if COREML_PROVIDER not in graph.providers():
+            [message] = caplog.messages
+            assert f"this onnxruntime has no {COREML_PROVIDER}; to add it: " in message
+            assert message.endswith("; the CPU is used")
 
 
-def test_without_openvino_nothing_is_measured(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "is_present", lambda: False)
-    assert opened().backend.startswith("onnxruntime ")
-    assert not profiles.exists()
+class TestAuto:
+    @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+    def test_with_the_cpu_alone_nothing_is_measured(self, system: str, profiles: Path) -> None:
+        alone = placed(available={CPU_PROVIDER, "AzureExecutionProvider"}, system=system)
+        assert alone.encoder().backend.endswith(" cpu")
+        assert alone.decoder().backend.endswith(" cpu")
+        assert not profiles.exists()
 
+    def test_a_gguf_decoder_with_the_cpu_alone(self, bundled_gguf_dir: Path, profiles: Path) -> None:
+        assert placed(folder=bundled_gguf_dir, available={LLAMA}).decoder().backend.startswith("llama.cpp ")
+        assert not profiles.exists()
 
-@pytest.mark.skipif(not openvino.is_present(), reason="OpenVINO is not installed")
-class TestMeasured:
-    def test_a_quick_graph_stays_on_onnxruntime(self) -> None:
-        assert opened().backend.startswith("onnxruntime ")
-        found = kept.read(placement.vision_key(SPEC, 1))
-        assert found is not None
-        assert list(found) == ["onnxruntime"]
+    def test_llama_cpp_is_looked_at_as_it_is(self) -> None:
+        gguf = pytest.importorskip("edgevl.engine.gguf")
+        if placement.installed("llama.cpp") is None:
+            pytest.skip(LLAMA_MISSING)
+        assert LLAMA in placement.found("gguf")
+        assert (len(placement.found("gguf")) == 2) == gguf.library().llama_supports_gpu_offload()
 
-    def test_a_slower_graph_is_tried_on_both_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @needs_openvino
+    def test_a_quick_graph_stays_on_the_cpu(self) -> None:
+        auto = placed(available={CPU_PROVIDER, OPENVINO})
+        assert auto.encoder().backend.startswith("onnxruntime ")
+        [(name, seconds)] = auto.measured("vision").items()
+        assert name == "cpu"
+        assert 0 < seconds < placement.QUICK_S
+
+    @needs_openvino
+    def test_a_slower_graph_is_tried_on_each_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(placement, "QUICK_S", 0.0)
-        chosen = opened()
-        found = kept.read(placement.vision_key(SPEC, 1))
-        assert found is not None
-        assert set(found) == {"onnxruntime", "openvino"}
-        assert chosen.backend.startswith(quickest(found))
-        monkeypatch.setattr(placement, "_measured", None)  # would fail if it were called again
-        assert opened().backend == chosen.backend
+        auto = placed(available={CPU_PROVIDER, OPENVINO})
+        chosen = auto.encoder()
+        found = auto.measured("vision")
+        assert set(found) == {"cpu", "openvino"}
+        assert chosen.backend.startswith({"cpu": "onnxruntime", "openvino": "openvino"}[quickest(found)])
+        monkeypatch.setattr(Placement, "_measure", None)  # would fail if it were called again
+        assert auto.encoder().backend == chosen.backend
 
-    @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-    def test_what_was_measured_decides(self, name: str) -> None:
-        slow_and_quick = {"onnxruntime": 2.0, "openvino": 2.0, name: 1.0}
-        assert kept.write(placement.vision_key(SPEC, 1), slow_and_quick)
-        assert opened().backend.startswith(f"{name} ")
+    @needs_openvino
+    @pytest.mark.parametrize("name", ["cpu", "openvino"])
+    def test_what_was_measured_decides(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        auto = placed(available={CPU_PROVIDER, OPENVINO})
+        assert kept.write(auto.key("vision"), {"cpu": 2.0, "openvino": 2.0, name: 1.0})
+        monkeypatch.setattr(placement, "_seconds", None)  # and nothing is tried again
+        assert auto.encoder().backend.startswith({"cpu": "onnxruntime", "openvino": "openvino"}[name])
+
+    def test_what_was_measured_holds_for_what_was_here(self) -> None:
+        keys = [
+            placed(available=available, system="linux").key("vision")
+            for available in ({CPU_PROVIDER}, {CPU_PROVIDER, OPENVINO}, {CPU_PROVIDER, OPENVINO, CUDA_PROVIDER})
+        ]
+        assert [key["devices"] for key in keys] == ["cpu", "cpu,openvino", "cpu,openvino,cuda"]
+        assert keys[0]["onnxruntime"] == ORT
 
     @pytest.mark.parametrize("trouble", ["raises", "computes something else"])
-    def test_an_engine_that_does_not_work_is_not_used(
+    def test_a_device_that_does_not_work_is_not_used(
         self, trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(placement, "QUICK_S", 0.0)
         monkeypatch.setattr(placement, "OpenVINOGraph", _broken(trouble))
-        with caplog.at_level(logging.WARNING):
-            assert opened().backend.startswith("onnxruntime ")
+        auto = placed(available={CPU_PROVIDER, OPENVINO})
+        assert auto.encoder().backend.startswith("onnxruntime ")
         [message] = caplog.messages
-        assert message.endswith("onnxruntime is used")
-        assert kept.read(placement.vision_key(SPEC, 1)) is not None
+        assert message.endswith("; it is not used")
+        assert set(auto.measured("vision")) == {"cpu"}
 
+
+class TestApart:
+    """All of CUDA's way but the card: the CPU computes, and what a card would keep lies in memory apart."""
+
+    @pytest.fixture(autouse=True)
+    def row(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = replace(DEVICES["cuda"], providers=CPU.providers, memory="cpu")
+        monkeypatch.setattr(devices, "DEVICES", {**DEVICES, "cuda": row})
+        monkeypatch.setattr(placement, "DEVICES", {**DEVICES, "cuda": row})
+
+    def test_both_parts_run_there_after_one_trial(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        both = placed("cuda", available=WITH_CUDA, system="linux")
+        encoder, decoder = both.encoder(), both.decoder()
+        assert encoder.backend == decoder.backend == f"onnxruntime {ORT} cuda"
+        assert decoder.n_past == 0
+        plain = placed("cpu").decoder()
+        for one in (decoder, plain):
+            one.extend(np.arange(30))
+        np.testing.assert_array_equal(decoder.logits(), plain.logits())
+        monkeypatch.setattr(placement, "_seconds", None)  # would fail if there were another
+        both.encoder(), both.decoder()
+
+    def test_a_decoder_is_measured_on_each_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(placement, "QUICK_S", 0.0)
+        auto = placed(available=WITH_CUDA, system="linux")
+        decoder = auto.decoder()
+        found = auto.measured("onnx")
+        assert set(found) == {"cpu", "cuda"}
+        assert decoder.backend.endswith(f" {quickest(found)}")
+        assert decoder.n_past == 0
+        monkeypatch.setattr(Placement, "_measure", None)  # would fail if it were called again
+        assert auto.decoder().backend == decoder.backend
+
+
+@needs_openvino
+class TestCompiled:
     def test_features_are_those_of_onnxruntime(self) -> None:
-        plain, quick = opened("cpu").encode(tile()), opened("openvino").encode(tile())
+        plain, quick = (placed(name).encoder().encode(tile()) for name in ("cpu", "openvino"))
         assert placement._cosine(quick, plain) > 0.999
 
-    def test_what_was_compiled_is_kept_on_disk_by_content(self, tmp_path: Path) -> None:
+    def test_is_kept_on_disk_by_content(self, tmp_path: Path) -> None:
         disk = Disk(tmp_path / "store")
-        opened("openvino", disk=disk).encode(tile())
+        placed("openvino", disk=disk).encoder().encode(tile())
         disk.flush()
         [entry] = disk.entries()
         assert entry.kind == "graphs"
-        opened("openvino", disk=disk).encode(tile())
+        placed("openvino", disk=disk).encoder().encode(tile())
         disk.flush()
         assert len(list(disk.entries())) == 1
         other = replace(SPEC, files={**SPEC.files, SPEC.vision.file: replace(SPEC.files[SPEC.vision.file], sha256="0")})
-        open_encoder(FOLDER, other, device="openvino", threads=1, disk=disk).encode(tile())
+        Placement(FOLDER, other, device="openvino", threads=1, disk=disk).encoder().encode(tile())
         disk.flush()
         assert len(list(disk.entries())) == 2
 
     @pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-1] + b"\0", lambda data: b""])
-    def test_a_damaged_one_is_compiled_again(self, tmp_path: Path, damage: Any) -> None:
+    def test_if_damaged_it_is_compiled_again(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
         disk = Disk(tmp_path / "store")
-        wanted = opened("openvino", disk=disk).encode(tile())
+        wanted = placed("openvino", disk=disk).encoder().encode(tile())
         disk.flush()
         [entry] = disk.entries()
         entry.path.write_bytes(damage(entry.path.read_bytes()))
-        np.testing.assert_array_equal(opened("openvino", disk=disk).encode(tile()), wanted)
+        np.testing.assert_array_equal(placed("openvino", disk=disk).encoder().encode(tile()), wanted)
 
 
 def _broken(trouble: str) -> Any:
@@ -144,12 +298,14 @@ def _broken(trouble: str) -> Any:
 @pytest.mark.parametrize(
     ("seconds", "name"),
     [
-        ({"onnxruntime": 2.0, "openvino": 1.0}, "openvino"),
-        ({"onnxruntime": 1.0, "openvino": 2.0}, "onnxruntime"),
-        ({"onnxruntime": 1.0}, "onnxruntime"),
-        ({}, "onnxruntime"),
-        ({"openvino": -1.0, "onnxruntime": 3}, "onnxruntime"),
-        ({"openvino": "quick", "onnxruntime": 3}, "onnxruntime"),
+        ({"cpu": 2.0, "openvino": 1.0}, "openvino"),
+        ({"cpu": 1.0, "openvino": 2.0}, "cpu"),
+        ({"cpu": 3.0, "openvino": 2.0, "cuda": 1.0}, "cuda"),
+        ({"cpu": 1.0}, "cpu"),
+        ({}, "cpu"),
+        ({"openvino": -1.0, "cpu": 3}, "cpu"),
+        ({"openvino": "quick", "cpu": 3}, "cpu"),
+        ({"abacus": 1.0, "cpu": 3}, "cpu"),
     ],
 )
 def test_the_quickest_of_what_was_measured(seconds: Any, name: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from edgevl.engine.devices import DEVICES
 from edgevl.model import hub, manifest
 from tests import readme
 
@@ -40,6 +41,13 @@ def test_python_prints_what_is_shown(workplace: None, block: str) -> None:
 
 def test_tables_are_what_the_data_say() -> None:
     assert readme.with_tables(TEXT) == TEXT
+
+
+def test_the_table_of_devices_says_what_was_tested() -> None:
+    rows = readme.devices().splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| `{name}`" for name in DEVICES]
+    for row, device in zip(rows, DEVICES.values(), strict=True):
+        assert row.endswith("| tested |" if device.is_tested else "| built, untested |")
 
 
 def test_the_two_commands() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_REMEDIES = {
-    "onnxruntime": "pip install onnxruntime",
-    "openvino": "pip install 'edgevl[openvino]'",
-    "llama.cpp": "pip install 'edgevl[gguf]'",
-}
+if TYPE_CHECKING:
+    from edgevl.engine.devices import Device, Part
+    from edgevl.placement import Placement
+
+_ENGINES = ("onnxruntime", "openvino", "llama.cpp")
 
 
 @click.command()
@@ -19,41 +19,87 @@ _REMEDIES = {
 @click.option("--threads", type=int, metavar="N", help="Default: one per physical core.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
-    """Say what is installed, what is missing and how to add it, and what runs MODEL's image encoder here.
+    """Say what is installed, which devices are here, what is missing and how to add it, and what runs MODEL here.
 
     Where there is a choice it is measured, once, and kept.
     """
     from edgevl import machine, placement
+    from edgevl.engine.devices import DEVICES
     from edgevl.model import hub, manifest
 
     about, folder = machine.describe(), hub.find(model)
     spec = manifest.read(folder)
-    encoder = placement.open_encoder(folder, spec, device="auto", threads=threads)
+    placed = placement.Placement(folder, spec, device="auto", threads=threads)
     found: dict[str, Any] = {
         "machine": dict(about.rows()),
-        "engines": {name: placement.installed(name) for name in _REMEDIES},
+        "engines": {name: placement.installed(name) for name in _ENGINES},
+        "devices": {name: _device(placed, row) for name, row in DEVICES.items()},
         "model": {
             "name": spec.name,
             "folder": str(folder),
-            "vision": encoder.backend,
-            "decoder": spec.decoder.kind,
-            "seconds_per_tile": placement.measured(spec, threads),
+            "vision": placed.encoder().backend,
+            "seconds_per_tile": placed.measured("vision"),
+            "decoder": _decoder(placed),
+            "seconds_per_trial": placed.measured(placed.decoder_part),
         },
     }
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
+    else:
+        _show(found)
+
+
+def _device(placed: Placement, row: Device) -> dict[str, Any]:
+    """Return what a device runs here, why it cannot, the commands that add what it lacks, or where there is one."""
+    from edgevl import placement
+    from edgevl.engine.devices import SYSTEMS
+
+    if placement.SYSTEM not in row.systems:
+        return {"runs": [], "trouble": None, "missing": {}, "systems": [SYSTEMS[name] for name in row.systems]}
+    missing = row.missing({need for part in row.needs for need in placement.found(part)})
+    runs = [part for part in row.needs if part not in missing]
+    return {"runs": runs, "trouble": placed.trouble(row), "missing": missing, "systems": []}
+
+
+def _decoder(placed: Placement) -> str:
+    """Return what runs the decoder; it is opened only where there is a choice."""
+    if len(placed.choices(placed.decoder_part)) > 1:
+        return placed.decoder().backend
+    return "onnxruntime cpu" if placed.decoder_part == "onnx" else "llama.cpp cpu"
+
+
+def _show(found: dict[str, Any]) -> None:
     for name, value in found["machine"].items():
         click.echo(f"{name + ':':<16} {value}")
     click.echo()
     for name, has in found["engines"].items():
-        click.echo(f"{name + ':':<16} {has or f'not installed; to add it: {_REMEDIES[name]}'}")
+        click.echo(f"{name + ':':<16} {has or 'not installed'}")
     click.echo()
-    _show_model(found["model"])
+    for name, device in found["devices"].items():
+        _show_device(name, device)
+    click.echo()
+    about = found["model"]
+    click.echo(f"{'model:':<16} {about['name']} ({about['folder']})")
+    click.echo(f"{'image encoder:':<16} {about['vision']}{_times('tile', about['seconds_per_tile'])}")
+    click.echo(f"{'decoder:':<16} {about['decoder']}{_times('short prompt', about['seconds_per_trial'])}")
 
 
-def _show_model(found: dict[str, Any]) -> None:
-    click.echo(f"{'model:':<16} {found['name']} ({found['folder']})")
-    seconds = ", ".join(f"{name} {value:.3f} s" for name, value in found["seconds_per_tile"].items())
-    click.echo(f"{'image encoder:':<16} {found['vision']}" + (f"; a tile on each: {seconds}" if seconds else ""))
-    click.echo(f"{'decoder:':<16} {'llama.cpp' if found['decoder'] == 'gguf' else 'onnxruntime'}")
+def _show_device(name: str, device: dict[str, Any]) -> None:
+    lines = [f"present for {_listed(device['runs'])}"] if device["runs"] else []
+    lines += [f"does not work: {device['trouble']}"] if device["trouble"] else []
+    commands: dict[str, list[Part]] = {}
+    for part, command in device["missing"].items():
+        commands.setdefault(command, []).append(part)
+    lines += [f"missing for {_listed(parts)}; to add it: {command}" for command, parts in commands.items()]
+    for line in lines or [f"needs {' or '.join(device['systems'])}"]:
+        click.echo(f"{name + ':':<16} {line}")
+
+
+def _listed(parts: list[Part]) -> str:
+    from edgevl.engine.devices import PARTS
+
+    return ", ".join(f"{PARTS[part]}s" for part in parts)
+
+
+def _times(what: str, seconds: dict[str, float]) -> str:
+    return f"; a {what} on each: {', '.join(f'{n} {s:.3f} s' for n, s in seconds.items())}" if seconds else ""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevl.engine.devices import NAMES
+
 if TYPE_CHECKING:
     from edgevl.types import Forecast
 
@@ -85,7 +87,8 @@ machine = _together(
         "--device",
         default="auto",
         show_default=True,
-        help="What runs the image encoder: auto (measured once), cpu or openvino.",
+        metavar="NAME",
+        help=f"What runs the model: {', '.join(NAMES)}; auto is measured once.",
     ),
     click.option("--threads", type=int, metavar="N", help="Default: one per physical core."),
     click.option("--store/--no-store", default=True, help="Remember images on disk for later questions; default: yes."),

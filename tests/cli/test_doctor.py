@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgevl import machine, placement
 from edgevl.cli import run
-from edgevl.engine import openvino
+from edgevl.engine import graph, openvino
+from edgevl.engine.devices import COREML_PROVIDER, CPU_PROVIDER, CUDA_PROVIDER, DEVICES, LLAMA, OPENVINO, Part
 from edgevl.model import hub, manifest
+from edgevl.placement import Placement
 from edgevl.store import kept
+
+ORT = machine.version("onnxruntime")
 
 
 @pytest.fixture(autouse=True)
@@ -19,34 +24,90 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path / "profiles"))
 
 
-def test_it_tells_machine_engines_and_choice(capsys: pytest.CaptureFixture[str]) -> None:
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert run(["doctor"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def of(name: str, found: list[str]) -> list[str]:
+    return [line.removeprefix(f"{name}:").strip() for line in found if line.startswith(f"{name}:")]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, system: str, vision: set[str], gguf: set[str]) -> None:
+    """Let this be a machine of `system` on which there is what stands in the two lists."""
+    listed: dict[Part, set[str]] = {"vision": vision, "onnx": vision, "gguf": gguf}
+    monkeypatch.setattr(placement, "found", listed.__getitem__)
+    monkeypatch.setattr(placement, "SYSTEM", system)
+
+
+def test_it_tells_machine_engines_devices_and_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["machine"]["processor"] == machine.describe().cpu
-    assert found["engines"]["onnxruntime"] == machine.version("onnxruntime")
+    assert found["engines"]["onnxruntime"] == ORT
+    assert list(found["devices"]) == list(DEVICES)
+    assert found["devices"]["cpu"]["runs"][:2] == ["vision", "onnx"]
+    assert found["devices"]["openvino"]["runs"] == (["vision"] if openvino.is_present() else [])
     assert found["model"]["name"] == "edgevl-tiny"
     assert found["model"]["vision"].startswith("onnxruntime ")
     if openvino.is_present():
-        [(name, seconds)] = found["model"]["seconds_per_tile"].items()
-        assert name == "onnxruntime"
+        seconds = found["model"]["seconds_per_tile"]["cpu"]
         assert 0 < seconds < placement.QUICK_S
 
 
 def test_what_is_missing_comes_with_the_command_that_adds_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(placement, "installed", lambda name: None if name == "openvino" else "1.2.3")
-    assert run(["doctor"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "openvino:        not installed; to add it: pip install 'edgevl[openvino]'" in lines
-    assert "llama.cpp:       1.2.3" in lines
-    assert "decoder:         onnxruntime" in lines
+    pretend(monkeypatch, "linux", {CPU_PROVIDER}, set())
+    found = lines(capsys)
+    assert of("cpu", found) == [
+        "present for image encoders, ONNX decoders",
+        "missing for GGUF decoders; to add it: pip install 'edgevl[gguf]'",
+    ]
+    assert of("cuda", found) == [
+        "missing for image encoders, ONNX decoders; to add it: "
+        "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        "missing for GGUF decoders; to add it: pip uninstall -y llama-cpp-python && "
+        "pip install --no-cache-dir -C cmake.args=-DGGML_CUDA=on llama-cpp-python",
+    ]
+    assert of("openvino", found)[1:] == ["missing for image encoders; to add it: pip install 'edgevl[openvino]'"]
+    assert of("coreml", found) == of("metal", found) == ["needs macOS"]
+    assert of("decoder", found) == ["onnxruntime cpu"]
 
 
-@pytest.mark.skipif(not openvino.is_present(), reason="OpenVINO is not installed")
-def test_the_choice_is_shown_with_its_times(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = manifest.read(hub.find(None))
-    assert kept.write(placement.vision_key(spec, None), {"onnxruntime": 0.5, "openvino": 0.25})
-    assert run(["doctor"]) == 0
-    out = capsys.readouterr().out
-    assert f"openvino {openvino.version()} cpu; a tile on each: onnxruntime 0.500 s, openvino 0.250 s" in out
+@pytest.mark.skipif(CUDA_PROVIDER in graph.providers(), reason="this onnxruntime was built with CUDA")
+def test_what_is_listed_and_does_not_load(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pretend(monkeypatch, "linux", {CPU_PROVIDER, CUDA_PROVIDER}, set())
+    present, trouble, missing = of("cuda", lines(capsys))
+    assert present == "present for image encoders, ONNX decoders"
+    assert trouble.startswith("does not work: ")
+    assert f"this onnxruntime has no {CUDA_PROVIDER}; to add it: " in trouble
+    assert missing.startswith("missing for GGUF decoders; ")
+
+
+def test_a_mac(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pretend(monkeypatch, "darwin", {CPU_PROVIDER, COREML_PROVIDER}, {LLAMA})
+    found = lines(capsys)
+    assert of("coreml", found) == ["present for image encoders"]
+    assert of("metal", found)[0].startswith("missing for GGUF decoders; to add it: pip uninstall")
+    assert of("cuda", found) == ["needs Linux or Windows"]
+
+
+@pytest.mark.parametrize(("name", "backend"), [("cpu", f"onnxruntime {ORT} cpu"), ("openvino", "openvino ")])
+def test_the_choice_is_shown_with_its_times(
+    name: str, backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "openvino" and not openvino.is_present():
+        pytest.skip("OpenVINO is not installed")
+    pretend(monkeypatch, "linux", {CPU_PROVIDER, OPENVINO, CUDA_PROVIDER}, set())
+    folder = hub.find(None)
+    auto = Placement(folder, manifest.read(folder), device="auto", threads=None)
+    seconds: dict[str, Any] = {"cpu": 2.0, "openvino": 2.0, "cuda": 3.0, name: 1.0}
+    assert kept.write(auto.key("vision"), seconds)
+    assert kept.write(auto.key("onnx"), {"cpu": 0.5, "cuda": 0.625})
+    found = lines(capsys)
+    [encoder], [decoder] = of("image encoder", found), of("decoder", found)
+    assert encoder.startswith(backend)
+    times = ", ".join(f"{device} {value:.3f} s" for device, value in seconds.items())
+    assert encoder.endswith(f"; a tile on each: {times}")
+    assert decoder == f"onnxruntime {ORT} cpu; a short prompt on each: cpu 0.500 s, cuda 0.625 s"
