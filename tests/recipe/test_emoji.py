@@ -1,0 +1,164 @@
+"""Scenes of emoji: deterministic, apart, truly named; what is held out is not shown in training."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from edgevl.recipe import emoji
+from edgevl.recipe.colours import SHADES
+from edgevl.recipe.drawn import Stock
+from tests.recipe.tracing import phrasings, plain
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of 120 discs in six colours, each with a name of its own, a flag, and two that have no fit name."""
+    path = tmp_path_factory.mktemp("pack") / "emoji.zip"
+    rows = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(123):
+            picture = Image.new("RGBA", (40, 40))
+            shade = SHADES[COLOURS[number % 6]][0][0]
+            ImageDraw.Draw(picture).ellipse((4, 4, 35, 35), fill=(*shade, 255))
+            content = io.BytesIO()
+            picture.save(content, "PNG")
+            archive.writestr(f"emoji/{number}.png", content.getvalue())
+            label = {120: "Germany", 121: "squared ok", 122: "Korea, Republic of"}.get(number, f"thing{number}")
+            kind = "flag" if number in (120, 122) else "emoji"
+            rows.append({"file": f"emoji/{number}.png", "label": label, "kind": kind})
+        archive.writestr("labels.jsonl", "\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_a_pack_is_read_in_two_parts(pack: Path) -> None:
+    read = emoji.read_pack(pack)
+    assert len(read.known) + len(read.kept) == 121
+    assert 2 <= len(read.kept) <= 25
+    assert not set(read.known) & set(read.kept)
+    names = {one.name for one in (*read.known, *read.kept)}
+    assert "flag of germany" in names
+    assert not names & {"squared ok", "flag of korea, republic of"}
+
+
+def test_one_seed_one_picture(pack: Path, training: Stock, held_out: Stock) -> None:
+    for name, task in emoji.tasks(pack).items():
+        first, again, kept = (task.make(random.Random(3), stock) for stock in (training, training, held_out))
+        assert first.pairs == again.pairs, name
+        assert first.picture.tobytes() == again.picture.tobytes(), name
+        assert len(kept.pairs) == 1
+        assert len(first.pairs) > 3
+        assert all(128 <= side <= 512 for side in first.picture.size)
+
+
+def test_what_is_held_out_is_not_in_training() -> None:
+    for name, (known, kept) in phrasings(emoji).items():
+        assert set(kept) - set(known), name
+        if name != "GROUNDS":
+            assert not {plain(text) for text in known} & {plain(text) for text in kept}, name
+
+
+def test_training_never_shows_what_is_kept(pack: Path, training: Stock, held_out: Stock) -> None:
+    kept = {one.name for one in emoji.read_pack(pack).kept}
+    rows = emoji.tasks(pack)
+    for seed in range(60):
+        for name in ("emoji", "emoji_count"):
+            for _, answer in rows[name].make(random.Random(seed), training).pairs:
+                assert not {part.strip() for part in answer.strip(".").split(",")} & kept
+        described = rows["emoji"].make(random.Random(seed), held_out).pairs[0][1]
+        assert not {part.strip() for part in described.strip(".").split(",")} & kept  # it is asked for by name
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_emoji_are_inside_apart_and_visible(seed: int, pack: Path, training: Stock) -> None:
+    rng, read = random.Random(seed), emoji.read_pack(pack)
+    scene = emoji.make_scene(rng, read.known, 1 + seed % 4)
+    picture = np.asarray(emoji.render(rng, training, read, scene), int)
+    assert picture.shape == (*scene.size, 3)
+    for number, one in enumerate(scene.shown):
+        half = one.side / 2
+        assert half <= one.y <= scene.size[0] - half
+        assert half <= one.x <= scene.size[1] - half
+        for other in scene.shown[:number]:
+            assert max(abs(one.x - other.x), abs(one.y - other.y)) >= half + other.side / 2
+        wanted = SHADES[COLOURS[int(Path(one.emoji.file).stem) % 6]][0][0]
+        assert np.abs(picture[int(one.y), int(one.x)] - wanted).max() < 12
+
+
+def test_answers_are_those_of_the_scene(pack: Path, training: Stock) -> None:
+    read = emoji.read_pack(pack)
+    answers: Counter[str] = Counter()
+    for seed in range(150):
+        rng = random.Random(seed)
+        scene = emoji.make_scene(rng, read.known, 1 + seed % 4)
+        names = [one.emoji.name for one in sorted(scene.shown, key=lambda one: one.x)]
+        assert emoji.describe(rng, training, read, scene)[1] == ", ".join(names) + "."
+        assert emoji.count(rng, training, read, scene)[1] == str(len(names))
+        question, answer = emoji.exists(rng, training, read, scene)
+        answers[answer] += 1
+        words = question.replace("?", "").split()
+        assert (answer == "yes") == any(name.split()[-1] in words for name in names)
+        question, answer = emoji.missing(rng, training, read, scene)
+        asked = answer.removeprefix("there is no ").removesuffix(".")
+        assert asked in question
+        assert asked not in names
+        if pair := emoji.colour(rng, training, read, scene):
+            (one,) = [one for one in scene.shown if one.emoji.name in pair[0].replace("?", "").split()]
+            assert pair[1] == COLOURS[int(Path(one.emoji.file).stem) % 6]
+        if pair := emoji.where(rng, training, read, scene):
+            (one,) = [one for one in scene.shown if one.emoji.name in pair[0].replace("?", "").split()]
+            row = ("top", "", "bottom")[int(3 * one.y / scene.size[0])]
+            column = ("left", "", "right")[int(3 * one.x / scene.size[1])]
+            assert pair[1] == (f"{row} {column}".strip() or "centre")
+    assert 0.38 < answers["yes"] / 150 < 0.62
+
+
+def test_what_is_absent_is_not_akin_to_what_is_shown() -> None:
+    dog, pizza = emoji.Emoji("1.png", "dog face"), emoji.Emoji("2.png", "slice of pizza")
+    poodle, wolf, taco = (emoji.Emoji(f"{name}.png", name) for name in ("poodle", "wolf face", "taco"))
+    read = emoji.Pack(Path("none.zip"), (dog, pizza, poodle, wolf, taco), ())
+    scene = emoji.Scene((200, 200), (emoji.Shown(dog, 50, 50, 40),))
+    asked = {emoji.absent(random.Random(seed), read, scene).name for seed in range(40)}
+    assert asked == {"slice of pizza", "taco"}
+
+
+def test_names_get_the_article_that_they_need() -> None:
+    given = ("owl", "umbrella", "taco", "grapes", "cactus", "flag of japan", "unicorn face")
+    wanted = ["an owl", "an umbrella", "a taco", "grapes", "a cactus", "the flag of japan", "a unicorn face"]
+    assert [emoji.with_article(name) for name in given] == wanted
+
+
+def test_colours_of_many_hues_have_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "pack.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, colours in (("one.png", ("red", "red")), ("two.png", ("red", "blue"))):
+            picture = Image.new("RGBA", (40, 40))
+            for number, colour in enumerate(colours):
+                picture.paste((*SHADES[colour][0][0], 255), (20 * number, 0, 20 * number + 20, 40))
+            content = io.BytesIO()
+            picture.save(content, "PNG")
+            archive.writestr(name, content.getvalue())
+    assert emoji.colour_of(path, "one.png") == "red"
+    assert emoji.colour_of(path, "two.png") is None
+
+
+def test_the_shared_pack_has_scenes_to_ask_about(shared_dir: Path, held_out: Stock) -> None:
+    path = shared_dir / "data" / "emoji.zip"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    read = emoji.read_pack(path)
+    assert len(read.known) > 1000
+    assert 60 < len(read.kept) < 200
+    for name, task in emoji.tasks(path).items():
+        drawn = task.make(random.Random(1), held_out)
+        assert drawn.pairs[0][1], name
