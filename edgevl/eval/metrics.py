@@ -7,6 +7,7 @@ judge, and nothing is drawn at random: the same answer gets the same score.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from ast import literal_eval
@@ -112,6 +113,23 @@ def characters(answer: str, right: Sequence[str]) -> float:
 
 def _character_score(answer: str, right: str) -> float:
     return max(0.0, 1 - levenshtein(answer, right) / max(len(right), 1))
+
+
+def json_value(answer: str, right: Sequence[str]) -> float:
+    """Return 1 where the answer is JSON of the same value as a right one; what is no JSON gets 0.
+
+    White space, the order of keys, and how a number is written (4.5, 4.50) do not count, nor do capitals, as in
+    `exact`; a number and a text of the same digits differ.
+    """
+    given = _canonical(answer)
+    return float(given is not None and given in map(_canonical, right))
+
+
+def _canonical(text: str) -> str | None:
+    try:
+        return json.dumps(json.loads(plain(text), parse_int=float), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def things(answer: str, right: Sequence[str]) -> float:
@@ -283,6 +301,7 @@ _TEXT_METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "contains_formula": contains_formula,
     "count_in_braces": count_in_braces,
     "exact": exact,
+    "json": json_value,
     "letter_in_braces": letter_in_braces,
     "mmmu_open": mmmu_open,
     "relaxed": relaxed,
