@@ -242,7 +242,7 @@ def _background_colour(rng: random.Random, others: list[tuple[int, int, int]]) -
     return best
 
 
-def _texture(rng: random.Random, size: tuple[int, int]) -> np.ndarray | None:
+def texture(rng: random.Random, size: tuple[int, int]) -> np.ndarray | None:
     """Draw a faint pattern `[h, w, 1 or 3]`, in steps of brightness, or None for a plain ground."""
     height, width = size
     style, strength = rng.random(), rng.uniform(6, 20)
@@ -268,10 +268,10 @@ def background(
 ) -> Image.Image:
     """Draw a ground of `size` whose colour keeps away from `others`."""
     colour = _background_colour(rng, others)
-    texture = None if plain else _texture(rng, size)
-    if texture is None:
+    pattern = None if plain else texture(rng, size)
+    if pattern is None:
         return Image.new("RGB", (size[1], size[0]), colour)
-    pixels = np.clip(np.asarray(colour, np.float32) + texture, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.asarray(colour, np.float32) + pattern, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels)
 
 
