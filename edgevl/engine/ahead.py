@@ -16,8 +16,8 @@ from edgevl.engine.mirrored import MirroredKVCache
 from edgevl.errors import GraphError
 from edgevl.model.manifest import DecoderSpec
 
-N_AT_ONCE = 8
-"""The most tokens of one run."""
+N_AT_ONCE = 4
+"""The most tokens of one run; memory that lies as often is counted as often by the system, if only used once."""
 VERSIONS = ("1.31.",)
 """The versions of onnxruntime whose attention is known to write before it reads (`ApplyAttentionFlash`)."""
 

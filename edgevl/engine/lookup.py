@@ -15,7 +15,7 @@ from edgevl.engine.decoder import Decoder
 
 N_GRAM = 3
 """So many tokens must have been there before for what followed them to be proposed."""
-SIZES = (7, 3, 1)
+SIZES = (3, 1)
 """How many tokens are proposed at once: few sizes, for a decoder tries each before it uses it."""
 
 

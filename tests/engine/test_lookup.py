@@ -36,8 +36,8 @@ def test_the_latest_occurrence_counts() -> None:
 
 def test_a_repeat_that_is_still_going_on_is_continued() -> None:
     lookup = followed([], [1, 2] * 20)
-    assert lookup.propose(7) == [1, 2, 1, 2, 1, 2, 1]
-    assert lookup.propose(6) == [1, 2, 1]
+    assert lookup.propose(7) == [1, 2, 1]
+    assert lookup.propose(2) == [1]
     assert lookup.propose(0) == []
 
 
@@ -141,7 +141,7 @@ def test_a_text_that_repeats_takes_far_fewer_runs() -> None:
     steps = Steps(decoder, [])  # type: ignore[arg-type]
     for n_more, token in zip(range(200, 0, -1), [3, 1, 4, 1, 5, 9, 2, 6] * 25, strict=True):
         steps.extend(token, n_more)
-    assert len(decoder.runs) < 60
+    assert len(decoder.runs) < 80
 
 
 @pytest.mark.parametrize("n", range(100, 109))
