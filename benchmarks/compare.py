@@ -105,6 +105,8 @@ class Comparison:
             self.about[variant.name] = worker.loaded["about"]
             if "features" in variant.stages:
                 found["feature_cosine"] = worker.run("features", n_tiles=n_tiles)
+            if "encode" in variant.stages:
+                worker.run("encode", n_tiles=self.amount.n_tiles)  # what is compiled for it is kept
             if "greedy" in variant.stages:
                 ids = self.case.text_ids(N_PROMPT)
                 found.update(worker.run("greedy", token_ids=ids, n_tokens=N_GREEDY))

@@ -8,38 +8,48 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
 import edgevl
-from edgevl.cli import answers, bench, cache, images, models
-from edgevl.cli.doctor import doctor
-from edgevl.cli.eval import evaluate
 from edgevl.errors import EdgeVLError
 
+_HOMES = {
+    "ask": "answers",
+    "chat": "answers",
+    "models": "models",
+    "pull": "models",
+    "export": "models",
+    "import": "models",
+    "verify": "models",
+    "view": "images",
+    "tokens": "images",
+    "bench": "bench",
+    "eval": "eval",
+    "cache": "cache",
+    "doctor": "doctor",
+}
+"""Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
+_FUNCTIONS = {"import": "import_", "eval": "evaluate"}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _HOMES:
+            return None
+        module = import_module(f"edgevl.cli.{_HOMES[cmd_name]}")
+        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(edgevl.__version__, prog_name="edgevl")
 def cli() -> None:
     """Ask about pictures on your own machine."""
-
-
-for _command in (
-    answers.ask,
-    answers.chat,
-    models.models,
-    models.pull,
-    models.export,
-    models.import_,
-    models.verify,
-    images.view,
-    images.tokens,
-    bench.bench,
-    evaluate,
-    cache.cache,
-    doctor,
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,12 @@ def is_present() -> bool:
 
 def version() -> str | None:
     """Return the package's version without importing it; None where it is not installed."""
+    if not is_present():
+        return None
+    from importlib import metadata  # which takes a while to import
+
     try:
-        return metadata.version("openvino") if is_present() else None
+        return metadata.version("openvino")
     except metadata.PackageNotFoundError:
         return UNKNOWN
 

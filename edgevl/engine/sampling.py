@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,11 @@ class Sampler:
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._random = np.random.default_rng(params.seed)
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        """Made for the first draw: importing numpy's module takes a while, and greedy answers do not need it."""
+        return np.random.default_rng(self._params.seed)
 
     def choose(self, logits: Logits, history: Sequence[int]) -> int:
         """Return the next token for scores [vocab]; `history` are the text tokens so far, prompt included."""
