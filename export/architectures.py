@@ -14,7 +14,7 @@ import torch
 
 from edgevl.errors import ExportError
 
-Settings = dict[str, int | float]
+Settings = dict[str, int | float | list[int]]
 
 
 def _nothing(config: Any) -> Settings:
@@ -142,6 +142,13 @@ def _llama_rope(config: Any) -> Settings:
     return {"rope.freq_base": float(rope["rope_theta"])}
 
 
+def _qwen2_vl(config: Any) -> Settings:
+    """Of one whose frequencies are shared out among time, height and width; llama.cpp has a fourth axis, without any."""
+    sections = config.rope_parameters.get("mrope_section", _MROPE_SECTION)
+    require("decoder: number of mrope_section", len(sections), 3)
+    return {**_rope(config), "rope.dimension_sections": [*sections, 0]}
+
+
 def _gemma2(config: Any) -> Settings:
     _check_layers(config, every=2)
     require("decoder: query_pre_attn_scalar", config.query_pre_attn_scalar, head_size(config))
@@ -177,12 +184,14 @@ def _check_layers(config: Any, every: int) -> None:
 
 
 _GELU = "gelu_pytorch_tanh"
+_MROPE_SECTION = [16, 24, 24]  # transformers', where a config has none
 _LLAMA = Architecture("llama", "LLAMA", pairs=True, more=_llama_rope)
 
 ARCHITECTURES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": Architecture("qwen2", "QWEN2", more=_rope),
+    "qwen2_vl_text": Architecture("qwen2vl", "QWEN2VL", more=_qwen2_vl),
     "qwen3": Architecture("qwen3", "QWEN3", more=_rope),
     "phi3": Architecture("phi3", "PHI3", more=_rope),
     "gemma": Architecture("gemma", "GEMMA", _GELU, norm_offset=1.0, more=_rope),

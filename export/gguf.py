@@ -95,11 +95,13 @@ class File:
         self.writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
         self.writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
-    def settings(self, values: Mapping[str, int | float | bool]) -> None:
-        """Add metadata: switches, unsigned numbers, float32."""
+    def settings(self, values: Mapping[str, int | float | bool | list[int]]) -> None:
+        """Add metadata: switches, unsigned numbers, float32, lists of int32."""
         for key, value in values.items():
             if isinstance(value, bool):
                 self.writer.add_bool(key, value)
+            elif isinstance(value, list):
+                self.writer.add_array(key, value)
             elif isinstance(value, int):
                 self.writer.add_uint32(key, value)
             else:

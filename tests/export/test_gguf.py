@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgevl.errors import BackendMissing, ExportError
-from edgevl.export import checkpoint, vocabulary
+from edgevl.export import architectures, checkpoint, vocabulary
 from edgevl.export import gguf as export_gguf
 from edgevl.export import mmproj as export_mmproj
 from edgevl.export.families import TorchModel
@@ -170,8 +170,8 @@ class TestDecoder:
             ),
             (
                 {"model_type": "rwkv"},
-                "decoder: model_type is 'rwkv'; a GGUF file can only have llama, mistral, qwen2, qwen3, phi3, gemma, "
-                "gemma2, gemma3_text",
+                "decoder: model_type is 'rwkv'; a GGUF file can only have llama, mistral, qwen2, qwen2_vl_text, qwen3, "
+                "phi3, gemma, gemma2, gemma3_text",
             ),
         ],
     )
@@ -183,6 +183,20 @@ class TestDecoder:
         with pytest.raises(ExportError) as caught:
             export_gguf.write_decoder(small[0], small[1].text, tmp_path / "no.gguf")
         assert str(caught.value) == message
+
+    def test_rotary_frequencies_of_time_height_and_width(self) -> None:
+        from transformers import Qwen2VLTextConfig
+
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4}
+        for section, wanted in (([2, 3, 3], [2, 3, 3, 0]), (None, [16, 24, 24, 0])):
+            own = rope if section is None else {**rope, "mrope_section": section}
+            found = architectures.metadata(Qwen2VLTextConfig(rope_parameters=own), 2048)
+            assert found["rope.dimension_sections"] == wanted
+            assert found["rope.freq_base"] == 10000
+        config = Qwen2VLTextConfig(rope_parameters={**rope, "mrope_section": [4, 4]})
+        with pytest.raises(ExportError) as caught:
+            architectures.metadata(config, 2048)
+        assert str(caught.value) == "decoder: number of mrope_section is 2; a GGUF file can only have 3"
 
     def test_another_tokenizer_is_refused(self, smolvlm_checkpoint: Path, small: Any, tmp_path: Path) -> None:
         folder = tmp_path / "other"
