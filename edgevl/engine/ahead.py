@@ -71,9 +71,11 @@ class OnnxAheadDecoder(OnnxDecoder):
         is_float = self._cache.arrays[self._layers[0]].dtype == np.float32
         self._may_try = is_known(graph.backend) and is_float and n_threads <= n_heads
 
-    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
-        """Feed token ids [n] or features [n, hidden], always to the end; raise GraphError if the graph fails."""
-        done = super().extend(chunk, cancelled)
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
+        """Feed token ids [n] or features [n, hidden], always to the end; raise GraphError as an OnnxDecoder does."""
+        done = super().extend(chunk, cancelled, positions)
         self._scores = self._scores[:0]
         if chunk.shape == (1,):
             self._behind.append(int(chunk[0]))

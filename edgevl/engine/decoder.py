@@ -29,9 +29,13 @@ class Decoder(Protocol):
     def expect(self, n_tokens: int) -> None:
         """Prepare for holding so many tokens."""
 
-    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
         """Feed a chunk: token ids, int64 [n], or image features, float32 [n, hidden]; n at least 1.
 
+        `positions`, int [3, n], are where features stand in time, height and width: they must be there for a model that
+        tells these apart (M-RoPE), whose text goes on behind the greatest, and for no other one, else GraphError.
         Returns whether the chunk is held: once `cancelled` is set it may stop, and then holds nothing of it.
         """
 
@@ -39,7 +43,7 @@ class Decoder(Protocol):
         """Return the scores of the next token after the last chunk, float32 [vocab]."""
 
     def truncate(self, n: int) -> None:
-        """Forget everything after the first `n` tokens."""
+        """Forget everything after the first `n` tokens; only whole chunks of features that came with positions."""
 
     def settle(self) -> None:
         """Bring what is held to the precision in which `save` gives it, so that going on is the same from either."""
@@ -99,8 +103,15 @@ class OnnxDecoder:
         """Let the cache take room for so many tokens at once."""
         self._cache.expect(n_tokens)
 
-    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
-        """Feed token ids [n] or features [n, hidden], always to the end; raise GraphError if the graph fails."""
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
+        """Feed token ids [n] or features [n, hidden], always to the end.
+
+        Raises GraphError if the graph fails, and where there are `positions`: it counts features like text.
+        """
+        if positions is not None:
+            raise GraphError(f"{self._path}: takes no positions in time, height and width; use a GGUF decoder")
         embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
         embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
         total = self.n_past + embeds.shape[1]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgevl import machine
 from edgevl.engine.devices import CPU, Device
+from edgevl.engine.positions import Positions
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.model import gguf
 from edgevl.model.manifest import DecoderSpec
@@ -40,7 +41,7 @@ _ERROR = 4
 _ABORTED = 2
 _SEQUENCE = 0
 _NO_TRUNCATION = "llama.cpp cannot forget the end of what this model holds; use another decoder"
-_HEAD = np.dtype("<i8")  # what `save` puts before llama.cpp's bytes: how many tokens they are
+_MROPE = (8, 40)  # kinds of rotary embedding: its axes in sections, or interleaved
 
 
 class GgufDecoder:
@@ -82,16 +83,21 @@ class GgufDecoder:
         self._thread = ThreadPoolExecutor(1, "edgevl-llama")
         weakref.finalize(self, _close, llama, self._open, self._thread)
         self._load()
+        kind = llama.llama_model_rope_type(self._open["model"])
+        self._positions = Positions(path, has_axes=kind in _MROPE)
         self._reserve(min(FIRST_CONTEXT, spec.context_length))
 
     def expect(self, n_tokens: int) -> None:
         """Make room for so many tokens at once."""
         self._reserve(min(n_tokens, self._spec.context_length))
 
-    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
         """Feed token ids [n] or features [n, hidden]; stops between two operations once `cancelled` is set.
 
-        Raises GraphError if llama.cpp fails.
+        `positions` [3, n] must come with features where the model has M-RoPE, and else must not. Raises GraphError for
+        other ones, and if llama.cpp fails.
         """
         features = chunk.ndim == 2
         if features and chunk.shape[1] != self._spec.hidden_size:
@@ -100,11 +106,14 @@ class GgufDecoder:
         whole = features and self._whole_images
         if whole and len(array) > N_BATCH:
             raise GraphError(f"{self._path}: can see {N_BATCH} features of an image whole, got {len(array)}")
+        places = self._positions.number(self.n_past, array, positions)
         self._reserve(self.n_past + len(array))
         with self._asking(cancelled), self._seeing_whole(whole):
-            code = self._decode(array)
+            code = self._decode(array, places)
         complaint = said()
         if code == 0:
+            if positions is not None:
+                self._positions.add(self.n_past, positions)
             self.n_past += len(array)
             return True
         self._forget_after(self.n_past)
@@ -121,35 +130,37 @@ class GgufDecoder:
         return logits
 
     def truncate(self, n: int) -> None:
-        """Forget everything after the first `n` tokens."""
+        """Forget everything after the first `n` tokens; raise ValueError within features that came with positions."""
         if not 0 <= n <= self.n_past:
             raise ValueError(f"cannot truncate to {n} tokens, {self.n_past} are held")
         if n < self.n_past:
             self._forget_after(n)
+            self._positions.truncate(n)
             self.n_past = n
 
     def settle(self) -> None:
         """Do nothing: what is held is what is saved, to the bit."""
 
     def save(self) -> NDArray[Any]:
-        """Return the cache as bytes, uint8 [n]: how many tokens it holds, then what llama.cpp writes."""
-        n_bytes = self._call("llama_state_seq_get_size", _SEQUENCE)
-        state = np.empty(_HEAD.itemsize + n_bytes, np.uint8)
-        state[: _HEAD.itemsize].view(_HEAD)[0] = self.n_past
-        written = self._call("llama_state_seq_get_data", _bytes(state[_HEAD.itemsize :]), n_bytes, _SEQUENCE)
+        """Return the cache as bytes, uint8 [n]: how many tokens it holds, and where, then what llama.cpp writes."""
+        head, n_bytes = self._positions.head(self.n_past), self._call("llama_state_seq_get_size", _SEQUENCE)
+        state = np.empty(head.size + n_bytes, np.uint8)
+        state[: head.size] = head
+        written = self._call("llama_state_seq_get_data", _bytes(state[head.size :]), n_bytes, _SEQUENCE)
         if written != n_bytes:
             raise GraphError(f"{self._path}: llama.cpp cannot save its cache ({said()})")
         return state
 
     def load(self, state: NDArray[Any], n: int) -> bool:
         """Hold what `save` returned for `n` tokens; return whether it is of that many."""
-        if state.dtype != np.uint8 or state.ndim != 1 or state.size < _HEAD.itemsize:
+        if state.dtype != np.uint8 or state.ndim != 1:
             return False
-        if int(np.frombuffer(state[: _HEAD.itemsize].tobytes(), _HEAD)[0]) != n:
+        positions = self._positions.read(state, n)
+        if positions is None:
             return False
         self._reserve(n)
-        self._restore(state[_HEAD.itemsize :])
-        self.n_past = n
+        self._restore(state[positions.head(n).size :])
+        self.n_past, self._positions = n, positions
         return True
 
     def _load(self) -> None:
@@ -177,7 +188,7 @@ class GgufDecoder:
         """Make room for `n` tokens, keeping those that are held: llama.cpp cannot grow, so it begins anew with them."""
         if n <= self._capacity:
             return
-        held = self.save()[_HEAD.itemsize :] if self.n_past else None
+        held = self.save()[self._positions.head(self.n_past).size :] if self.n_past else None
         wanted = max(n, min(2 * self._capacity, self._spec.context_length))
         settings = self._llama.llama_context_default_params()
         settings.n_ctx = self._capacity = -(-wanted // _PAD) * _PAD
@@ -209,15 +220,23 @@ class GgufDecoder:
         read = self._call("llama_state_seq_set_data", _bytes(state), state.size, _SEQUENCE)
         if read != state.size:
             self.n_past = 0
+            self._positions.truncate(0)
+            self._forget_after(0)
             raise GraphError(
                 f"{self._path}: llama.cpp does not take back what it saved ({said()}); run: edgevl cache clear"
             )
 
-    def _decode(self, array: NDArray[Any]) -> int:
-        """Compute tokens behind those that are held, batch by batch; return the first code but 0, else 0."""
+    def _decode(self, array: NDArray[Any], places: NDArray[np.int32] | None) -> int:
+        """Compute tokens behind those that are held, batch by batch; return the first code but 0, else 0.
+
+        Without `places`, [1 or 4, n], they follow those that are held.
+        """
         for start in range(0, len(array), N_BATCH):
             part = array[start : start + N_BATCH]
-            batch = self._llama.llama_batch(n_tokens=len(part))  # no positions: they follow those that are held
+            batch = self._llama.llama_batch(n_tokens=len(part))
+            if places is not None:
+                at = np.ascontiguousarray(places[:, start : start + N_BATCH])
+                batch.pos = at.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
             if array.ndim == 1:
                 batch.token = part.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
             else:
@@ -237,7 +256,7 @@ class GgufDecoder:
 
     def _forget_after(self, n: int) -> None:
         memory = self._llama.llama_get_memory(self._open["context"])
-        if not self._alone(self._llama.llama_memory_seq_rm, memory, _SEQUENCE, n, -1):
+        if not self._alone(self._llama.llama_memory_seq_rm, memory, _SEQUENCE, self._positions.behind(n), -1):
             raise GraphError(f"{self._path}: {_NO_TRUNCATION}")
 
     @contextmanager

@@ -71,21 +71,23 @@ class MergedDecoder(OnnxDecoder):
         self._takes_positions = "position_ids" in graph.inputs
         self._scores = np.empty((1, N_AT_ONCE, spec.vocab_size), self._logits.dtype)
 
-    def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
-        """Feed token ids [n] or features [n, hidden], a few at a time; raise GraphError if the graph fails."""
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
+        """Feed token ids [n] or features [n, hidden], a few at a time; raise GraphError as an OnnxDecoder does."""
         before = self.n_past
         for start in range(0, len(chunk), N_AT_ONCE):
             if cancelled is not None and cancelled.is_set():
                 self.truncate(before)
                 return False
-            self._extend(chunk[start : start + N_AT_ONCE])
+            self._extend(chunk[start : start + N_AT_ONCE], positions)
         return True
 
-    def _extend(self, piece: NDArray[Any]) -> None:
+    def _extend(self, piece: NDArray[Any], positions: NDArray[Any] | None) -> None:
         scores = self._scores[:, : len(piece)]
         self._binding.bind_output("logits", scores)
         if self._takes_positions:
-            positions = np.arange(self.n_past, self.n_past + len(piece), dtype=np.int64)
-            self._binding.bind_input("position_ids", positions[None])
-        super().extend(piece)
+            position_ids = np.arange(self.n_past, self.n_past + len(piece), dtype=np.int64)
+            self._binding.bind_input("position_ids", position_ids[None])
+        super().extend(piece, positions=positions)
         self._logits = scores[:, -1:]

@@ -86,6 +86,16 @@ def test_truncate_forgets_the_end_only(tmp_path: Path) -> None:
             made.truncate(wrong)
 
 
+def test_positions_are_refused(tmp_path: Path) -> None:
+    made = decoder(tmp_path)
+    with pytest.raises(GraphError) as caught:
+        made.extend(np.zeros((4, VOCAB), np.float32), positions=np.zeros((3, 4), np.int64))
+    assert str(caught.value) == (
+        f"{tmp_path / 'decoder.onnx'}: takes no positions in time, height and width; use a GGUF decoder"
+    )
+    assert made.n_past == 0
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_finite_are_an_error(tmp_path: Path, bad: float) -> None:
     rows = table()

@@ -177,13 +177,13 @@ class TestMemory:
 
     def test_a_state_that_llama_cpp_does_not_take_back(self, make: Make) -> None:
         decoder = make()
-        fed(decoder, IDS[:9])
+        scores = fed(decoder, IDS[:9])
         state = decoder.save()
         state[8:] = 255
         with pytest.raises(GraphError, match=r"does not take back what it saved \(.*magic\); run: edgevl cache clear"):
             decoder.load(state, 9)
-        decoder.truncate(0)
         assert decoder.n_past == 0
+        assert np.array_equal(fed(decoder, IDS[:9]), scores)
 
     def test_cancelled_within_a_chunk_nothing_of_it_is_held(self, make: Make) -> None:
         decoder, cancelled = make(), threading.Event()
@@ -285,6 +285,13 @@ class TestErrors:
     def test_features_of_another_width(self, make: Make) -> None:
         with pytest.raises(GraphError, match=r"decoder\.gguf: takes features of 64 values, got 32"):
             make().extend(np.zeros((2, 32), np.float32))
+
+    def test_positions_that_the_model_does_not_tell_apart(self, make: Make) -> None:
+        with pytest.raises(GraphError) as caught:
+            make().extend(FEATURES, positions=np.zeros((3, 12), np.int64))
+        assert str(caught.value).endswith(
+            "decoder.gguf: this model's features have no positions in time, height and width; feed them without"
+        )
 
     def test_tokens_that_do_not_exist(self, make: Make) -> None:
         decoder = make()

@@ -81,6 +81,15 @@ def test_a_cancelled_chunk_is_not_held(tmp_path: Path) -> None:
     assert held(made) == ([5, 10, 15], [0, 1, 2])
 
 
+def test_positions_of_features_are_refused(tmp_path: Path) -> None:
+    made = decoder(tmp_path)
+    made.extend(ids(1, 2))
+    with pytest.raises(GraphError, match=r"decoder\.onnx: takes no positions in time, height and width"):
+        made.extend(np.zeros((3, VOCAB), np.float32), positions=np.zeros((3, 3), np.int64))
+    assert made.extend(ids(3))
+    assert held(made) == ([5, 10, 15], [0, 1, 2])
+
+
 def test_truncate_then_go_on(tmp_path: Path) -> None:
     made = decoder(tmp_path)
     made.extend(ids(1, 2, 3))
