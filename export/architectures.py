@@ -143,7 +143,7 @@ def _llama_rope(config: Any) -> Settings:
 
 
 def _qwen2_vl(config: Any) -> Settings:
-    """Of one whose frequencies are shared out among time, height and width; llama.cpp has a fourth axis, without any."""
+    """Of one whose frequencies are shared among time, height and width; llama.cpp has a fourth axis, without any."""
     sections = config.rope_parameters.get("mrope_section", _MROPE_SECTION)
     require("decoder: number of mrope_section", len(sections), 3)
     return {**_rope(config), "rope.dimension_sections": [*sections, 0]}
