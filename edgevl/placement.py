@@ -212,23 +212,35 @@ class Placement:
         spec = self._spec
         path = self._folder / spec.vision.file
         opened: VisionGraph = (
-            self._openvino(path) if row.needs["vision"] == OPENVINO else Graph(path, threads=self._threads, device=row)
+            self._openvino(path)
+            if row.needs["vision"] == OPENVINO
+            else Graph(path, threads=self._threads, device=row, **self._memory_of(path))
         )
         return VisionEncoder(of_tiles(opened, spec.vision.inputs))
 
     def _openvino(self, path: Path) -> OpenVINOGraph:
-        spec, disk = self._spec.vision, self._disk
-        content = f"{self._spec.files[spec.file].sha256}@{path.stat().st_mtime_ns}"
+        is_quantized = self._spec.vision.precision == "int8"
+        return OpenVINOGraph(path, is_quantized=is_quantized, threads=self._threads, **self._memory_of(path))
+
+    def _memory_of(self, path: Path) -> dict[str, Any]:
+        """Return `load` and `keep` of a graph file in the forms that it is run in, on disk; nothing without one."""
+        disk = self._disk
+        if disk is None:
+            return {}
+        graph_name = path.relative_to(self._folder).as_posix()
+        content = ":".join(  # of the graph and the data beside it
+            f"{name}={file.sha256}@{(self._folder / name).stat().st_mtime_ns}"
+            for name, file in sorted(self._spec.files.items())
+            if name.startswith(graph_name)
+        )
 
         def load(name: str) -> NDArray[np.uint8] | None:
-            return None if disk is None else disk.get("graphs", graph_key(content, name))
+            return disk.get("graphs", graph_key(content, name))
 
         def keep(name: str, compiled: NDArray[np.uint8]) -> None:
-            if disk is not None:
-                disk.put("graphs", graph_key(content, name), compiled)
+            disk.put("graphs", graph_key(content, name), compiled)
 
-        is_quantized = spec.precision == "int8"
-        return OpenVINOGraph(path, is_quantized=is_quantized, threads=self._threads, load=load, keep=keep)
+        return {"load": load, "keep": keep}
 
     def _open_decoder(self, row: Device) -> Decoder:
         """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
@@ -238,7 +250,7 @@ class Placement:
             from edgevl.engine.gguf import GgufDecoder
 
             return GgufDecoder(path, spec.decoder, threads=self._threads, device=row)
-        opened = Graph(path, threads=self._threads, spin=True, device=row)
+        opened = Graph(path, threads=self._threads, spin=True, device=row, **self._memory_of(path))
         embeddings = read_embeddings(self._folder / spec.embeddings.file, spec.decoder)
         if spec.decoder.kind == "merged":
             return MergedDecoder(opened, spec.decoder, embeddings)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from numpy.typing import NDArray
 
 from edgevl.engine.devices import COMMANDS, CPU, CPU_PROVIDER, CUDA_PROVIDER, Device
 from edgevl.errors import GraphError
+from edgevl.machine import describe
+
+OPTIMIZED_BYTES = 64 << 20
+"""Of larger graphs the optimized form is not kept: their weights take longer to read than it takes to make."""
+
+Load = Callable[[str], NDArray[np.uint8] | None]
+Keep = Callable[[str, NDArray[np.uint8]], None]
+"""How a graph is got and put, under a name, in the form in which it runs here."""
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -38,16 +47,32 @@ class Graph:
 
     n_at_once = 1
 
-    def __init__(self, path: Path, *, threads: int | None = None, spin: bool = False, device: Device = CPU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        spin: bool = False,
+        device: Device = CPU,
+        load: Load | None = None,
+        keep: Keep | None = None,
+    ) -> None:
         """Load it with `threads` threads (None: one per physical core); raise GraphError if it does not load.
 
         `spin` lets threads wait actively within a run: quicker for runs of a few milliseconds. `device` runs what it
-        knows of the graph, the CPU the rest.
+        knows of the graph, the CPU the rest. `load` and `keep` remember a small graph as it was optimized for this
+        processor, which takes longer than reading it.
         """
         self.path = path
         self.backend = f"onnxruntime {ort.__version__} {device.name}"
         self._memory = device.memory
-        self._session = _session(path, _options(threads, spin), device)
+        options = _options(threads, spin)
+        if load and keep and device is CPU and _n_bytes(path) <= OPTIMIZED_BYTES:
+            about = describe()
+            name = f"{self.backend}:{about.cpu}:{about.features}"
+            self._session = _optimized(path, options, name, load, keep)
+        else:
+            self._session = _session(path, options, device)
         self.inputs = {i.name: (_DTYPES.get(i.type), list(i.shape)) for i in self._session.get_inputs()}
         self.outputs = {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
 
@@ -195,6 +220,29 @@ def _session(path: Path, options: ort.SessionOptions, device: Device) -> ort.Inf
         why = loading or "no reason given"
         raise GraphError(f"{path}: onnxruntime cannot load {first} here ({why}); use --device cpu")
     return session
+
+
+def _optimized(path: Path, options: ort.SessionOptions, name: str, load: Load, keep: Keep) -> ort.InferenceSession:
+    """Load a graph for the CPU as it was optimized here, or optimize it and keep that; raise GraphError."""
+    kept = load(name)
+    if kept is not None:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with contextlib.suppress(Exception):
+            return ort.InferenceSession(kept.tobytes(), options, providers=[CPU_PROVIDER])
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    with contextlib.suppress(Exception), tempfile.TemporaryDirectory(prefix="edgevl-") as folder:
+        made = Path(folder, "optimized.onnx")
+        options.optimized_model_filepath = str(made)
+        session = ort.InferenceSession(str(path), options, providers=[CPU_PROVIDER])
+        keep(name, np.fromfile(made, np.uint8))
+        return session
+    options.optimized_model_filepath = ""
+    return _session(path, options, CPU)
+
+
+def _n_bytes(path: Path) -> int:
+    """Return the size of a graph with the data beside it; 0 where there is none."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*") if file.is_file())
 
 
 @lru_cache

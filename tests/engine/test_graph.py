@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from edgevl.engine import graph as graph_module
 from edgevl.engine.devices import CPU, CUDA_PROVIDER, DEVICES
 from edgevl.engine.graph import Graph, providers
 from edgevl.errors import GraphError
@@ -141,3 +144,59 @@ def test_a_binding_that_fails_names_the_graph(graph: Graph, path: Path) -> None:
     with pytest.raises(GraphError) as caught:
         binding.run()
     assert str(caught.value).startswith(f"{path}: failed while running (")
+
+
+class TestKept:
+    """A small graph is kept as it was optimized, and run from there."""
+
+    @pytest.fixture
+    def kept(self) -> dict[str, NDArray[np.uint8]]:
+        return {}
+
+    def opened(self, path: Path, kept: dict[str, NDArray[np.uint8]]) -> Graph:
+        return Graph(path, threads=1, load=kept.get, keep=kept.__setitem__)
+
+    def test_gives_the_same_bits(self, path: Path, kept: dict[str, NDArray[np.uint8]]) -> None:
+        x = np.random.default_rng(0).standard_normal((1, 2, 3)).astype(np.float32)
+        wanted = Graph(path, threads=1).run({"x": x})["y"]
+        first = self.opened(path, kept)
+        [name] = kept
+        np.testing.assert_array_equal(first.run({"x": x})["y"], wanted)
+        there = path.read_bytes()
+        path.write_bytes(b"not read again")
+        again = self.opened(path, kept)
+        path.write_bytes(there)
+        np.testing.assert_array_equal(again.run({"x": x})["y"], wanted)
+        assert list(kept) == [name]
+        assert (again.inputs, again.outputs) == (first.inputs, first.outputs)
+
+    def test_damaged_it_is_made_again(self, path: Path, kept: dict[str, NDArray[np.uint8]]) -> None:
+        self.opened(path, kept)
+        [name] = kept
+        whole, kept[name] = kept[name], np.zeros(10, np.uint8)
+        self.opened(path, kept)
+        np.testing.assert_array_equal(kept[name], whole)
+
+    def test_a_graph_that_does_not_load_is_an_error_as_without(
+        self, tmp_path: Path, kept: dict[str, NDArray[np.uint8]]
+    ) -> None:
+        bad = tmp_path / "bad.onnx"
+        bad.write_bytes(b"nothing")
+        with pytest.raises(GraphError, match=r"bad\.onnx: onnxruntime cannot load it"):
+            self.opened(bad, kept)
+        assert kept == {}
+
+    def test_without_room_for_it_the_graph_runs_all_the_same(
+        self, path: Path, kept: dict[str, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        x = np.zeros((1, 2, 3), np.float32)
+        assert self.opened(path, kept).run({"x": x})["y"].shape == (1, 2, 3)
+        assert kept == {}
+
+    def test_a_large_one_is_not_kept(
+        self, path: Path, kept: dict[str, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(graph_module, "OPTIMIZED_BYTES", 10)
+        self.opened(path, kept)
+        assert kept == {}
