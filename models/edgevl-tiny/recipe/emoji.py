@@ -205,13 +205,15 @@ def make_scene(rng: random.Random, choice: Sequence[Emoji], n: int) -> Scene:
     share = {1: 0.85, 2: 0.5, 3: 0.42, 4: 0.38}[n]
     while True:
         sides = [rng.uniform(0.55, 1) * share * min(size) for _ in emoji]
-        shown = [
-            Shown(one, *(rng.uniform(side / 2 + 2, full - side / 2 - 2) for full in size), side)
-            for one, side in zip(emoji, sides, strict=True)
-        ]
+        shown = [_placed(rng, one, side, size) for one, side in zip(emoji, sides, strict=True)]
         if all(_apart(a, b) for i, a in enumerate(shown) for b in shown[:i]):
             return Scene(size, tuple(sorted(shown, key=lambda one: one.x)))
         share *= 0.98
+
+
+def _placed(rng: random.Random, emoji: Emoji, side: float, size: tuple[int, int]) -> Shown:
+    y, x = (rng.uniform(side / 2 + 2, full - side / 2 - 2) for full in size)
+    return Shown(emoji, y, x, side)
 
 
 def _apart(a: Shown, b: Shown) -> bool:
