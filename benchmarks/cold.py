@@ -2,19 +2,23 @@
 
     python benchmarks/cold.py [--rounds 9] [--model NAME] [--check]
 
+With the Python of an environment that the README's first command made, and psutil: what else is installed costs time.
+
 Each round runs the question once and, as a yardstick of the machine, a Python that only imports numpy and
-onnxruntime. Files are in the page cache after the first round, which is not counted. Wall time is the process's
-whole life; memory is the highest resident size of the process and its children together. Results go to
-benchmarks/results/<machine>-<commit>.json.
+onnxruntime. Nothing is remembered of the picture: of the store, only graphs as they were optimized here are left
+between rounds. Files are in the page cache after the first round, which is not counted. Wall time is the process's
+whole life; memory is its highest resident size. Results go to benchmarks/results/<machine>-<commit>.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +32,8 @@ from typing import Any
 
 import psutil
 
+from edgevl.store.disk import KINDS, VERSION
+
 ROOT = Path(__file__).parents[1]
 MAX_WALL_S = 1.0
 MAX_RSS_BYTES = 300_000_000
@@ -37,7 +43,7 @@ BASELINE = (sys.executable, "-c", "import numpy, onnxruntime")
 
 @dataclass(frozen=True)
 class Run:
-    """One process: seconds from start to end, and the highest resident bytes of it and its children."""
+    """One process: seconds from start to end, and its highest resident bytes."""
 
     wall_s: float
     rss_bytes: int
@@ -47,15 +53,8 @@ def measure(command: Sequence[str]) -> Run:
     """Run a command to its end; raise RuntimeError with its words if it fails."""
     with tempfile.TemporaryFile() as words:
         started = time.perf_counter()
-        process = psutil.Popen(list(command), stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT)
-        peak = 0
-        while True:
-            peak = max(peak, _resident_bytes(process))
-            try:
-                code = process.wait(timeout=0.005)
-                break
-            except psutil.TimeoutExpired:
-                continue
+        process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT)
+        code, peak = _ended(process)
         wall_s = time.perf_counter() - started
         if code != 0:
             words.seek(0)
@@ -63,16 +62,21 @@ def measure(command: Sequence[str]) -> Run:
     return Run(wall_s, peak)
 
 
-def _resident_bytes(process: psutil.Popen) -> int:
-    """Return the highest resident size so far of a process, and its children's size now; 0 once it has ended."""
-    try:
-        children = sum(child.memory_info().rss for child in process.children())
-        return int(_high_water(process) + children)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0
+def _ended(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Wait for a process; return its exit code and its highest resident bytes, without taking its cores."""
+    if hasattr(os, "wait4"):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            peak = max(peak, _high_water(psutil.Process(process.pid)))
+        time.sleep(0.02)
+    return process.returncode, peak
 
 
-def _high_water(process: psutil.Popen) -> int:
+def _high_water(process: psutil.Process) -> int:
     """Return the peak that the system has noted, so that none between two looks is missed; else the size now."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
@@ -86,7 +90,14 @@ def _high_water(process: psutil.Popen) -> int:
 def ask(image: Path, *options: str) -> list[str]:
     """Return the command that asks about `image`."""
     script = Path(sys.executable).with_name("edgevl.exe" if os.name == "nt" else "edgevl")
-    return [str(script), "ask", "--no-store", str(image), QUESTION, *options]
+    return [str(script), "ask", str(image), QUESTION, *options]
+
+
+def forget_pictures(store: Path) -> None:
+    """Leave nothing in a store but optimized graphs."""
+    for kind in KINDS:
+        if kind != "graphs":
+            shutil.rmtree(store / VERSION / kind, ignore_errors=True)
 
 
 def make_image(path: Path) -> Path:
@@ -159,19 +170,23 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def stages(image: Path, options: Sequence[str], rounds: int = 5) -> dict[str, float]:
+def stages(image: Path, options: Sequence[str], store: Path, rounds: int = 5) -> dict[str, float]:
     """Return the median seconds of each stage, as `edgevl ask --json` tells them."""
-    documents = [json.loads(subprocess.check_output(ask(image, *options, "--json"))) for _ in range(rounds)]
+    documents = []
+    for _ in range(rounds):
+        forget_pictures(store)
+        documents.append(json.loads(subprocess.check_output(ask(image, *options, "--json"))))
     names = documents[0]["timings"]
     return {name: statistics.median(document["timings"][name] for document in documents) for name in names}
 
 
-def compare(image: Path, options: Sequence[str], rounds: int) -> dict[str, list[Run]]:
+def compare(image: Path, options: Sequence[str], store: Path, rounds: int) -> dict[str, list[Run]]:
     """Run question and baseline in turn, `rounds` times after one that is not counted."""
     commands = {"ask": ask(image, *options), "baseline": list(BASELINE)}
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     for _ in range(rounds + 1):
         for name, command in commands.items():
+            forget_pictures(store)
             runs[name].append(measure(command))
     return {name: counted[1:] for name, counted in runs.items()}
 
@@ -187,9 +202,11 @@ def main() -> int:
     n_cores = use_cores(settings.cores)
     options = ["--model", settings.model] if settings.model else []
     with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        os.environ["EDGEVL_STORE_DIR"] = str(store)
         image = settings.image or make_image(Path(folder) / "shapes.png")
-        runs = compare(image, options, max(settings.rounds, 7))
-        timings = stages(image, options)
+        runs = compare(image, options, store, max(settings.rounds, 7))
+        timings = stages(image, options, store)
     results = {name: summary(counted) for name, counted in runs.items()}
     document = {
         "what": "edgevl ask, fresh process, 512x512 image" if settings.image is None else "edgevl ask, fresh process",

@@ -15,8 +15,10 @@ QUIET_BASELINE_S = 0.25
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[cold.Run]]:
     if not (hub.installed_folder() / hub.BUNDLED / manifest.FILE_NAME).is_file():
         pytest.skip("the bundled model is not here; models/edgevl-tiny/recipe makes it")
-    image = cold.make_image(tmp_path_factory.mktemp("start") / "shapes.png")
-    return cold.compare(image, [], rounds=3)
+    folder = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEVL_STORE_DIR", str(folder / "store"))
+        return cold.compare(cold.make_image(folder / "shapes.png"), [], folder / "store", rounds=3)
 
 
 def test_a_cold_question_takes_less_than_a_second(runs: dict[str, list[cold.Run]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -227,9 +226,12 @@ def _optimized(path: Path, options: ort.SessionOptions, name: str, load: Load, k
     kept = load(name)
     if kept is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         with contextlib.suppress(Exception):
             return ort.InferenceSession(kept.tobytes(), options, providers=[CPU_PROVIDER])
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    import tempfile
+
     with contextlib.suppress(Exception), tempfile.TemporaryDirectory(prefix="edgevl-") as folder:
         made = Path(folder, "optimized.onnx")
         options.optimized_model_filepath = str(made)

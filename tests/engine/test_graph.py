@@ -170,6 +170,20 @@ class TestKept:
         assert list(kept) == [name]
         assert (again.inputs, again.outputs) == (first.inputs, first.outputs)
 
+    def test_weights_beside_it_are_found(self, tmp_path: Path, kept: dict[str, NDArray[np.uint8]]) -> None:
+        import onnx
+
+        path, weights = tmp_path / "product.onnx", np.arange(9000, dtype=np.float32).reshape(3, 3000)
+        shapes = [graphs.value("x", (1, "n", 3))], [graphs.value("y", (1, "n", 3000))]
+        whole = graphs.save(tmp_path / "whole.onnx", [graphs.node("MatMul", ("x", "w"), "y")], *shapes, w=weights)
+        onnx.save(onnx.load(whole), path, save_as_external_data=True, location="product.onnx.data")
+        self.opened(path, kept)
+        [form] = kept.values()
+        assert form.nbytes < weights.nbytes < (tmp_path / "product.onnx.data").stat().st_size + 1
+        path.write_bytes(b"not read again")
+        x = np.ones((1, 2, 3), np.float32)
+        np.testing.assert_array_equal(self.opened(path, kept).run({"x": x})["y"], x @ weights)
+
     def test_damaged_it_is_made_again(self, path: Path, kept: dict[str, NDArray[np.uint8]]) -> None:
         self.opened(path, kept)
         [name] = kept
