@@ -298,3 +298,24 @@ def test_a_larger_jpeg_can_be_reduced(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "limit" in capsys.readouterr().err
     assert run(["ask", str(photo), QUESTION, "--max-pixels", "500000", "--reduce", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"][0]["size"] == [400, 600]
+
+
+def test_what_was_computed_is_stored_before_the_process_ends(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    asked = subprocess.run(
+        [*EDGEVL, "ask", str(SAMPLES / "shapes.png"), "what's here?", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EDGEVL_STORE_DIR": str(store)},
+    )
+    assert json.loads(asked.stdout)["text"]
+    assert len(list(store.glob("*/tiles/*.bin"))) == 5
+    assert len(list(store.glob("*/prefixes/*.bin"))) == 1
+    assert not list(store.rglob("*.part"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_words_that_cannot_be_written_are_a_failure() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        ended = subprocess.run([*EDGEVL, "--version"], stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 1
