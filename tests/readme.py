@@ -244,7 +244,7 @@ def _comparison(path: Path, found: dict[str, Any]) -> str:
         (
             row["what"],
             row["limit"],
-            *("" if row.get(key) is None else f"{row[key]:.3g}" for key in ("ratio", "ours", "theirs")),
+            *(_figure(row.get(key)) for key in ("ratio", "ours", "theirs")),
             {True: "yes", False: "**no**", None: "not measured"}[row["holds"]],
         )
         for row in found["must_hold"]
@@ -259,6 +259,12 @@ def _comparison(path: Path, found: dict[str, Any]) -> str:
         )
         + (f"\n{skipped}" if skipped else "")
     )
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value * 1e-6:.0f} MB" if value > 1e6 else f"{value:.4g}"
 
 
 def _spread(found: dict[str, Any] | None, factor: float, decimals: int) -> str:
