@@ -141,13 +141,14 @@ def families() -> str:
     rows = json.loads((ROOT / "models" / "registry.json").read_text(encoding="utf-8"))
     forms = {"onnx": "graphs that run as they are", "gguf": "a pair of GGUF files", "checkpoint": "export it"}
     return _table(
-        ("`edgevl pull`", "repository", "what is there", "parameters", "licence"),
+        ("`edgevl pull`", "repository", "what is there", "parameters", "on disk", "memory", "licence"),
         [
             (
                 row["name"],
                 f"[{row['repo']}](https://huggingface.co/{row['repo']})",
                 forms[row["form"]],
-                f"{row['n_parameters'] / 1e6:,.0f} M" if row["n_parameters"] else "",
+                f"{row['n_parameters'] / 1e6:,.0f} M",
+                *(f"{row[key] / 1e9:.1f} GB" for key in ("disk_bytes", "memory_bytes")),
                 row["licence"],
             )
             for row in rows

@@ -41,9 +41,10 @@ def models(elsewhere: bool, as_json: bool) -> None:
     click.echo("Here:")
     for entry in here:
         click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>10}  {entry['precision']:<24} {entry['folder']}")
-    click.echo("Can be fetched from the Hugging Face hub with `edgevl pull`:")
+    click.echo("Can be fetched from the Hugging Face hub with `edgevl pull` (sizes are estimates):")
     for row in known:
-        click.echo(f"  {row.name:<24} {_mb(row.download_bytes):>11}  {row.licence:<11} {row.repo}{_FORMS[row.form]}")
+        sizes = f"{row.download_bytes / 1e9:4.1f} GB, {row.memory_bytes / 1e9:.1f} GB of memory"
+        click.echo(f"  {row.name:<24} {sizes}  {row.licence:<11} {row.repo}{_FORMS[row.form]}")
 
 
 def _list_found(as_json: bool) -> None:

@@ -33,7 +33,9 @@ class RegistryEntry:
 
     `form` is "onnx" for graphs that run as they are, "gguf" for llama.cpp's pair of files, whose vision half becomes a
     graph, "checkpoint" for what has to be exported. Without a `revision` it is the newest. `download_bytes` is what is
-    fetched, of a checkpoint all of its weights; None where it is not known.
+    fetched, of a checkpoint all of its weights; `disk_bytes` what the model folder takes afterwards; `memory_bytes`
+    what answering about one picture takes. All three are estimated from the parameters, at the precisions that
+    `edgevl pull` and `edgevl export` take by themselves; `edgevl pull` asks the hub for the exact size first.
     """
 
     name: str
@@ -41,8 +43,10 @@ class RegistryEntry:
     revision: str | None
     form: Literal["onnx", "gguf", "checkpoint"]
     licence: str
-    n_parameters: int | None
-    download_bytes: int | None
+    n_parameters: int
+    download_bytes: int
+    disk_bytes: int
+    memory_bytes: int
     note: str
 
 

@@ -136,12 +136,14 @@ def test_the_registry_lists_published_models(monkeypatch: pytest.MonkeyPatch) ->
         assert entry.licence in ("Apache-2.0", "Llama-2")
         assert entry.revision is None or re.fullmatch("[0-9a-f]{40}", entry.revision)
         assert entry.note.endswith(".")
+        assert entry.n_parameters / 4 < entry.disk_bytes <= entry.download_bytes < 5 * entry.n_parameters
+        assert entry.disk_bytes < entry.memory_bytes
 
 
 def test_a_name_of_the_registry_that_is_not_here_is_told_how_to_get_it(folders: Path) -> None:
     (folders / "installed" / "registry.json").write_text(
-        '[{"name": "small", "repo": "a/b", "revision": null, "form": "onnx", "licence": "MIT", "n_parameters": null,'
-        ' "download_bytes": null, "note": ""}]'
+        '[{"name": "small", "repo": "a/b", "revision": null, "form": "onnx", "licence": "MIT", "n_parameters": 9,'
+        ' "download_bytes": 5, "disk_bytes": 5, "memory_bytes": 8, "note": ""}]'
     )
     with pytest.raises(ModelNotFound) as caught:
         hub.find("small")
