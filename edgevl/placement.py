@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl import machine
-from edgevl.engine import graph, openvino
+from edgevl.engine import aside, graph, openvino
 from edgevl.engine.ahead import OnnxAheadDecoder
 from edgevl.engine.decoder import Decoder, read_embeddings
 from edgevl.engine.devices import (
@@ -249,6 +249,8 @@ class Placement:
         if spec.embeddings is None:
             from edgevl.engine.gguf import GgufDecoder
 
+            if row is CPU:
+                self._try_aside(path)
             return GgufDecoder(path, spec.decoder, threads=self._threads, device=row)
         opened = Graph(path, threads=self._threads, spin=True, device=row, **self._memory_of(path))
         embeddings = read_embeddings(self._folder / spec.embeddings.file, spec.decoder)
@@ -256,6 +258,15 @@ class Placement:
             return MergedDecoder(opened, spec.decoder, embeddings)
         n_threads = self._threads or machine.describe().n_threads
         return OnnxAheadDecoder(opened, spec.decoder, embeddings, n_threads=n_threads)
+
+    def _try_aside(self, path: Path) -> None:
+        """Try llama.cpp once in a process of its own where builds of it are known to end theirs; raise GraphError."""
+        if "AMX" not in (machine.describe().features or ()) or not aside.can_try():
+            return
+        key = {**self.key("gguf", "aside"), "build": aside.build()}
+        if kept.read(key) is None:
+            aside.run(path)
+            kept.write(key, {"runs": True})
 
     def _encode_noise(self, encoder: VisionEncoder) -> NDArray[np.float32]:
         tile = self._spec.image.tile

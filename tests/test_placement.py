@@ -156,9 +156,27 @@ class TestAuto:
         assert alone.decoder().backend.endswith(" cpu")
         assert not profiles.exists()
 
-    def test_a_gguf_decoder_with_the_cpu_alone(self, bundled_gguf_dir: Path, profiles: Path) -> None:
-        assert placed(folder=bundled_gguf_dir, available={LLAMA}).decoder().backend.startswith("llama.cpp ")
-        assert not profiles.exists()
+    def test_a_gguf_decoder_with_the_cpu_alone(self, bundled_gguf_dir: Path) -> None:
+        alone = placed(folder=bundled_gguf_dir, available={LLAMA})
+        assert alone.decoder().backend.startswith("llama.cpp ")
+        assert alone.measured("gguf") == {}
+
+    def test_llama_cpp_is_tried_aside_once_where_builds_of_it_end_the_process(
+        self, bundled_gguf_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[Path] = []
+        monkeypatch.setattr(placement.aside, "run", tried.append)
+        about = replace(machine.describe(), features=("AVX2", "AMX"))
+        monkeypatch.setattr(machine, "describe", lambda: about)
+        for _ in range(2):
+            placed(folder=bundled_gguf_dir, available={LLAMA}).decoder()
+        assert tried == [bundled_gguf_dir / "decoder.gguf"]
+
+    def test_elsewhere_it_is_not(self, bundled_gguf_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(placement.aside, "run", lambda path: pytest.fail("was tried"))
+        about = replace(machine.describe(), features=("AVX2",))
+        monkeypatch.setattr(machine, "describe", lambda: about)
+        placed(folder=bundled_gguf_dir, available={LLAMA}).decoder()
 
     def test_llama_cpp_is_looked_at_as_it_is(self) -> None:
         gguf = pytest.importorskip("edgevl.engine.gguf")
