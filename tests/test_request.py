@@ -31,10 +31,14 @@ class Echo:
         self.held: list[float] = []
         self.n_fed = 0
         self.n_settled = 0
+        self.n_expected = 0
 
     @property
     def n_past(self) -> int:
         return len(self.held)
+
+    def expect(self, n_tokens: int) -> None:
+        self.n_expected = n_tokens
 
     def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
         self.held += chunk.tolist() if chunk.ndim == 1 else chunk[:, 0].tolist()

@@ -90,7 +90,7 @@ class TestLayout:
         self, hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hub.add(REPO, {}, NEW)
-        entry = hub_module.RegistryEntry("tiny", REPO, OLD, "onnx", "MIT", None, None, "")
+        entry = hub_module.RegistryEntry("tiny", REPO, OLD, "onnx", "MIT", 1, 1, 1, 1, "")
         monkeypatch.setattr(hub_module, "registry", lambda: [entry])
         folder, made = pull_model("tiny")
         assert (folder, made.source.checkpoint) == (models / "tiny", f"{REPO}@{OLD}")
