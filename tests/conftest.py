@@ -16,7 +16,34 @@ from hypothesis import settings
 settings.register_profile("edgevl", deadline=None)  # a busy machine is not a failure
 settings.load_profile("edgevl")
 
+SLOW = (
+    "benchmarks",
+    "engine/test_ahead.py",
+    "engine/test_gguf.py",
+    "export",
+    "image/test_bad_images.py",
+    "model/test_gguf.py",
+    "model/test_prompt.py",
+    "recipe",
+    "test_cli.py",
+    "test_generate.py",
+    "test_parity.py",
+    "test_pipeline.py",
+    "test_speculation.py",
+    "test_start.py",
+    "test_stores.py",
+)
+"""What is marked `slow`: folders and modules in which PyTorch, an export or a new process computes along."""
+
 SHARED = Path(os.environ.get("EDGEVL_SHARED") or Path(__file__).parents[2] / "shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
