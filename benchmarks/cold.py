@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 MAX_WALL_S = 1.0
 MAX_RSS_BYTES = 300_000_000
 QUESTION = "what's here?"
-LOOK_S = 0.03
+LOOK_S, CHILDREN_EVERY = 0.005, 10
 BASELINE = (sys.executable, "-c", "import numpy, onnxruntime")
 
 
@@ -69,14 +70,17 @@ def measure(command: Sequence[str]) -> Run:
 def _ended(process: subprocess.Popen[bytes]) -> tuple[int, int]:
     """Wait for a process; return its exit code, and the highest resident bytes of it and its children.
 
-    It is looked at seldom, so that it has its cores to itself. What the system notes for an ended process will not do:
-    that holds the memory of the one which started it.
+    Its children are looked for seldom, which takes long, so that it has its cores to itself. What the system notes for
+    an ended process will not do: that holds the memory of the one which started it.
     """
     peaks, done = [0], threading.Event()
 
     def look() -> None:
-        while not done.wait(LOOK_S):
-            peaks.append(_resident_bytes(psutil.Process(process.pid)))
+        looked_at = psutil.Process(process.pid)
+        for n in count():
+            if done.wait(LOOK_S):
+                break
+            peaks.append(_resident_bytes(looked_at, with_children=n % CHILDREN_EVERY == 0))
 
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(look)
@@ -87,11 +91,11 @@ def _ended(process: subprocess.Popen[bytes]) -> tuple[int, int]:
     return code, max(peaks)
 
 
-def _resident_bytes(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process, *, with_children: bool) -> int:
     """Return the highest resident size so far of a process, and its children's size now; 0 once it has ended."""
     try:
-        children = sum(child.memory_info().rss for child in process.children())
-        return int(_high_water(process) + children)
+        children = process.children() if with_children else []
+        return int(_high_water(process) + sum(child.memory_info().rss for child in children))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
 
@@ -242,7 +246,7 @@ def main() -> int:
     if settings.check:
         asked = results["ask"]
         return int(asked["wall_s"]["median"] >= MAX_WALL_S or asked["rss_bytes"]["highest"] >= MAX_RSS_BYTES)
-    _write(document)
+    write(document)
     return 0
 
 
@@ -259,9 +263,10 @@ def _print(document: dict[str, Any]) -> None:
     print("\nstages: " + ", ".join(f"{name[:-2]} {value:.3f} s" for name, value in document["stages_s"].items()))
 
 
-def _write(document: dict[str, Any]) -> None:
+def write(document: dict[str, Any], kind: str = "") -> None:
+    """Write a benchmark's results to benchmarks/results, named after its `kind`, the machine and the commit."""
     about = document["machine"]
-    name = slug(f"{about['cpu']} {about['cores']} cores")
+    name = slug(f"{kind} {about['cpu']} {about['cores']} cores")
     path = ROOT / "benchmarks" / "results" / f"{name}-{document['commit']}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,6 @@ within the same round. Results go to benchmarks/results/streaming-<machine>-<com
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -120,7 +119,7 @@ def main() -> int:
         "streaming": summary(taken),
     }
     _print(document)
-    _write(document)
+    cold.write(document, "streaming")
     return 0
 
 
@@ -129,14 +128,6 @@ def _print(document: dict[str, Any]) -> None:
     for name, found in document["streaming"].items():
         ratio = f"{found['ratio']:.2f}x ({found['lowest']:.2f} to {found['highest']:.2f})"
         print(f"| {name} | {found['first_token_s']:.2f} s | {ratio} |")
-
-
-def _write(document: dict[str, Any]) -> None:
-    about = document["machine"]
-    slug = cold.slug(f"{about['cpu']} {about['cores']} cores")
-    path = cold.ROOT / "benchmarks" / "results" / f"streaming-{slug}-{document['commit']}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: {path.relative_to(cold.ROOT)}")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def main() -> int:
     _print(document, shots)
     if settings.check:
         return int(results["all"]["median_error"] >= MAX_MEDIAN_ERROR)
-    _write(document)
+    cold.write(document, "within")
     return 0
 
 
@@ -158,14 +158,6 @@ def _print(document: dict[str, Any], shots: Sequence[Shot]) -> None:
             f"\n{name.replace('_', ' ')}: median error {found['median_error']:.1%}, 90 % of errors below "
             f"{found['p90_error']:.1%}, predicted / measured {found['median_ratio']:.2f}"
         )
-
-
-def _write(document: dict[str, Any]) -> None:
-    about = document["machine"]
-    slug = cold.slug(f"{about['cpu']} {about['cores']} cores")
-    path = cold.ROOT / "benchmarks" / "results" / f"within-{slug}-{document['commit']}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: {path.relative_to(cold.ROOT)}")
 
 
 if __name__ == "__main__":

@@ -74,25 +74,16 @@ class Loaded:
     def vision_id(self) -> str:
         """What features depend on beside pixels: the vision graph's SHA-256, the normalisation, what runs it."""
         image = self.manifest.image
-        return f"{self._content(self.manifest.vision.file)}:{image.mean}:{image.std}:{self.encoder.backend}"
+        content = manifest.content(self.manifest, self.folder, self.manifest.vision.file)
+        return f"{content}:{image.mean}:{image.std}:{self.encoder.backend}"
 
     @cached_property
     def decoder_id(self) -> str:
         """What the KV cache depends on beside the prompt: every file of the model that can change it, what runs it."""
         spec = self.manifest
-        content = self._content(spec.decoder.file, *([spec.embeddings.file] if spec.embeddings else ()))
+        names = (spec.decoder.file, *([spec.embeddings.file] if spec.embeddings else ()))
+        content = manifest.content(spec, self.folder, *names)
         return f"{self.vision_id}:{content}:{self.decoder.backend}"
-
-    def _content(self, *names: str) -> str:
-        """Name the content of graph files and the data beside them, by recorded hash and by date.
-
-        The date, because hashes are not checked at every start: a file exchanged by hand must not meet old entries.
-        """
-        return ":".join(
-            f"{name}={spec.sha256}@{(self.folder / name).stat().st_mtime_ns}"
-            for name, spec in sorted(self.manifest.files.items())
-            if name.startswith(names)
-        )
 
     def plan(self, size: tuple[int, int], detail: Detail) -> TilePlan:
         """Return how an image of `size` (height, width) is cut."""

@@ -36,6 +36,7 @@ from edgevl.engine.merged import MergedDecoder, of_tiles
 from edgevl.engine.openvino import OpenVINOGraph
 from edgevl.engine.vision import VisionEncoder, VisionGraph
 from edgevl.errors import EdgeVLError, GraphError
+from edgevl.model import manifest
 from edgevl.model.manifest import Manifest
 from edgevl.store import kept
 from edgevl.store.disk import Disk
@@ -227,12 +228,7 @@ class Placement:
         disk = self._disk
         if disk is None:
             return {}
-        graph_name = path.relative_to(self._folder).as_posix()
-        content = ":".join(  # of the graph and the data beside it
-            f"{name}={file.sha256}@{(self._folder / name).stat().st_mtime_ns}"
-            for name, file in sorted(self._spec.files.items())
-            if name.startswith(graph_name)
-        )
+        content = manifest.content(self._spec, self._folder, path.relative_to(self._folder).as_posix())
 
         def load(name: str) -> NDArray[np.uint8] | None:
             return disk.get("graphs", graph_key(content, name))

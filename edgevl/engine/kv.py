@@ -55,9 +55,7 @@ class KVCache:
             return False
         self._fetch()
         self._grow(n_tokens)
-        for name, old in self.arrays.items():
-            self.arrays[name] = new = self._empty(self.capacity)
-            new[:, :, :n_used] = old[:, :, :n_used]
+        self._move(n_used)
         return True
 
     def turn(self) -> None:
@@ -97,6 +95,12 @@ class KVCache:
         """Set a capacity of `n_tokens` or more."""
         wanted = max(n_tokens, min(max(2 * self.capacity, self._expected), self._limit))
         self.capacity = min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
+
+    def _move(self, n_used: int) -> None:
+        """Take new buffers of this capacity, with the first `n_used` tokens of the old ones."""
+        for name, old in self.arrays.items():
+            self.arrays[name] = new = self._empty(self.capacity)
+            new[:, :, :n_used] = old[:, :, :n_used]
 
     def _empty(self, capacity: int) -> NDArray[Any]:
         batch, heads, dim = self._shape

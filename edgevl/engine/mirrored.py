@@ -32,9 +32,7 @@ class MirroredKVCache(KVCache):
         The buffers move.
         """
         self.n_times = n_times
-        for name, old in self.arrays.items():
-            self.arrays[name] = new = self._empty(self.capacity)
-            new[:, :, :n_used] = old[:, :, :n_used]
+        self._move(n_used)
         return self.n_times == n_times
 
     def batch(self, n: int) -> dict[str, NDArray[Any]]:

@@ -223,6 +223,18 @@ def check_sizes(manifest: Manifest, folder: Path) -> None:
             )
 
 
+def content(manifest: Manifest, folder: Path, *names: str) -> str:
+    """Name the content of files and of the data beside them, by recorded hash and by date.
+
+    The date, because hashes are not checked at every start: a file exchanged by hand must not be taken for the old one.
+    """
+    return ":".join(
+        f"{name}={spec.sha256}@{(folder / name).stat().st_mtime_ns}"
+        for name, spec in sorted(manifest.files.items())
+        if name.startswith(names)
+    )
+
+
 def check_hashes(manifest: Manifest, folder: Path) -> None:
     """Check length and SHA-256 of every file; raise ChecksumMismatch for the first that differs."""
     check_sizes(manifest, folder)

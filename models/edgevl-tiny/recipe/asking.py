@@ -1,8 +1,9 @@
-"""Questions whose answer is asked for in a form: a number, a letter or a pair, as it is or in curly brackets."""
+"""Questions as they are asked: in people's spelling, several about a picture, or with a form for the answer."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from .drawn import Stock
 from .questions import QA, vary
@@ -26,3 +27,12 @@ def ask(rng: random.Random, stock: Stock, question: str, answer: str, example: s
 def ask_number(rng: random.Random, stock: Stock, question: str, n: int, most: int) -> QA:
     """Ask for a number from 0 to `most`."""
     return ask(rng, stock, question, str(n), str(rng.randint(0, most)))
+
+
+def several(rng: random.Random, first: QA, more: Iterable[QA | None]) -> tuple[QA, ...]:
+    """Ask `first`, and of `more` what can be asked and is another question; the first answer to a question stays."""
+    pairs = dict([first])
+    for pair in more:
+        if pair is not None:
+            pairs.setdefault(*pair)
+    return tuple((vary(rng, question), answer) for question, answer in pairs.items())

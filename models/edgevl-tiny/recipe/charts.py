@@ -11,10 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
+from .asking import several
 from .chart_data import CLEAR, LEAST, make_chart
 from .drawn import Drawn, Stock, Task
 from .plots import Chart, draw
-from .questions import QA, vary
+from .questions import QA
 
 VALUE = (
     "what is the value of {c}?",
@@ -177,14 +178,9 @@ def picture(rng: random.Random, stock: Stock, ask: Asker, kinds: tuple[str, ...]
         pair = ask(rng, stock, chart)
         if pair is not None:
             break
-    pairs = dict([pair])
-    if not stock.is_held_out:
-        for other in rng.sample(ALL, 5):
-            more = other(rng, stock, chart)
-            if more is not None:
-                pairs.setdefault(*more)
-    asked = tuple((vary(rng, question), answer) for question, answer in pairs.items())
-    return Drawn(draw(chart, look), asked)
+    others = () if stock.is_held_out else rng.sample(ALL, 5)
+    pairs = several(rng, pair, (other(rng, stock, chart) for other in others))
+    return Drawn(draw(chart, look), pairs)
 
 
 def _task(ask: Asker, *kinds: str) -> Task:

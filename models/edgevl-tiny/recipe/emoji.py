@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .asking import several
 from .canvas import canvas_size
 from .colours import RGB, ground, mix
 from .drawn import Drawn, Stock, Task
 from .places import ninth
-from .questions import QA, vary
+from .questions import QA
 
 DESCRIBE = (
     "what's here?", "what is here?", "what is in this picture?", "what do you see?", "which emoji are here?",
@@ -330,13 +331,9 @@ def picture(rng: random.Random, stock: Stock, path: Path, ask: Asker, unknown: b
         pair = ask(rng, stock, pack, scene)
         if pair is not None:
             break
-    pairs = dict([pair])
-    for other in () if stock.is_held_out else ALL:
-        more = other(rng, stock, pack, scene)
-        if more is not None:
-            pairs.setdefault(*more)
-    asked = tuple((vary(rng, question), answer) for question, answer in pairs.items())
-    return Drawn(render(rng, stock, pack, scene), asked)
+    others = () if stock.is_held_out else ALL
+    pairs = several(rng, pair, (other(rng, stock, pack, scene) for other in others))
+    return Drawn(render(rng, stock, pack, scene), pairs)
 
 
 def tasks(path: Path) -> dict[str, Task]:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from .asking import several
 from .drawn import Drawn, Stock, Task
 from .places import ninth
-from .questions import QA, article, vary
+from .questions import QA, article
 from .screen_layout import Screen, draw, make_screen, new_label
 from .widgets import KINDS, Control
 
@@ -233,14 +234,9 @@ def picture(rng: random.Random, stock: Stock, ask: Asker) -> Drawn:
         pair = ask(rng, stock, screen)
         if pair is not None:
             break
-    pairs = dict([pair])
-    if not stock.is_held_out:
-        for other in ALL:
-            more = other(rng, stock, screen)
-            if more is not None:
-                pairs.setdefault(*more)
-    asked = tuple((vary(rng, question), answer) for question, answer in pairs.items())
-    return Drawn(draw(screen, look).picture(), asked)
+    others = () if stock.is_held_out else ALL
+    pairs = several(rng, pair, (other(rng, stock, screen) for other in others))
+    return Drawn(draw(screen, look).picture(), pairs)
 
 
 def _task(ask: Asker) -> Task:
