@@ -24,7 +24,8 @@ class Item:
 
     `metric` is a name of `edgevl.eval.metrics.METRICS`; `choices` are letters with their texts, where there are any.
     `categories` are what figures are broken down by; items of one `group` can count together, and items of one
-    `cluster` are not independent of one another (without it, those that show the same pictures).
+    `cluster` are not independent of one another (without it, those that show the same pictures). `before` is asked
+    first, in the same conversation, and not graded.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Item:
     categories: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
     cluster: str = ""
+    before: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -47,10 +49,19 @@ class Item:
         return "".join(part for part in self.prompt if isinstance(part, str))
 
     @property
+    def turns(self) -> tuple[tuple[str | Image, ...], ...]:
+        """What is asked, turn by turn; the last is graded. Where something is asked before, it shows the pictures."""
+        if not self.before:
+            return (self.prompt,)
+        first, *more = (*self.before, self.question)
+        return ((*self.images, first), *((text,) for text in more))
+
+    @property
     def digest(self) -> str:
-        """The SHA-256 of what a model's answer depends on: the prompt, and where its pictures lie."""
+        """The SHA-256 of what a model's answer depends on: all that is asked, and where its pictures lie."""
         prompt = [part if isinstance(part, str) else [part.where] for part in self.prompt]
-        return hashlib.sha256(json.dumps(prompt).encode()).hexdigest()
+        asked = [prompt, list(self.before)] if self.before else prompt
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -403,6 +403,7 @@ def jsonl(tables: Sequence[Path]) -> Iterator[Item | Problem]:
     metric    a name of `edgevl.eval.metrics.TEXT_METRICS`; without it, exact
     id        a name of its own; without it, the line
     category  what figures are broken down by; or an object of such
+    before    a question, or several, asked first in the same conversation and not graded; the first shows the pictures
     """
     return _each(tables, _jsonl_items)
 
@@ -419,4 +420,5 @@ def _jsonl_items(row: Row, table: Path) -> Iterable[Item]:
         answers=row.texts("answers"),
         metric=metric,
         categories=_categories(**{str(kind): str(value) for kind, value in kinds.items()}),
+        before=row.texts("before") if "before" in row.values else (),
     )

@@ -58,7 +58,8 @@ def _kinds(found: Evaluation) -> Iterator[tuple[str, list[tuple[Answered, ...]]]
 
 def _item(answers: Sequence[Answered], names: Sequence[str]) -> str:
     item = answers[0].item
-    lines = [f'<p class="id">{escape(item.id)}</p>', f'<p class="asked">{escape(item.question)}</p>']
+    asked = "\n".join((*item.before, item.question))
+    lines = [f'<p class="id">{escape(item.id)}</p>', f'<p class="asked">{escape(asked)}</p>']
     lines.append(f"<p>right: <b>{escape(' | '.join(item.answers))}</b></p>")
     for name, one in zip(names, answers, strict=True):
         given = f"<b>{escape(one.text)}</b>" if not one.refused else escape(one.refused)

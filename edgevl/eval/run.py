@@ -23,7 +23,7 @@ from edgevl.eval.tasks import Dataset, Task, load
 from edgevl.machine import describe
 from edgevl.model import manifest
 from edgevl.pipeline import VLM
-from edgevl.types import Detail, ImagePart, Message, TextPart
+from edgevl.types import Answer, Detail, ImagePart, Message, TextPart
 
 T = TypeVar("T")
 OnStep = Callable[[int, int, str], None]
@@ -186,28 +186,38 @@ class _Asker:
             )
         values: dict[str, Any] = {"id": item.id, "right": item.answers}
         try:
-            stream = self._vlm.stream_messages(
-                [_message(item)], detail=self._settings.detail, max_tokens=self._task.max_tokens
-            )
+            *earlier, answer = self._converse(self._vlm, item)
         except (ContextOverflow, PromptError) as error:
             values |= {"answer": "", "refused": str(error), "score": 0.0}
         else:
-            answer = stream.finish()
             values |= {
                 "answer": answer.text,
                 "score": metrics.score(answer.text, item),
                 "finish_reason": answer.finish_reason,
                 "images": [image.id for image in answer.images],
-                "total_s": round(answer.timings.total_s, 4),
+                "total_s": round(sum(one.timings.total_s for one in (*earlier, answer)), 4),
             }
+            if earlier:
+                values["before"] = [one.text for one in earlier]
         self._results.add(self._run, self._key(item), values)
         return values
 
+    def _converse(self, vlm: VLM, item: Item) -> list[Answer]:
+        """Ask an item's turns one after the other, each with the answers to those before it."""
+        messages: list[Message] = []
+        answers: list[Answer] = []
+        for turn in item.turns:
+            messages.append(_message(turn))
+            stream = vlm.stream_messages(messages, detail=self._settings.detail, max_tokens=self._task.max_tokens)
+            answers.append(stream.finish())
+            messages.append(Message("assistant", (TextPart(answers[-1].text),)))
+        return answers
 
-def _message(item: Item) -> Message:
+
+def _message(turn: Sequence[str | Image]) -> Message:
     """Return what is asked, with its pictures as they lie. Raises ImageError for one that cannot be had."""
     try:
-        parts = [ImagePart(part.load()) if isinstance(part, Image) else TextPart(part) for part in item.prompt]
+        parts = [ImagePart(part.load()) if isinstance(part, Image) else TextPart(part) for part in turn]
     except OSError as error:
         raise ImageError(f"{error.filename or 'its picture'}: cannot be read ({error.strerror or error})") from error
     return Message("user", tuple(parts))

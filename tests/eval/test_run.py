@@ -6,13 +6,15 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import edgevl
 from edgevl.errors import ChecksumMismatch, InputError
-from edgevl.eval import run, tasks
+from edgevl.eval import page, run, tasks
 from edgevl.eval.run import Evaluation, Settings
 from edgevl.eval.stats import mcnemar, wilson
 from edgevl.machine import describe
@@ -74,6 +76,26 @@ def test_questions_about_one_picture_are_a_cluster(answers: Answers, tmp_path: P
     assert (figure.low, figure.high) != pytest.approx(wilson(2, 5)), "both right answers are about the same picture"
     first, second, *_ = found.outcomes[0].units
     assert first.cluster == second.cluster
+
+
+def test_a_conversation_is_graded_by_its_last_answer(tmp_path: Path) -> None:
+    before, question = ["what shape is blue?", "how many objects are there?"], "what colour is the circle?"
+    with edgevl.load(store=False) as vlm:
+        chat = vlm.chat(detail="low")
+        first = chat.ask(before[0], datasets.SHAPES)
+        texts = [first.text, *(chat.ask(text).text for text in (before[1], question))]
+    row = {"image": "shapes.png", "question": question, "answers": texts[-1]}
+    rows = [{**row, "before": before}, row, {**row, "before": before, "answers": "something else"}]
+    asked = settings(datasets.jsonl(tmp_path, rows), tmp_path)
+    found = run.evaluate(asked)
+    together, alone, wrong = found.outcomes[0].answers
+    assert (together.text, together.score) == (texts[-1], 1)
+    _, line, other = kept(asked.output)
+    assert (line["before"], line["images"]) == (texts[:-1], other["images"])
+    assert "before" not in other
+    assert together.item.digest == wrong.item.digest != alone.item.digest
+    assert escape("\n".join((*before, question))) in page.page(found)
+    assert run.evaluate(asked).outcomes[0].answers[0] == together, "what is kept is not asked again"
 
 
 def test_the_file_says_what_answered(answers: Answers, tmp_path: Path) -> None:

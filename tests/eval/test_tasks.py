@@ -247,10 +247,15 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
             {"image": "word.png", "answers": "hello"},
             {**asked, "image": {"path": "word.png"}},
             {**asked, "image": "a\0b.png"},
+            {**asked, "id": "last", "before": ["what's here?", "how many?"]},
+            {**asked, "before": ["what's here?", " "]},
+            {**asked, "before": []},
         ],
     )
     found = load("jsonl", tmp_path)
-    first, second = found.items
+    first, second, last = found.items
+    assert (first.before, last.before, last.question) == ((), ("what's here?", "how many?"), "what does it say?")
+    assert first.digest != last.digest
     assert shown(first) == ["<word>", "what does it say?"]
     assert (first.id, first.metric, first.categories) == ("one", "characters", {"category": "words"})
     assert shown(second)[:2] == ["<word>", "<shapes>"]
@@ -265,6 +270,8 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
         "questions.jsonl, line 7: lacks 'question'",
         "questions.jsonl, line 8: 'image' is {'path': 'word.png'}, where text is expected",
         "questions.jsonl, line 9: its picture '/a\\x00b.png' is missing",
+        "questions.jsonl, line 11: 'before' is empty",
+        "questions.jsonl, line 12: 'before' is empty",
     ]
 
 
