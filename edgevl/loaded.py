@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgevl import machine
 from edgevl.engine.decoder import Decoder
+from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
 from edgevl.image.tiling import TilePlan
@@ -25,11 +27,13 @@ from edgevl.types import Chunk, Detail, Message
 if TYPE_CHECKING:
     from edgevl.model.template import ChatTemplate
 
+T = TypeVar("T")
+
 TILES_BYTES = 64 << 20
 PREFIXES_BYTES = 128 << 20
 """How much tile features and prefix KV may take in memory; KV only where it cannot be had from the disk."""
 LARGE_BYTES = 50 << 20
-"""Loading a model larger than this leaves memory behind that is worth giving back."""
+"""Loading a model larger than this leaves memory behind that is worth giving back, and its parts may take turns."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +49,65 @@ class Loaded:
 
     `held` names the chunks that the decoder's KV cache begins with, in order. What the decoder holds behind them is
     of no use to another request. `is_warm` says whether the graphs have run: the first time takes longer.
+    `load_s` counts the seconds that opening took. Where the parts take turns (`takes_turns`), the decoder is opened
+    when it is first used, and the encoder is let go before: they are not in memory side by side.
     """
 
-    def __init__(self, folder: Path, *, device: str, threads: int | None, disk: Disk | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, device: str, threads: int | None, disk: Disk | None = None, low_memory: bool = False
+    ) -> None:
         """Open the folder; what is remembered is kept on `disk` too.
 
-        The two graphs load side by side; hashes are left to `edgevl verify`.
+        The two graphs load side by side, or with `low_memory`, where the model is large, take turns. Hashes are left to
+        `edgevl verify`.
         """
+        started = time.perf_counter()
         self.folder = folder
         self.manifest = spec = manifest.read(folder)
         manifest.check_sizes(spec, folder)
         self.family = family(spec.family, str(folder / manifest.FILE_NAME))
-        placement = Placement(folder, spec, device=device, threads=threads, disk=disk)
+        self._placement = placement = Placement(folder, spec, device=device, threads=threads, disk=disk)
+        self._is_large = sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES
+        # What has yet to be measured is opened for that; so is what is not installed, for its error to come now.
+        self.takes_turns = low_memory and self._is_large and placement.likely_decoder() is not None
         with ThreadPoolExecutor(2) as pool:
-            vision, decoder = pool.submit(placement.encoder), pool.submit(placement.decoder)
+            vision = pool.submit(placement.encoder)
+            decoder = None if self.takes_turns else pool.submit(placement.decoder)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)
             self.template = _template(folder, spec)
             self.encoder = vision.result()
-            self.decoder: Decoder = decoder.result()
-        if sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES:
+            if decoder is not None:
+                self.decoder = decoder.result()
+        if self._is_large:
             machine.give_back()
         self.tiles = Store("tiles", TILES_BYTES, disk)
         self.prefixes = Store("prefixes", PREFIXES_BYTES if disk is None else 0, disk)
         self.held: list[Held] = []
         self.is_warm = False
+        self.load_s = time.perf_counter() - started
+
+    @cached_property
+    def encoder(self) -> VisionEncoder:
+        """The vision encoder, opened again if it was let go."""
+        return self._opened(self._placement.encoder)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoder; its KV cache goes from request to request."""
+        return self._opened(self._placement.decoder)
+
+    def let_encoder_go(self) -> None:
+        """Free the encoder's memory; it is opened again when it is next used."""
+        self.vision_id  # noqa: B018 - is known from the encoder
+        self.__dict__.pop("encoder", None)
+        machine.give_back()
+
+    def _opened(self, opening: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        part = opening()
+        machine.give_back()
+        self.load_s += time.perf_counter() - started
+        return part
 
     @cached_property
     def vision_id(self) -> str:
@@ -80,10 +119,18 @@ class Loaded:
     @cached_property
     def decoder_id(self) -> str:
         """What the KV cache depends on beside the prompt: every file of the model that can change it, what runs it."""
+        return self._decoder_id(self.decoder.backend)
+
+    @property
+    def likely_decoder_id(self) -> str:
+        """`decoder_id`, without opening a decoder that is not open yet: what it turns out to be when it is opened."""
+        return self.decoder_id if "decoder" in self.__dict__ else self._decoder_id(self._placement.likely_decoder())
+
+    def _decoder_id(self, backend: str | None) -> str:
         spec = self.manifest
         names = (spec.decoder.file, *([spec.embeddings.file] if spec.embeddings else ()))
         content = manifest.content(spec, self.folder, *names)
-        return f"{self.vision_id}:{content}:{self.decoder.backend}"
+        return f"{self.vision_id}:{content}:{backend}"
 
     def plan(self, size: tuple[int, int], detail: Detail) -> TilePlan:
         """Return how an image of `size` (height, width) is cut."""

@@ -52,15 +52,18 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     store: bool | str | Path = True,
+    low_memory: bool = False,
 ) -> VLM:
     """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
 
     `device` says what runs it: "auto" (measured once), or a name of `edgevl.engine.devices`; `threads` is the number of
     threads (None: one per physical core). `store` keeps what was computed about images on disk, for later processes:
     True in the default folder, a path elsewhere, False in memory only. The answers are the same.
+    With `low_memory`, encoder and decoder of a large model take turns in memory: all tiles are encoded before the
+    decoder is opened, which costs little time on a CPU, and the encoder is opened again for the next image.
     Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.
     """
-    return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store)
+    return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store, low_memory=low_memory)
 
 
 class VLM:
@@ -73,19 +76,20 @@ class VLM:
         device: str = "auto",
         threads: int | None = None,
         store: bool | str | Path = True,
+        low_memory: bool = False,
     ) -> None:
         """Open the model folder; see `load`."""
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; it must be 1 or more")
-        started = time.perf_counter()
         self.folder = folder
         self._device, self._threads = device, threads
         self._profile: Profile | None = None
         self._disk = open_disk(store)
-        self._model: Loaded | None = Loaded(folder, device=device, threads=threads, disk=self._disk)
+        self._model: Loaded | None = Loaded(
+            folder, device=device, threads=threads, disk=self._disk, low_memory=low_memory
+        )
         self.manifest: Manifest = self._model.manifest
         self._turn = _Turn()
-        self.load_s = time.perf_counter() - started
 
     @property
     def name(self) -> str:
@@ -220,7 +224,11 @@ class VLM:
         self.close()
 
     def _profile_of(self, model: Loaded) -> Profile:
-        """Return this machine's profile: known, kept from an earlier time, or measured now."""
+        """Return this machine's profile: known, kept from an earlier time, or measured now.
+
+        It is that of a model whose parts are in memory together, which they are from now on.
+        """
+        model.takes_turns = False
         if self._profile is None:
             from edgevl.latency import kept
 
@@ -317,7 +325,7 @@ class Stream(Iterator[Delta]):
             model = vlm._open()
             source = TileSource(model, request.images, request.plans)
             prefilled = prefill(model, request, source, self._cancel, on_tile)
-            clock = _Clock(request, source, prefilled, vlm.load_s)
+            clock = _Clock(request, source, prefilled, model.load_s)
             if not prefilled.complete:
                 self._end(clock.answer(vlm.name, "", [], "cancelled"))
                 return

@@ -108,6 +108,19 @@ class Placement:
         """Open the decoder, empty; raise GraphError or BackendMissing if not even the CPU runs it."""
         return self._placed(_Work(self.decoder_part, self._open_decoder, self._decode))
 
+    def likely_decoder(self) -> str | None:
+        """Return the `backend` of the decoder that would be opened, without opening it.
+
+        None where that is to be measured first, or is not installed. It becomes another one where a device fails.
+        """
+        row = self._likely(self.decoder_part)
+        if row is None:
+            return None
+        if self.decoder_part == "onnx":
+            return graph.backend(row)
+        version = installed("llama.cpp")
+        return None if version is None else f"llama.cpp {version} {row.name}"
+
     def choices(self, part: Part) -> list[Device]:
         """Return the devices that "auto" chooses from for `part`."""
         return [CPU, *beside_cpu(part, self._found(part), self._system)]
@@ -145,6 +158,15 @@ class Placement:
         parts: tuple[Part, ...] = ("vision", self.decoder_part)
         looked_at = [part for part in parts if name in DEVICES and part in DEVICES[name].needs]
         return asked_for(name, parts, {need for part in looked_at for need in self._found(part)}, self._system)
+
+    def _likely(self, part: Part) -> Device | None:
+        """Return the device that `part` will be opened on; None where that is to be measured first."""
+        if self._device is not None:
+            return self._device if part in self._device.needs else CPU
+        if len(self.choices(part)) == 1:
+            return CPU
+        seconds = kept.read(self.key(part))
+        return None if seconds is None else DEVICES[quickest(seconds)]
 
     def _placed(self, work: _Work[T]) -> T:
         if self._device is None:

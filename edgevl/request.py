@@ -187,6 +187,7 @@ class TileSource:
         self._cutting = threading.Lock()
         self._encoding = Busy()
         self._locks: dict[str, threading.Lock] = {}
+        self._ready: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     @property
     def encode_s(self) -> float:
@@ -195,11 +196,25 @@ class TileSource:
 
     def ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
         """Yield the features of `tiles` (image, tile) in order, worked on ahead by as many threads as are of use."""
+        if all(self._is_at_hand(*tile) for tile in tiles):
+            return (self.features(*tile) for tile in tiles)
         n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
         return run_ahead((partial(self.features, *tile, n_at_once) for tile in tiles), n_at_once)
 
+    def prepare(self, tiles: Sequence[tuple[int, int]]) -> Generator[None, None, None]:
+        """Encode `tiles`, yielding after each: `ahead` then gives their features without the encoder."""
+        features = self.ahead(tiles)
+        try:
+            for tile, array in zip(tiles, features, strict=True):
+                self._ready[tile] = array
+                yield
+        finally:
+            features.close()
+
     def features(self, image: int, tile: int, n_at_once: int = 1) -> NDArray[np.float32]:
         """Return [tokens_per_tile, hidden] of tile `tile` of image `image`; raises GraphError."""
+        if (image, tile) in self._ready:
+            return self._ready.pop((image, tile))
         source = self._images[image]
         if isinstance(source, Features):
             return source.tiles[tile]
@@ -212,6 +227,9 @@ class TileSource:
         with lock:  # a tile that comes twice is encoded once
             found = self._model.tiles.get(key)
             return self._encode(image, key, rgb, n_at_once) if found is None else found
+
+    def _is_at_hand(self, image: int, tile: int) -> bool:
+        return (image, tile) in self._ready or isinstance(self._images[image], Features)
 
     def _encode(self, image: int, key: str, rgb: NDArray[np.uint8], n_at_once: int) -> NDArray[np.float32]:
         spec = self._model.manifest.image
@@ -269,19 +287,23 @@ def prefill(
 ) -> Prefilled:
     """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
-    Tile k is prefilled while threads encode the next ones. `cancel` is seen between chunks, and by some decoders within
-    one; what has been fed stays usable for the next request. A prefix is reused by whole chunks, each settled before
-    the next one is fed, so that every chunk is computed from the same bits, with and without reuse.
+    Tile k is prefilled while threads encode the next ones, unless encoder and decoder take turns. `cancel` is seen
+    between chunks, and by some decoders within one; what has been fed stays usable for the next request. A prefix is
+    reused by whole chunks, each settled before the next one is fed, so that every chunk is computed from the same
+    bits, with and without reuse.
     """
-    started = time.perf_counter()
     model.is_warm = True
+    if model.takes_turns and not _encode_first(model, request, source, cancel, on_tile):
+        return Prefilled(0, 0.0, complete=False)
+    decoder = model.decoder  # which may be opened now
+    started = time.perf_counter()
     keys = request.keys(model.decoder_id)
-    model.decoder.expect(request.n_tokens + min(request.limit, LIKELY_ANSWER))
+    decoder.expect(request.n_tokens + min(request.limit, LIKELY_ANSWER))
     first, last_image = _reuse(model, request, keys), _last_image(request)
-    n_cached = model.decoder.n_past
+    n_cached = decoder.n_past
     rest = request.chunks[first:]
-    tiles = [chunk for chunk in rest if isinstance(chunk, ImageChunk)]
-    features = source.ahead([(chunk.image, chunk.tile) for chunk in tiles])
+    tiles = _tiles(rest)
+    features = source.ahead(tiles)
     prefill_s, n_done = time.perf_counter() - started, 0
     try:
         for index, chunk in enumerate(rest, start=first):
@@ -294,20 +316,47 @@ def prefill(
                 array = next(features)
                 check_seam(array, chunk, request.plans[chunk.image])
             started = time.perf_counter()
-            if not model.decoder.extend(array, cancel):
+            if not decoder.extend(array, cancel):
                 return Prefilled(n_cached, prefill_s, complete=False)
-            model.decoder.settle()
+            decoder.settle()
             if index == last_image:
-                model.prefixes.put(keys[index], model.decoder.save())
-            model.held.append(Held(keys[index], model.decoder.n_past))
+                model.prefixes.put(keys[index], decoder.save())
+            model.held.append(Held(keys[index], decoder.n_past))
             prefill_s += time.perf_counter() - started
             if isinstance(chunk, ImageChunk):
                 n_done += 1
-                if on_tile is not None:
+                if on_tile is not None and not model.takes_turns:
                     on_tile(n_done, len(tiles))
     finally:
         features.close()
     return Prefilled(n_cached, prefill_s, complete=True)
+
+
+def _encode_first(
+    model: Loaded, request: Request, source: TileSource, cancel: threading.Event, on_tile: OnTile | None
+) -> bool:
+    """Encode what the decoder will want of the request, then let the encoder go; return whether all was done.
+
+    A prefix that turns out to be damaged when it is loaded is encoded after all, with an encoder opened again.
+    """
+    keys = request.keys(model.likely_decoder_id)
+    tiles = _tiles(request.chunks[_n_reusable(model, request, keys) :])
+    encoding = source.prepare(tiles)
+    try:
+        for n_done, _ in enumerate(encoding, start=1):
+            if on_tile is not None:
+                on_tile(n_done, len(tiles))
+            if cancel.is_set():
+                return False
+    finally:
+        encoding.close()
+    model.let_encoder_go()
+    return True
+
+
+def _tiles(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
+    """Return the tiles (image, tile) among chunks."""
+    return [(chunk.image, chunk.tile) for chunk in chunks if isinstance(chunk, ImageChunk)]
 
 
 def check_seam(features: NDArray[np.float32], chunk: ImageChunk, plan: TilePlan) -> None:

@@ -84,6 +84,7 @@ class Model:
         self.decoder = Echo()
         self.encoder = Brightness()
         self.held: list[Any] = []
+        self.takes_turns = False
         self.vision_id, self.decoder_id = "v", "d"
         self.tiles = Store("tiles", 10**6)
         self.prefixes = prefixes or Store("prefixes", 10**6)

@@ -45,15 +45,16 @@ class Peer:
         import edgevl
 
         self._case = case
-        self._vlm = edgevl.load(folder(case, variant), threads=case.n_threads)
-        self.about = {"vision": self._model.encoder.backend, "decoder": self._model.decoder.backend}
+        self._vlm = edgevl.load(folder(case, variant), threads=case.n_threads, low_memory=True)  # as `edgevl ask` does
+        decoder = self._model.likely_decoder_id.rpartition(":")[2]  # not opened for this
+        self.about = {"vision": self._model.encoder.backend, "decoder": decoder}
 
     @property
     def _model(self) -> Any:
         return self._vlm._open()
 
     def answer(self, image: str, question: str, n_tokens: int) -> dict[str, Any]:
-        """Answer through the public stream; vision and prefill overlap in it."""
+        """Answer through the public stream; encoder and decoder take turns in it."""
         with self._vlm.stream(Path(image), question, detail="high", max_tokens=n_tokens) as stream:
             next(stream, None)
             first_token_at = time.time()

@@ -37,7 +37,7 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
     import edgevl
 
     machine, request = options.split(settings)
-    with edgevl.load(model, **machine) as vlm, _tile_bar() as on_tile:
+    with edgevl.load(model, low_memory=True, **machine) as vlm, _tile_bar() as on_tile:
         stream = vlm.stream(list(images), question, system=system, on_tile=on_tile, **request)
         if as_json:
             options.note_forecast(stream.forecast)

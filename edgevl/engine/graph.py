@@ -38,6 +38,11 @@ def providers() -> tuple[str, ...]:
     return tuple(ort.get_available_providers())
 
 
+def backend(device: Device) -> str:
+    """Return the name of what computes a graph on `device`."""
+    return f"onnxruntime {ort.__version__} {device.name}"
+
+
 class Graph:
     """One ONNX file, loaded; its inputs and outputs by name.
 
@@ -63,7 +68,7 @@ class Graph:
         processor, which takes longer than reading it.
         """
         self.path = path
-        self.backend = f"onnxruntime {ort.__version__} {device.name}"
+        self.backend = backend(device)
         self._memory = device.memory
         options = _options(threads, spin)
         if load and keep and device is CPU and _n_bytes(path) <= OPTIMIZED_BYTES:

@@ -1,0 +1,141 @@
+"""Encoder and decoder that take turns in memory: the same answers, and never both at once."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import edgevl
+from edgevl import loaded, placement
+from edgevl.loaded import Loaded
+
+QUESTION = "what's here?"
+
+
+@pytest.fixture(autouse=True)
+def every_model_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "LARGE_BYTES", 0)
+
+
+@pytest.fixture(scope="module", params=["onnx", "merged", "gguf"])
+def folder(request: pytest.FixtureRequest) -> Path | None:
+    """A model of each kind of decoder."""
+    fixtures = {"merged": "smolvlm_merged_dir", "gguf": "bundled_gguf_dir"}
+    return Path(request.getfixturevalue(fixtures[request.param])) if request.param in fixtures else None
+
+
+def picture(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (300, 260, 3), np.uint8)
+
+
+def parts(vlm: edgevl.VLM) -> set[str]:
+    """Return which parts are in memory."""
+    return {"encoder", "decoder"} & vars(vlm._open()).keys()
+
+
+def ask(vlm: edgevl.VLM, rgb: Any, **options: Any) -> edgevl.Answer:
+    return vlm.ask(rgb, QUESTION, max_tokens=12, **options)
+
+
+def test_the_parts_are_never_in_memory_together_and_answers_are_the_same(folder: Path | None) -> None:
+    with edgevl.load(folder, store=False) as whole, edgevl.load(folder, store=False, low_memory=True) as vlm:
+        first, second = picture(1), picture(2)
+        assert (parts(whole), parts(vlm)) == ({"encoder", "decoder"}, {"encoder"})
+        seen: list[tuple[int, int, set[str]]] = []
+        answer = ask(vlm, first, on_tile=lambda done, total: seen.append((done, total, parts(vlm))))
+        n_tiles = answer.images[0].n_tiles
+        assert seen == [(done, n_tiles, {"encoder"}) for done in range(1, n_tiles + 1)]
+        assert parts(vlm) == {"decoder"}
+        assert answer.token_ids == ask(whole, first).token_ids
+        assert answer.timings.load_s == vlm._open().load_s > 0
+        again = ask(vlm, [first, second])
+        assert again.token_ids == ask(whole, [first, second]).token_ids
+        assert again.usage.cached_tokens > 0
+        assert next(image.n_encoded for image in again.images) == 0
+        assert parts(vlm) == {"decoder"}
+
+
+def test_a_second_question_in_a_new_process_encodes_nothing(folder: Path | None, tmp_path: Path) -> None:
+    with edgevl.load(folder, store=tmp_path, low_memory=True) as vlm:
+        first = ask(vlm, picture(3))
+    with edgevl.load(folder, store=tmp_path, low_memory=True) as vlm:
+        encoder = vlm._open().encoder
+        encoder.encode = pytest.fail  # type: ignore[assignment, method-assign]
+        again = ask(vlm, picture(3))
+    assert again.token_ids == first.token_ids
+    assert again.usage.cached_tokens > first.usage.cached_tokens == 0
+
+
+def test_a_damaged_prefix_is_encoded_after_all(folder: Path | None, tmp_path: Path) -> None:
+    with edgevl.load(folder, store=tmp_path, low_memory=True) as vlm:
+        wanted = ask(vlm, picture(4))
+    for kind in ("prefixes", "tiles"):
+        for entry in tmp_path.rglob(f"{kind}/*"):
+            entry.write_bytes(entry.read_bytes()[:-1] + b"?")
+    with edgevl.load(folder, store=tmp_path, low_memory=True) as vlm:
+        found = ask(vlm, picture(4))
+    assert (found.token_ids, found.usage.cached_tokens) == (wanted.token_ids, 0)
+
+
+def test_a_cancelled_request_leaves_what_was_encoded() -> None:
+    with edgevl.load(store=False, low_memory=True) as vlm:
+        cancel = threading.Event()
+        stopped = ask(vlm, picture(5), cancel=cancel, on_tile=lambda done, total: cancel.set())
+        assert (stopped.finish_reason, parts(vlm)) == ("cancelled", {"encoder"})
+        assert ask(vlm, picture(5)).images[0].n_encoded < stopped.images[0].n_tiles
+
+
+def test_a_text_without_an_image_needs_the_decoder_alone() -> None:
+    with edgevl.load(store=False, low_memory=True) as vlm:
+        ask(vlm, None)
+        assert parts(vlm) == {"decoder"}
+
+
+def test_features_need_the_encoder_alone_and_then_the_decoder_alone() -> None:
+    with edgevl.load(store=False, low_memory=True) as vlm:
+        features = vlm.encode(picture(6))
+        assert parts(vlm) == {"encoder"}
+        assert ask(vlm, features).token_ids == ask(vlm, picture(6)).token_ids
+        assert parts(vlm) == {"decoder"}
+
+
+def test_a_budget_is_kept_by_parts_that_stay_as_they_were_measured() -> None:
+    with edgevl.load(store=False, low_memory=True) as vlm:
+        ask(vlm, picture(7), within="20s")
+        assert parts(vlm) == {"encoder", "decoder"}
+
+
+def test_a_small_model_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with edgevl.load(store=False, low_memory=True) as vlm:
+        assert parts(vlm) == {"encoder", "decoder"}
+
+
+def test_what_will_run_the_decoder_is_known_before(folder: Path | None) -> None:
+    with edgevl.load(folder, store=False, low_memory=True) as vlm:
+        model = vlm._open()
+        likely = model.likely_decoder_id
+        assert parts(vlm) == {"encoder"}
+        assert likely == model.decoder_id == model.likely_decoder_id
+
+
+def test_a_missing_llama_cpp_is_said_at_once(bundled_gguf_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise edgevl.BackendMissing("llama-cpp-python is not installed")
+
+    monkeypatch.setattr(placement, "installed", lambda engine: None)
+    monkeypatch.setattr(placement.Placement, "_open_decoder", missing)
+    with pytest.raises(edgevl.BackendMissing):
+        edgevl.load(bundled_gguf_dir, store=False, low_memory=True)
+
+
+def test_it_is_the_same_for_the_device_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has yet to be measured is opened at once."""
+    monkeypatch.setattr(placement.Placement, "likely_decoder", lambda self: None)
+    model = Loaded(edgevl.load().folder, device="cpu", threads=1, low_memory=True)
+    assert not model.takes_turns
