@@ -6,7 +6,7 @@ What has arrived is kept in a hidden folder beside the model's until all is done
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,33 +37,51 @@ class Wanted:
 
 def pull(what: str, wanted: Wanted, progress: Progress) -> tuple[Path, Manifest]:
     """Fetch a model and make a folder of it; see `pull_model`."""
-    repo, revision, name = _address(what)
+    repo, revision, name, digests = _address(what)
     out = hub.user_folder() / (wanted.name or name)
     if out.name != (wanted.name or name) or out.name.startswith("."):
         raise DownloadError(f"{wanted.name or name!r} is no name for a model; choose another with --name")
     progress("asking the hub", 0.0)
-    source = hub.look_up(repo, revision)
+    source = _known(hub.look_up(repo, revision), digests)
     names = [file.path for file in source.files]
     layout = published.find(names, vision=wanted.vision, decoder=wanted.decoder)
     if layout is not None:
         return out, _pull_layout(source, layout, out, wanted, progress)
     if found := pairs(names):
         return out, _pull_pair(source, _chosen(source, found, wanted.decoder), out, wanted, progress)
+    at = f" --revision {revision}" if revision else ""
     raise DownloadError(
         f"{repo}: holds no graphs and no pair of GGUF files that run as they are; if it is a checkpoint: "
-        f"hf download {repo} --local-dir DIR, then edgevl export DIR -o {out}"
+        f"hf download {repo}{at} --local-dir DIR, then edgevl export DIR -o {out}"
     )
 
 
-def _address(what: str) -> tuple[str, str | None, str]:
-    """Return the repository, the revision and the name of a model of the registry or of hf:owner/repo[@revision]."""
+def _address(what: str) -> tuple[str, str | None, str, Mapping[str, str]]:
+    """Return the repository, the revision and the name of a model of the registry or of hf:owner/repo[@revision].
+
+    And what is known of its files: the SHA-256 of each; empty if nothing is.
+    """
     if what.startswith("hf:"):
         repo, _, revision = what.removeprefix("hf:").partition("@")
-        return repo, revision or None, repo.rpartition("/")[2]
+        return repo, revision or None, repo.rpartition("/")[2], {}
     for entry in hub.registry():
         if entry.name == what:
-            return entry.repo, entry.revision, entry.name
+            return entry.repo, entry.revision, entry.name, entry.digests
     raise DownloadError(f"{what}: is not in the registry that `edgevl models` lists; give another as hf:owner/name")
+
+
+def _known(source: Repository, digests: Mapping[str, str]) -> Repository:
+    """Leave of a repository the files whose digests are known, where any are; raise DownloadError if one is another."""
+    if not digests:
+        return source
+    there = {file.path: file.digest for file in source.files}
+    for path, digest in digests.items():
+        if there.get(path) != digest:
+            raise DownloadError(
+                f"{source.repo}/{path}: is no longer the file that this version of edgevl knows; to take it as it is "
+                f"now: edgevl pull hf:{source.repo}"
+            )
+    return replace(source, files=tuple(file for file in source.files if file.path in digests))
 
 
 def _pull_layout(source: Repository, layout: Layout, out: Path, wanted: Wanted, progress: Progress) -> Manifest:

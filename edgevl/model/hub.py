@@ -12,9 +12,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -32,10 +32,11 @@ class RegistryEntry:
     """A published model: its repository on the Hugging Face hub, and what `edgevl pull` finds there.
 
     `form` is "onnx" for graphs that run as they are, "gguf" for llama.cpp's pair of files, whose vision half becomes a
-    graph, "checkpoint" for what has to be exported. Without a `revision` it is the newest. `download_bytes` is what is
-    fetched, of a checkpoint all of its weights; `disk_bytes` what the model folder takes afterwards; `memory_bytes`
-    what answering about one picture takes. All three are estimated from the parameters, at the precisions that
-    `edgevl pull` and `edgevl export` take by themselves; `edgevl pull` asks the hub for the exact size first.
+    graph, "checkpoint" for what has to be exported. Without a `revision` it is the newest; `digests`, if there are any,
+    then say which files are taken, and their SHA-256. `download_bytes` is what is fetched, of a checkpoint all of its
+    weights; `disk_bytes` what the model folder takes afterwards; `memory_bytes` what answering about one picture takes.
+    All three are estimated from the parameters, at the precisions that `edgevl pull` and `edgevl export` take by
+    themselves; `edgevl pull` asks the hub for the exact size first.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RegistryEntry:
     disk_bytes: int
     memory_bytes: int
     note: str
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,21 @@ class TestPairs:
             "somebody/pair: has no decoder in q4_0; choose one of q8_0, f16"
         )
 
+    def test_of_known_files_only_those_are_chosen_from_and_only_as_they_were(
+        self, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.add("somebody/pair", dict.fromkeys(self.FILES, b"x" * 3000))
+        digests = {file.path: file.digest for file in hub_module.look_up("somebody/pair").files}
+        known = {path: digests[path] for path in self.FILES[:2]}  # without Q8_0, which would come first
+        entry = hub_module.RegistryEntry("small", "somebody/pair", None, "gguf", "MIT", 1, 1, 1, 1, "", known)
+        monkeypatch.setattr(hub_module, "registry", lambda: [entry])
+        assert failing("small", decoder="q8_0") == "somebody/pair: has no decoder in q8_0; choose one of f16"
+        known["small-f16.gguf"] = "0" * 64
+        assert failing("small") == (
+            "somebody/pair/small-f16.gguf: is no longer the file that this version of edgevl knows; to take it as it is "
+            "now: edgevl pull hf:somebody/pair"
+        )
+
     def test_a_pair_becomes_a_model(self, hub: Hub, models: Path, smolvlm_checkpoint: Path) -> None:
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it comes with the extra gguf")
         from tests.pairs import written

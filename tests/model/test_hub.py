@@ -135,6 +135,7 @@ def test_the_registry_lists_published_models(monkeypatch: pytest.MonkeyPatch) ->
         assert entry.repo.count("/") == 1
         assert entry.licence in ("Apache-2.0", "Llama-2")
         assert entry.revision is None or re.fullmatch("[0-9a-f]{40}", entry.revision)
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in entry.digests.values())
         assert entry.note.endswith(".")
         assert entry.n_parameters / 4 < entry.disk_bytes <= entry.download_bytes < 5 * entry.n_parameters
         assert entry.disk_bytes < entry.memory_bytes
