@@ -195,8 +195,8 @@ class TestPairs:
         assert failing("small", decoder="q8_0") == "somebody/pair: has no decoder in q8_0; choose one of f16"
         known["small-f16.gguf"] = "0" * 64
         assert failing("small") == (
-            "somebody/pair/small-f16.gguf: is no longer the file that this version of edgevl knows; to take it as it is "
-            "now: edgevl pull hf:somebody/pair"
+            "somebody/pair/small-f16.gguf: is no longer the file that this version of edgevl knows; to take it as it "
+            "is now: edgevl pull hf:somebody/pair"
         )
 
     def test_a_pair_becomes_a_model(self, hub: Hub, models: Path, smolvlm_checkpoint: Path) -> None:
