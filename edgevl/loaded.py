@@ -128,7 +128,8 @@ class Loaded:
 
     def _decoder_id(self, backend: str | None) -> str:
         spec = self.manifest
-        names = (spec.decoder.file, *([spec.embeddings.file] if spec.embeddings else ()))
+        others = (spec.embeddings.file if spec.embeddings else None, spec.decoder.prefill)
+        names = (spec.decoder.file, *(name for name in others if name))
         content = manifest.content(spec, self.folder, *names)
         return f"{self.vision_id}:{content}:{backend}"
 

@@ -270,12 +270,17 @@ class Placement:
             if row is CPU:
                 self._try_aside(path)
             return GgufDecoder(path, spec.decoder, threads=self._threads, device=row)
-        opened = Graph(path, threads=self._threads, spin=True, device=row, **self._memory_of(path))
+        opened = self._decoder_graph(path, row)
         embeddings = read_embeddings(self._folder / spec.embeddings.file, spec.decoder)
         if spec.decoder.kind == "merged":
             return MergedDecoder(opened, spec.decoder, embeddings)
         n_threads = self._threads or machine.describe().n_threads
-        return OnnxAheadDecoder(opened, spec.decoder, embeddings, n_threads=n_threads)
+        name = spec.decoder.prefill if row is CPU else None  # whose kernels it is made for
+        prefill = None if name is None else self._decoder_graph(self._folder / name, row)
+        return OnnxAheadDecoder(opened, spec.decoder, embeddings, prefill, n_threads=n_threads)
+
+    def _decoder_graph(self, path: Path, row: Device) -> Graph:
+        return Graph(path, threads=self._threads, spin=True, device=row, **self._memory_of(path))
 
     def _try_aside(self, path: Path) -> None:
         """Try llama.cpp once in a process of its own where builds of it are known to end theirs; raise GraphError."""

@@ -49,6 +49,7 @@ def export_model(
     vision: str = "int8",
     decoder: str = "int4",
     block_size: int = 32,
+    prefill: bool | None = None,
     fidelity: float | None = None,
     name: str | None = None,
     samples: Sequence[Path] = (),
@@ -59,7 +60,8 @@ def export_model(
 
     `vision` and `decoder` are precisions of VISION_PRECISIONS and DECODER_PRECISIONS; those that begin with "gguf:"
     make a decoder for llama.cpp. `block_size`, one of BLOCK_SIZES, is how many weights of an int8 or int4 decoder share
-    a scale: smaller is nearer and larger.
+    a scale: smaller is nearer and larger. `prefill` writes a second graph of an int8 or int4 decoder, for prompts,
+    which is quicker on them and takes a byte for each weight (default: for 32 million to a billion weights).
     `fidelity` is the mean cosine between exported and PyTorch image features that an int8 vision graph must reach;
     the MatMuls that cost most are kept in float32 until it does. `name` is the model's name (default: the folder's).
     `samples` are pictures to measure on. `force` replaces a model folder that is there; nothing is seen of `out`
@@ -75,10 +77,21 @@ def export_model(
         raise InputError(f"decoder precision is {decoder!r}; it must be one of {', '.join(DECODER_PRECISIONS)}")
     if block_size not in BLOCK_SIZES:
         raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
+    if prefill and decoder not in ("int8", "int4"):
+        raise InputError(f"decoder precision is {decoder!r}; a graph for prompts is made for int8 and int4 alone")
     from .build import Options, build
 
     options = Options(vision, fidelity, name, tuple(samples))
-    return build(checkpoint, out, options, progress or _silent, decoder=decoder, block_size=block_size, force=force)
+    return build(
+        checkpoint,
+        out,
+        options,
+        progress or _silent,
+        decoder=decoder,
+        block_size=block_size,
+        prefill=prefill,
+        force=force,
+    )
 
 
 def import_gguf(

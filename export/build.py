@@ -34,9 +34,13 @@ from .folder import building, check_space
 from .ranges import write_ranges
 
 VISION, DECODER, EMBEDDINGS, GGUF = "vision.onnx", "decoder.onnx", "embeddings.npy", "decoder.gguf"
+PREFILL = "prefill.onnx"
 TOKENIZER, CHAT_TEMPLATE = "tokenizer.json", "chat_template.jinja"
 _WORK = "work"
 _TOOLS = ("edgevl", "onnx", "onnxruntime", "torch", "transformers")
+PREFILL_WEIGHTS = range(32 << 20, 1 << 30)
+"""For decoders of so many weights a graph for prompts is written unless it is told otherwise: it has a byte for each,
+on the disk and in memory, and prompts of smaller ones are quick as they are."""
 _SPACE = 3
 """How many float32 copies of the weights the work needs at most, side by side."""
 
@@ -77,6 +81,7 @@ def build(
     *,
     decoder: str,
     block_size: int,
+    prefill: bool | None,
     force: bool,
 ) -> Manifest:
     """Export the checkpoint in `folder` to `out`; see `export_model`."""
@@ -86,7 +91,7 @@ def build(
     check_space(out.parent, source.n_parameters * 4 * _SPACE)
     with building(out, force=force) as target:
         progress("loading weights", 0.02)
-        return assemble(_parts(source, decoder, block_size), target, pictures, options, progress, out)
+        return assemble(_parts(source, decoder, block_size, prefill), target, pictures, options, progress, out)
 
 
 def assemble(
@@ -203,7 +208,7 @@ class _Build:
         return lambda done: self._progress(stage, start + (end - start) * done)
 
 
-def _parts(source: Checkpoint, precision: str, block_size: int) -> Parts:
+def _parts(source: Checkpoint, precision: str, block_size: int, prefill: bool | None) -> Parts:
     """Load a checkpoint's weights and return what its model folder is made from."""
     reference = source.row.load(source.folder, source.image.tile)
     made_by = ("gguf", "llama-cpp-python") if precision.startswith("gguf:") else ("onnxruntime-genai",)
@@ -214,13 +219,21 @@ def _parts(source: Checkpoint, precision: str, block_size: int) -> Parts:
         tokenizer=(source.folder / TOKENIZER).read_text(encoding="utf-8"),
         chat_template=source.chat_template,
         tokens=tokens(source.bos_token, source.eos_token, source.image_token_id, source.eos_token_ids),
-        decoder=lambda target, work: _write_decoder(source, reference.text, precision, block_size, target, work),
+        decoder=lambda target, work: _write_decoder(
+            source, reference.text, precision, block_size, prefill, target, work
+        ),
         source=lambda files: Source(source.name, source.weights_sha256(), source.licence, tool_versions(*made_by)),
     )
 
 
 def _write_decoder(
-    source: Checkpoint, text: Any, decoder_precision: str, block_size: int, target: Path, work: Path
+    source: Checkpoint,
+    text: Any,
+    decoder_precision: str,
+    block_size: int,
+    prefill: bool | None,
+    target: Path,
+    work: Path,
 ) -> tuple[DecoderSpec, EmbeddingsSpec | None]:
     """Write a checkpoint's decoder, as a graph with its embedding table or as a GGUF file."""
     kind, _, precision = decoder_precision.rpartition(":")
@@ -240,7 +253,19 @@ def _write_decoder(
     if kind == "gguf":
         gguf.export_decoder(source, text, precision, target / GGUF, work)
         return replace(spec, kind="gguf", file=GGUF), None
-    decoder.export_decoder(text, source.folder, precision, target / DECODER, work, block_size=block_size)
+    if prefill is None:
+        n_weights = sum(weight.numel() for weight in text.model.layers.parameters())
+        prefill = precision in ("int8", "int4") and n_weights in PREFILL_WEIGHTS
+    spec = replace(spec, prefill=PREFILL if prefill else None)
+    decoder.export_decoder(
+        text,
+        source.folder,
+        precision,
+        target / DECODER,
+        work,
+        block_size=block_size,
+        for_prompts=target / PREFILL if prefill else None,
+    )
     dtype = decoder.write_embeddings(text, precision, target / EMBEDDINGS)
     inputs, outputs = decoder.graph_io(target / DECODER)
     embeddings = EmbeddingsSpec(EMBEDDINGS, cast("Literal['float32', 'float16']", dtype))

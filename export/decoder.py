@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edgevl.errors import BackendMissing, ExportError
 from edgevl.model.manifest import TensorSpec
 
+from . import prefill
 from .reference import quiet
 from .vision import store_half
 
@@ -39,17 +40,28 @@ _BUILDER_PRECISION = {"fp32": "fp32", "fp16": "fp32", "int8": "int8", "int4": "i
 
 
 def export_decoder(
-    text: Any, tokenizer_from: Path, precision: str, path: Path, work: Path, *, block_size: int = 32
+    text: Any,
+    tokenizer_from: Path,
+    precision: str,
+    path: Path,
+    work: Path,
+    *,
+    block_size: int = 32,
+    for_prompts: Path | None = None,
 ) -> None:
     """Write the graph of `text` (see `TorchModel`) to `path`, its weights to `<path>.data`, by way of `work`.
 
     `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see; `block_size` is how many weights share
-    a scale. Raises ExportError with the
-    builder's last words if it fails.
+    a scale. With `for_prompts` a second graph goes there, made from the same weights in 8 bits. Raises ExportError with
+    the builder's last words if it fails.
     """
     plain, built = work / "text", work / "built"
     _save_plain(text, tokenizer_from, plain)
     try:
+        if for_prompts is not None:
+            _build(plain, built, "int8", block_size, work / "cache")
+            prefill.write_prefill(built / "model.onnx", for_prompts)
+            shutil.rmtree(built)
         _build(plain, built, _BUILDER_PRECISION[precision], block_size, work / "cache")
         shutil.rmtree(plain)
         if precision == "fp16":

@@ -74,11 +74,12 @@ def smolvlm_model_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def smolvlm_int4_dir(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The export of `smolvlm_checkpoint` with an int8 encoder and an int4 decoder. Do not write into it."""
+    """The export of `smolvlm_checkpoint`, an int8 encoder and an int4 decoder with a graph for prompts. Do not write
+    into it."""
     from edgevl.export import export_model
 
     out = tmp_path_factory.mktemp("int4") / "smolvlm"
-    export_model(smolvlm_checkpoint, out, vision="int8", decoder="int4")
+    export_model(smolvlm_checkpoint, out, vision="int8", decoder="int4", prefill=True)
     return out
 
 

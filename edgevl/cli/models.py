@@ -114,6 +114,11 @@ def pull(what: str, **settings: Any) -> None:
     show_default=True,
     help="Weights of an int8 or int4 decoder that share a scale.",
 )
+@click.option(
+    "--prefill/--no-prefill",
+    default=None,
+    help="A second decoder graph, quicker on prompts, of a byte a weight; default: for 32 million to a billion.",
+)
 @click.option("--fidelity", type=click.FloatRange(0, 1), metavar="COSINE", help="Keep MatMuls in fp32 until reached.")
 @click.option("--name", help="The model's name; default: the output folder's.")
 @click.option(

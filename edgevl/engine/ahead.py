@@ -58,10 +58,18 @@ class OnnxAheadDecoder(OnnxDecoder):
     _cache_kind = MirroredKVCache
     _cache: MirroredKVCache
 
-    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], *, n_threads: int) -> None:
-        """Take a loaded graph, its embedding table [vocab, hidden], and how many threads the graph runs with."""
+    def __init__(
+        self,
+        graph: Graph,
+        spec: DecoderSpec,
+        embeddings: NDArray[Any],
+        prefill: Graph | None = None,
+        *,
+        n_threads: int,
+    ) -> None:
+        """Take what an OnnxDecoder takes, and how many threads the graph runs with."""
         self._batches: dict[int, tuple[Binding, NDArray[Any]]] = {}
-        super().__init__(graph, spec, embeddings)
+        super().__init__(graph, spec, embeddings, prefill)
         self._graph = graph
         self._limit = spec.context_length
         self._behind: list[int] = []  # the tokens at the end that were fed one by one, or as if they were

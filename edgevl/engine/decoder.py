@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevl.engine.graph import Graph
+from edgevl.engine.graph import Binding, Graph
 from edgevl.engine.kv import KVCache
 from edgevl.errors import GraphError, ModelError
 from edgevl.model.manifest import DecoderSpec
@@ -63,26 +63,29 @@ class OnnxDecoder:
 
     Past and present of each layer are the same buffer, so that a step copies nothing; only the last
     token's logits are computed. On a device with memory of its own the cache lies there, and only logits come back.
-    A quantized decoder's cache settles to half precision: its weights are coarser by far.
+    A quantized decoder's cache settles to half precision: its weights are coarser by far. A second graph may take the
+    chunks of several tokens, on the same cache.
     """
 
     _cache_kind: type[KVCache] = KVCache
     _optional_inputs: tuple[str, ...] = ()
 
-    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any]) -> None:
-        """Take a loaded graph and its embedding table [vocab, hidden] (may be memory-mapped)."""
+    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], prefill: Graph | None = None) -> None:
+        """Take a loaded graph, its embedding table [vocab, hidden] (may be memory-mapped), and one for prompts."""
         self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
-        graph.require(
-            {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)}
-            | set(graph.inputs).intersection(self._optional_inputs),
-            {"logits", *(f"present.{name}" for name in self._layers)},
-        )
+        for one in (graph, prefill or graph):
+            one.require(
+                {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)}
+                | set(graph.inputs).intersection(self._optional_inputs),
+                {"logits", *(f"present.{name}" for name in self._layers)},
+            )
         self._path = graph.path
         self.backend = graph.backend
         self._embeddings = embeddings
         self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
         self._binding = graph.bind()
+        self._prefill = self._binding if prefill is None else prefill.bind()
         self._cache = self._cache_kind(
             spec.n_layers,
             spec.n_kv_heads,
@@ -96,8 +99,13 @@ class OnnxDecoder:
         self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
         self._logits = np.zeros((1, 1, spec.vocab_size), graph.outputs["logits"][0] or np.float32)
-        self._binding.bind_output("logits", self._logits)
+        for binding in self._bindings:
+            binding.bind_output("logits", self._logits)
         self.n_past = 0
+
+    @property
+    def _bindings(self) -> list[Binding]:
+        return [self._binding] if self._prefill is self._binding else [self._binding, self._prefill]
 
     def expect(self, n_tokens: int) -> None:
         """Let the cache take room for so many tokens at once."""
@@ -117,9 +125,10 @@ class OnnxDecoder:
         total = self.n_past + embeds.shape[1]
         if self._cache.reserve(total, self.n_past):
             self._bind_cache()
-        self._binding.bind_input("inputs_embeds", embeds)
-        self._binding.bind_input("attention_mask", self._mask[:, :total])
-        self._binding.run()
+        binding = self._prefill if embeds.shape[1] > 1 else self._binding
+        binding.bind_input("inputs_embeds", embeds)
+        binding.bind_input("attention_mask", self._mask[:, :total])
+        binding.run()
         self._cache.turn()
         self.n_past = total
         return True
@@ -160,7 +169,8 @@ class OnnxDecoder:
     def _bind_cache(self) -> None:
         past, present = self._cache.arrays, self._cache.present
         for name in self._layers:
-            self._binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
+            for binding in self._bindings:
+                binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
 
 
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgevl.errors import ChecksumMismatch, ManifestError, ModelNotFound
 
-FORMAT_VERSION = 2
-"""Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it, or a "merged" graph."""
+FORMAT_VERSION = 3
+"""Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it, or a "merged" graph; since 3 there
+may be a second graph for prompts."""
 FILE_NAME = "edgevl.json"
 
 
@@ -59,7 +60,8 @@ class DecoderSpec:
 
     An "onnx" graph takes embeddings, updates the cache in place and gives the last token's logits; a "merged" one, as
     transformers.js has it, returns the whole cache and all logits. A "gguf" file, for llama.cpp, has its own table of
-    embeddings, and no `inputs` and `outputs`.
+    embeddings, and no `inputs` and `outputs`. `prefill` is a graph with the same inputs and outputs as an "onnx" one,
+    for several tokens at once.
     """
 
     kind: Literal["onnx", "merged", "gguf"]
@@ -73,6 +75,7 @@ class DecoderSpec:
     context_length: int
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
+    prefill: str | None = None
 
 
 @dataclass(frozen=True)
@@ -252,6 +255,7 @@ def sha256(path: Path) -> str:
 def _named_files(manifest: Manifest) -> list[str]:
     tokenizer = manifest.tokenizer
     names = [manifest.vision.file, manifest.decoder.file, tokenizer.file, tokenizer.chat_template]
+    names += [manifest.decoder.prefill] if manifest.decoder.prefill else []
     return names + [part.file for part in (manifest.embeddings, manifest.golden) if part]
 
 
@@ -316,11 +320,13 @@ def _build(kind: Any, value: Any, where: str, key: str) -> Any:
     hints = get_type_hints(kind)
     prefix = f"{key}." if key else ""
     names = {field.name for field in fields(kind)}
+    later = {field.name for field in fields(kind) if field.default is not MISSING}  # than the first format
     for unknown in sorted(value.keys() - names):
         raise ManifestError(f"{where}: {prefix}{unknown}: unknown key; upgrade edgevl or remove it")
-    for missing in sorted(names - value.keys()):
+    for missing in sorted(names - later - value.keys()):
         raise ManifestError(f"{where}: {prefix}{missing}: key is missing; export the model again")
-    return kind(**{name: _typed(hints[name], value[name], where, f"{prefix}{name}") for name in sorted(names)})
+    given = sorted(names & value.keys())
+    return kind(**{name: _typed(hints[name], value[name], where, f"{prefix}{name}") for name in given})
 
 
 def _mismatch(kind: Any, value: Any, where: str, key: str) -> ManifestError:

@@ -268,6 +268,10 @@ def test_heads_that_the_runtime_cannot_run(tmp_path: Path) -> None:
     [
         ({"vision": "int4"}, "vision precision is 'int4'; it must be one of fp32, fp16, int8"),
         ({"decoder": "q4"}, "decoder precision is 'q4'; it must be one of fp32, fp16, int8, int4"),
+        (
+            {"decoder": "fp16", "prefill": True},
+            "decoder precision is 'fp16'; a graph for prompts is made for int8 and int4 alone",
+        ),
         ({"block_size": 24}, "block size is 24; it must be one of 16, 32, 64, 128"),
         ({"fidelity": 1.0}, "fidelity is 1.0; it must be between 0 and 1"),
         ({"fidelity": float("nan")}, "fidelity is nan"),

@@ -128,12 +128,18 @@ def test_whole_numbers_pass_for_floats(written: Path) -> None:
         (lambda raw: raw.update(embeddings=None), "embeddings: needed by an onnx decoder"),
         (lambda raw: raw["files"].pop("decoder.onnx"), "files: 'decoder.onnx' is used but not listed"),
         (lambda raw: raw["files"].pop("golden.npz"), "files: 'golden.npz' is used but not listed"),
+        (lambda raw: raw["decoder"].update(prefill="two.onnx"), "files: 'two.onnx' is used but not listed"),
         (lambda raw: raw.update(name="x" * 200, source="y" * 200), "source: expected object, got 'yyy"),
     ],
 )
 def test_wrong_keys_and_values(written: Path, edit: Callable[[dict[str, Any]], object], message: str) -> None:
     change(written, edit)
     assert refusal(written).startswith(message)
+
+
+def test_an_older_format_lacks_what_came_later(written: Path) -> None:
+    change(written, lambda raw: (raw.update(format_version=1), raw["decoder"].pop("prefill")))
+    assert manifest.read(written).decoder.prefill is None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_versions(written: Path, version: object, message: str) -> None:
 
 def test_a_newer_version_is_reported_before_its_unknown_keys(written: Path) -> None:
     change(written, lambda raw: raw.update(format_version=99, novelty=1))
-    assert refusal(written).startswith("format_version is 99, this edgevl reads up to 2")
+    assert refusal(written).startswith("format_version is 99, this edgevl reads up to 3")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2", "nonsense", "[" * 100_000, "\x00"])
