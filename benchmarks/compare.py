@@ -1,9 +1,11 @@
 """Compare edgevl with other runtimes on this machine, stage by stage, in one run.
 
-    python -m benchmarks.compare [--model 256m|500m] [--peers edgevl,llama.cpp] [--rounds 5] [--threads N] [--quick]
+    python -m benchmarks.compare [--model 256m|500m|internvl3-1b] [--peers edgevl,llama.cpp] [--rounds 5] [--threads N]
+                                 [--quick]
 
-Random weights in the true shapes of SmolVLM-256M or SmolVLM2-500M; every peer gets the same checkpoint in its own
-format, the same pictures, the same 17 tiles, the same number of threads and the same bits. Each round starts a process
+Random weights in the true shapes of SmolVLM-256M, SmolVLM2-500M or InternVL3-1B; every peer gets the same checkpoint
+in its own format, the same pictures, the same tiles (17, and 13 of InternVL), the same number of threads and the same
+bits. Each round starts a process
 per variant: its start and its first answer give cold start, first token and peak memory (what a runtime compiles once
 per model and machine has been compiled before, while the weights were checked); then the processes take turns,
 stage by stage, and those whose turn it is not are stopped. Figures are medians over rounds. A variant whose package is
@@ -73,8 +75,8 @@ class Comparison:
     def build(self) -> None:
         """Make every variant's files."""
         for variant in list(self.variants):
-            if variant.missing:
-                self.leave_out(variant, variant.missing)
+            if why := variant.missing or variant.unfit(self.case.family):
+                self.leave_out(variant, why)
                 continue
             print(f"preparing {variant.name}", flush=True)
             try:
@@ -87,7 +89,7 @@ class Comparison:
 
         Raises WorkerFailed where llama.cpp's unquantized files do not hold the checkpoint.
         """
-        n_tiles = min(self.amount.n_tiles * 2, self.case.grid**2)
+        n_tiles = min(self.amount.n_tiles * 2, self.case.prompt["n_tiles"] - 1)
         if any(variant.peer == WITNESS.peer for variant in self.variants):
             Worker(self.case, WITNESS, build=True).close()
             self._check(WITNESS, n_tiles)
@@ -257,7 +259,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and report it."""
     settings = parse(arguments)
-    is_trial = settings.quick or settings.model == "tiny"
+    is_trial = settings.quick or settings.model.startswith("tiny")
     if settings.quick:
         amount = Amount(rounds=1, n_tiles=2, n_tokens=8, contexts=CONTEXTS[:2])
     else:

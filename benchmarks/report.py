@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from benchmarks.compare import Comparison
 
 OURS = "edgevl, int8 vision, {} decoder"
-PACKAGES = ("llama-cpp-python", "gguf", "openvino", "nncf", "onnxruntime-genai", "torch", "transformers")
+PACKAGES = (
+    "llama-cpp-python",
+    "gguf",
+    "openvino",
+    "openvino-genai",
+    "nncf",
+    "onnxruntime-genai",
+    "torch",
+    "transformers",
+)
 SHOWN = (
     # metric, heading, factor, decimals
     ("read_s", "read ms", 1000, 1),

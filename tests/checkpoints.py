@@ -169,11 +169,14 @@ def make_internvl(
     vision_layers: int = 2,
     tile: int = 56,
     max_patches: int = 6,
+    context: int = 2048,
+    is_narrow: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write an InternVL3-shaped checkpoint with random weights into `folder` and return it; see `make_llava`.
 
-    `tokenizer` is one of Qwen2's family, to which the tokens of INTERNVL_TOKENS that it lacks are added.
+    `tokenizer` is one of Qwen2's family, to which the tokens of INTERNVL_TOKENS that it lacks are added; `is_narrow`
+    False leaves a published model's heads as wide as they are.
     """
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
@@ -184,11 +187,13 @@ def make_internvl(
     vocab = _write_internvl_texts(tokenizer, folder)
     if not published:
         text = _text_config("qwen2", len(vocab), heads=6, kv_heads=2)
+        text["max_position_embeddings"] = context
         text["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
         vision = _vision_config(tile, patch=14) | {"model_type": "internvl_vision", "attention_bias": True}
         config = {"text_config": text, "vision_config": vision, "image_token_id": vocab["<IMG_CONTEXT>"]}
         _write_internvl_processor(folder, tile, max_patches)
-    model = InternVLForConditionalGeneration(_reduced(InternVLConfig, config, layers, vision_layers, bool(published)))
+    is_narrow = is_narrow and published is not None
+    model = InternVLForConditionalGeneration(_reduced(InternVLConfig, config, layers, vision_layers, is_narrow))
     model.generation_config.eos_token_id = vocab["<|im_end|>"]
     _save(model, folder, seed)
     return folder

@@ -20,6 +20,8 @@ CONTEXTS = (128, 1024, 4096)
 N_PREFILL_TEXT = 1024
 WHOLE = ("answer", "encode", "features", "prefill", "prefill_text", "decode", "greedy")
 VISION = ("encode", "features")
+UNFED = tuple(stage for stage in WHOLE if stage != "prefill")
+"""Of a peer that takes no ready features."""
 DECODER = ("prefill_text", "decode", "greedy")
 
 
@@ -27,7 +29,8 @@ DECODER = ("prefill_text", "decode", "greedy")
 class Variant:
     """One column of the comparison: a peer in one setting.
 
-    `needs` are the modules it imports; `stages` the methods of its `Peer`; `settings` are its own affair.
+    `needs` are the modules it imports; `stages` the methods of its `Peer`; `settings` are its own affair. `families`
+    are the checkpoints that it can run, and `because` says why no others.
     """
 
     name: str
@@ -36,12 +39,18 @@ class Variant:
     needs: tuple[str, ...]
     stages: tuple[str, ...] = WHOLE
     settings: Mapping[str, Any] = field(default_factory=dict)
+    families: tuple[str, ...] = ("smolvlm", "internvl")
+    because: str = ""
 
     @property
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
         absent = [module for module in self.needs if find_spec(module) is None]
         return f"{', '.join(absent)} not installed; pip install -e '.[dev,bench]'" if absent else None
+
+    def unfit(self, family: str) -> str | None:
+        """Why it cannot run checkpoints of `family`, or None."""
+        return None if family in self.families else f"not with {family}: {self.because}"
 
 
 class Stages(Protocol):
@@ -94,6 +103,8 @@ def _mixed(decoder: str, vision: str) -> Variant:
         module="benchmarks.peers.own",
         needs=("edgevl", "onnxruntime", "llama_cpp", "gguf"),
         settings={"vision": "int8", "decoder": f"gguf-{decoder}", "files": _llamacpp(decoder, vision)},
+        families=("smolvlm",),
+        because="llama.cpp's files are not made of it",
     )
 
 
@@ -105,6 +116,8 @@ def _llamacpp(decoder: str, vision: str, stages: tuple[str, ...] = WHOLE) -> Var
         needs=("llama_cpp", "gguf"),
         stages=stages,
         settings={"vision": vision, "decoder": decoder},
+        families=("smolvlm",),
+        because="it puts the class token behind the patches (its issue 25814), which is another model",
     )
 
 
@@ -116,6 +129,19 @@ def _openvino(vision: str) -> Variant:
         needs=("openvino", "nncf") if vision == "int8" else ("openvino",),
         stages=VISION,
         settings={"vision": vision},
+    )
+
+
+def _openvino_genai(decoder: str) -> Variant:
+    return Variant(
+        name=f"OpenVINO GenAI, int8 vision, {decoder} decoder",
+        peer="openvino-genai",
+        module="benchmarks.peers.openvino_genai",
+        needs=("openvino_genai", "openvino_tokenizers", "nncf"),
+        stages=UNFED,
+        settings={"vision": "int8", "decoder": decoder},
+        families=("internvl",),
+        because="its VLMPipeline does not know that family",
     )
 
 
@@ -150,6 +176,8 @@ VARIANTS = (
     _llamacpp("Q8_0", "BF16"),
     _openvino("bf16"),
     _openvino("int8"),
+    _openvino_genai("int4"),
+    _openvino_genai("int8"),
     _genai("int4"),
     _genai("int8"),
     _pytorch("float32"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,39 @@ SEED = 7
 VERSION = 1
 """To be raised when this module, or tests/checkpoints.py, makes something else of the same sources."""
 PHOTO_SIZE = (488, 640)  # height, width
+ROW_SIZE = (160, 640)
 QUESTION = "What is in this picture?"
 SECOND_QUESTION = "How many people are there?"
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a checkpoint is made from, and what its family makes of pictures.
+
+    `published` are the folders under shared/families and shared/tokenizers; None is a few layers 64 wide or so, to try
+    the script. `layouts` gives, by the side of the grid that is asked for, the grid (rows, cols) and a picture's size
+    (height, width) that is cut into it; without it every picture of PHOTO_SIZE becomes a square grid.
+    """
+
+    family: str
+    published: tuple[str, str] | None
+    layouts: Mapping[int, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
+
+    def layout(self, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the grid of `side` and the size of a picture that is cut into it."""
+        return self.layouts.get(side, ((side, side), PHOTO_SIZE))
+
+
+CLOSEST = {2: ((1, 4), ROW_SIZE), 4: ((3, 4), PHOTO_SIZE)}
+"""InternVL takes the grid of nearest proportions: these two do not depend on the size of a tile."""
+MOST_PATCHES = 12
+"""Tiles of InternVL's largest grid, as published; OpenVINO GenAI cuts into no other number."""
 MODELS = {
-    # name: the folders under shared/families and shared/tokenizers
-    "256m": ("smolvlm-256m", "smolvlm-256m"),
-    "500m": ("smolvlm2-500m", "smolvlm-256m"),
-    "tiny": None,  # a few layers 64 wide, to try the script
+    "256m": Shapes("smolvlm", ("smolvlm-256m", "smolvlm-256m")),
+    "500m": Shapes("smolvlm", ("smolvlm2-500m", "smolvlm-256m")),
+    "internvl3-1b": Shapes("internvl", ("internvl3-1b", "qwen2.5-vl"), CLOSEST),
+    "tiny": Shapes("smolvlm", None),
+    "tiny-internvl": Shapes("internvl", None, CLOSEST),
 }
 N_TEXT_IDS = 4200
 
@@ -43,7 +69,8 @@ class Absent(Exception):
 class Case:
     """One checkpoint and its pictures.
 
-    `grid` is the side of the tile grid that the picture is cut into: 4 gives 17 tiles. `n_threads` is for every peer.
+    `grid` is the longer side of the tile grid that the picture is cut into: 4 gives SmolVLM 17 tiles, and InternVL,
+    whose grids need not be square, 13. `n_threads` is for every peer.
     """
 
     model: str
@@ -54,7 +81,18 @@ class Case:
     @cached_property
     def folder(self) -> Path:
         """Where it lives."""
-        return CACHE / f"{self.model}-{self.grid}x{self.grid}-{self._key()}"
+        rows, cols = self.layout
+        return CACHE / f"{self.model}-{rows}x{cols}-{self._key()}"
+
+    @property
+    def family(self) -> str:
+        """The kind of checkpoint: smolvlm or internvl."""
+        return MODELS[self.model].family
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Rows and columns of the tile grid."""
+        return MODELS[self.model].layout(self.grid)[0]
 
     @property
     def checkpoint(self) -> Path:
@@ -103,7 +141,7 @@ class Case:
 
     def _sources(self) -> Sequence[Path]:
         """Return the published files that the checkpoint is made from; raise Absent where they are not here."""
-        folders = MODELS[self.model]
+        folders = MODELS[self.model].published
         if folders is None:
             return ()
         family, tokenizer = self.shared / "families" / folders[0], self.shared / "tokenizers" / folders[1]
@@ -123,20 +161,36 @@ class Case:
             self._make_inputs()
 
     def _make_checkpoint(self, target: Path) -> None:
-        from tests.checkpoints import make_smolvlm
+        from tests.checkpoints import make_internvl, make_smolvlm
 
-        sources = self._sources()
+        sources, is_internvl = self._sources(), self.family == "internvl"
+        if not sources and is_internvl:
+            make_internvl(target, max_patches=MOST_PATCHES, context=8192, seed=SEED)
+            return
         if not sources:
             make_smolvlm(target, longest_edge=64 * self.grid, context=8192, seed=SEED)
             return
         config = json.loads(sources[0].read_text(encoding="utf-8"))
         text, vision = config["text_config"], config["vision_config"]
+        layers, vision_layers = text["num_hidden_layers"], vision.get("num_hidden_layers", 12)
+        tokenizer = sources[1].parent
+        if is_internvl:
+            make_internvl(
+                target,
+                published=sources[0].parent,
+                tokenizer=tokenizer,
+                layers=layers,
+                vision_layers=vision_layers,
+                is_narrow=False,
+                seed=SEED,
+            )
+            return
         make_smolvlm(
             target,
             config=config,
-            tokenizer=sources[1].parent,
-            layers=text["num_hidden_layers"],
-            vision_layers=vision.get("num_hidden_layers", 12),
+            tokenizer=tokenizer,
+            layers=layers,
+            vision_layers=vision_layers,
             longest_edge=vision["image_size"] * self.grid,
             seed=SEED,
         )
@@ -146,8 +200,10 @@ class Case:
 
         folder = self.photo(0).parent
         folder.mkdir(exist_ok=True)
-        rgb = _photo(image or self.shared / "photos" / "newspaper_mtmd.jpeg")
-        row, col = (int((1.5 / self.grid) * side) for side in PHOTO_SIZE)  # the middle of tile (1, 1)
+        grid, size = MODELS[self.model].layout(self.grid)
+        rgb = _photo(image or self.shared / "photos" / "newspaper_mtmd.jpeg", size)
+        # the middle of tile (1, 1), or of (0, 1) where there is one row
+        row, col = (int((min(n, 2) - 0.5) / n * side) for n, side in zip(grid, size, strict=True))
         for index in range(n_photos):
             shifted = np.roll(rgb, 5 * index, axis=1)
             for changed in (False, True):
@@ -173,8 +229,8 @@ class Case:
         family, spec = FAMILIES[source.row.family], source.image
         picture = read(self.photo(0))
         plan = tiling.plan(picture.size, spec, family.tiling, "high")
-        if plan.n_tiles != self.grid**2 + 1:
-            raise Absent(f"the picture gives {plan.n_tiles} tiles, not {self.grid**2 + 1}; its sides must be as 4 to 3")
+        if plan.grid != self.layout:
+            raise Absent(f"the picture gives a grid of {plan.grid}, not {self.layout}; another one is needed")
         tiles = np.stack(list(pixels.tiles(picture, plan, spec.resample)))
         values = np.concatenate([pixels.normalise(tile, spec.mean, spec.std) for tile in tiles])
         messages = [Message("user", (ImagePart(None), TextPart(QUESTION)))]
@@ -243,15 +299,15 @@ def making(path: Path) -> Iterator[Path | None]:
     half.rename(path)
 
 
-def _photo(path: Path) -> NDArray[np.uint8]:
-    """Return the picture at `path`, or a drawn one with some noise, as uint8 [*PHOTO_SIZE, 3]."""
+def _photo(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the picture at `path`, or a drawn one with some noise, as uint8 [*size, 3]."""
     from PIL import Image
 
-    height, width = PHOTO_SIZE
+    height, width = size
     if path.is_file():
         with Image.open(path) as opened:
             return np.asarray(opened.convert("RGB").resize((width, height))).copy()
     from edgevl.export.samples import drawn
 
     noise = np.random.default_rng(SEED).integers(0, 16, (height, width, 3), dtype=np.uint8)
-    return np.asarray(drawn(PHOTO_SIZE, SEED) // 16 * 15 + noise, np.uint8)
+    return np.asarray(drawn(size, SEED) // 16 * 15 + noise, np.uint8)

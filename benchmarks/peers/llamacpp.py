@@ -254,8 +254,8 @@ class Peer:
 
     def _grid(self) -> NDArray[np.uint8]:
         """Put the tiles without the overview together again, [rows * tile, cols * tile, 3]."""
-        tiles, side = self._case.load("tiles"), self._case.grid
-        rows = [np.concatenate(tiles[row * side : (row + 1) * side], axis=1) for row in range(side)]
+        tiles, (n_rows, n_cols) = self._case.load("tiles"), self._case.layout
+        rows = [np.concatenate(tiles[row * n_cols : (row + 1) * n_cols], axis=1) for row in range(n_rows)]
         return np.ascontiguousarray(np.concatenate(rows, axis=0))
 
     def _bitmap(self, rgb: NDArray[np.uint8]) -> Any:

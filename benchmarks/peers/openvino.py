@@ -45,7 +45,7 @@ def _quantize(case: Case, target: Path) -> None:
     import openvino
 
     graph = openvino.Core().read_model(plain_graph(case))
-    samples = _calibration(case)
+    samples = calibration(case)
     quantized = nncf.quantize(
         graph,
         nncf.Dataset(samples),
@@ -56,7 +56,7 @@ def _quantize(case: Case, target: Path) -> None:
     openvino.save_model(quantized, target / "vision.xml", compress_to_fp16=False)
 
 
-def _calibration(case: Case) -> list[NDArray[np.float32]]:
+def calibration(case: Case) -> list[NDArray[np.float32]]:
     """Return tiles [1, 3, tile, tile]: crops of the other photographs where they are at hand, else drawn pictures."""
     from edgevl.export import checkpoint
     from edgevl.export.samples import drawn

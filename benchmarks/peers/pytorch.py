@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,12 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import N_PREFILL_TEXT, Variant
 from benchmarks.peers.case import Case
+
+IMAGE_PROCESSORS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    # family: model and class in transformers, and what is asked of it beside the published settings
+    "smolvlm": ("idefics3", "Idefics3ImageProcessorPil", {}),
+    "internvl": ("got_ocr2", "GotOcr2ImageProcessorPil", {"crop_to_patches": True}),
+}
 
 
 def build(case: Case, variant: Variant) -> None:
@@ -25,8 +32,6 @@ class Peer:
     """
 
     def __init__(self, case: Case, variant: Variant) -> None:
-        from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
         from edgevl.export import checkpoint
 
         torch.set_num_threads(case.n_threads)
@@ -36,7 +41,9 @@ class Peer:
         source = checkpoint.read(case.checkpoint)
         model = source.row.load(case.checkpoint, source.image.tile)
         self._vision, self._text = model.vision.to(self._dtype), model.text.to(self._dtype)
-        self._processor = Idefics3ImageProcessorPil.from_pretrained(case.checkpoint)
+        name, kind, self._options = IMAGE_PROCESSORS[case.family]
+        module = import_module(f"transformers.models.{name}.image_processing_pil_{name}")
+        self._processor = getattr(module, kind).from_pretrained(case.checkpoint)
         self._cache: Any = None
         self._next: Any = None
 
@@ -48,7 +55,7 @@ class Peer:
         with Image.open(image) as opened:
             picture = opened.convert("RGB")
         read = time.perf_counter()
-        tiles = self._processor(images=[[picture]], return_tensors="pt")["pixel_values"][0]
+        tiles = self._processor(images=[[picture]], return_tensors="pt", **self._options)["pixel_values"].flatten(0, -4)
         cut = time.perf_counter()
         features = [self._encode(tile[None]) for tile in tiles]
         encoded = time.perf_counter()

@@ -22,6 +22,7 @@ NEAR = {
     "edgevl": (0.99, 0.9),
     "llama.cpp": (0.999, 0.9),
     "openvino": (0.98, 0.0),
+    "openvino-genai": (0.95, 0.9),
     "genai": (0.0, 0.9),
     "pytorch": (0.999, 0.999),
 }
@@ -39,8 +40,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def opened(case: Case, variant: Variant) -> Any:
-    if variant.missing:
-        pytest.skip(f"{variant.name}: {variant.missing}")
+    if why := variant.missing or variant.unfit(case.family):
+        pytest.skip(f"{variant.name}: {why}")
     module = import_module(variant.module)
     module.build(case, variant)
     return module.Peer(case, variant)
