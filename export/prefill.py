@@ -2,7 +2,7 @@
 
 MatMulNBits takes its weights apart again for every few rows, which is right for single tokens and slow for many. Here
 weights are int8 with one scale a column and activations int8 with one scale a row (token), both symmetric, so that a
-product is one MatMulInteger: the kernel that uses a processor's integer or matrix units in full.
+product is one of integers (MatMulIntegerToFloat): the kernel that uses a processor's integer or matrix units in full.
 Source of the scheme: Dettmers et al. 2022, "LLM.int8()", section 2.1, vector-wise quantization, without its outliers.
 """
 
@@ -116,7 +116,6 @@ def _product(rows: str, name: str) -> Iterator[onnx.NodeProto]:
     yield node("Max", [f"{name}.any_scale", "prefill.least"], f"{name}.row_scale")
     yield node("Div", [rows, f"{name}.row_scale"], f"{name}.scaled")
     yield node("QuantizeLinear", [f"{name}.scaled", "prefill.one", "prefill.zero"], f"{name}.rows")
-    yield node("MatMulInteger", [f"{name}.rows", f"{name}.weight", "prefill.zero"], f"{name}.integer")
-    yield node("Cast", [f"{name}.integer"], f"{name}.float", to=onnx.TensorProto.FLOAT)
-    yield node("Mul", [f"{name}.float", f"{name}.row_scale"], f"{name}.of_row")
-    yield node("Mul", [f"{name}.of_row", f"{name}.scales"], name)
+    factors = [f"{name}.rows", f"{name}.weight", "prefill.one", f"{name}.scales", "prefill.zero"]
+    yield node("MatMulIntegerToFloat", factors, f"{name}.of_column", domain="com.microsoft")
+    yield node("Mul", [f"{name}.of_column", f"{name}.row_scale"], name)

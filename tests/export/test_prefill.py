@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import edgevl
-from edgevl.engine.decoder import OnnxDecoder, read_embeddings
+from edgevl.engine.decoder import PIECE, OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
 from edgevl.export.prefill import n_weights, write_prefill
 from edgevl.model import manifest
@@ -155,6 +156,22 @@ class TestDecoder:
             decoder.extend(np.array([4, 8]))
             decoder.extend(np.array([15]))
         np.testing.assert_array_equal(one.logits(), other.logits())
+
+    def test_a_long_chunk_goes_in_pieces_and_can_be_cancelled_between_them(self, smolvlm_int4_dir: Path) -> None:
+        whole, pieces = self.decoder(smolvlm_int4_dir), self.decoder(smolvlm_int4_dir)
+        ids = np.arange(2 * PIECE + 1) % 90
+        assert whole.extend(ids)
+        for start in range(0, len(ids) - 1, PIECE):
+            pieces.extend(ids[start : start + PIECE])
+        cancelled = threading.Event()
+        cancelled.set()
+        assert pieces.extend(ids[:PIECE], cancelled)  # one piece is never cut
+        assert not pieces.extend(ids, cancelled)
+        assert pieces.n_past == 3 * PIECE
+        pieces.truncate(2 * PIECE)
+        assert whole.n_past == 2 * PIECE + 1
+        whole.truncate(2 * PIECE)
+        np.testing.assert_array_equal(whole.save(), pieces.save())
 
     def test_a_model_folder_names_it_and_answers(self, smolvlm_int4_dir: Path, tmp_path: Path) -> None:
         spec = manifest.read(smolvlm_int4_dir)
