@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 import zipfile
 from collections import Counter
@@ -11,34 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from edgevl.recipe import emoji
 from edgevl.recipe.colours import SHADES
+from edgevl.recipe.data import Paths
 from edgevl.recipe.drawn import Stock
+from tests.recipe.pictures import EMOJI_COLOURS as COLOURS
 from tests.recipe.tracing import phrasings, plain
-
-COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of 120 discs in six colours, each with a name of its own, a flag, and two that have no fit name."""
-    path = tmp_path_factory.mktemp("pack") / "emoji.zip"
-    rows = []
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(123):
-            picture = Image.new("RGBA", (40, 40))
-            shade = SHADES[COLOURS[number % 6]][0][0]
-            ImageDraw.Draw(picture).ellipse((4, 4, 35, 35), fill=(*shade, 255))
-            content = io.BytesIO()
-            picture.save(content, "PNG")
-            archive.writestr(f"emoji/{number}.png", content.getvalue())
-            label = {120: "Germany", 121: "squared ok", 122: "Korea, Republic of"}.get(number, f"thing{number}")
-            kind = "flag" if number in (120, 122) else "emoji"
-            rows.append({"file": f"emoji/{number}.png", "label": label, "kind": kind})
-        archive.writestr("labels.jsonl", "\n".join(map(json.dumps, rows)))
-    return path
+def pack(places: Paths) -> Path:
+    """The pack of `write_emoji`."""
+    return places.packs / "emoji.zip"
 
 
 def test_a_pack_is_read_in_two_parts(pack: Path) -> None:

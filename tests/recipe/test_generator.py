@@ -129,9 +129,3 @@ def test_words_fonts_and_photos_held_out_are_apart(tmp_path: Path, fonts: Path) 
     pack = packs.PACKS["flowers"]
     share = np.mean([packs.is_held_out(pack, f"{i}.jpg") for i in range(4000)])
     assert abs(share - pack.held_out) < 0.03
-
-
-def test_a_word_is_printed_with_a_label_for_every_letter(fonts: Path) -> None:
-    picture, labels = scenes.render_word(random.Random(3), "stone", scenes.font_files(fonts, held_out=False))
-    assert picture.size == (128, 128)
-    assert {scenes.GLYPHS[label - 1] for label in labels if label > 0} == set("stone")

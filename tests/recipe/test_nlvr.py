@@ -17,6 +17,7 @@ from PIL import Image
 
 from edgevl.recipe import boxes, nlvr, statements
 from edgevl.recipe.boxes import COLOURS, PUBLISHED, Boxes, Item, from_published, make_boxes, render
+from edgevl.recipe.data import Paths
 from edgevl.recipe.drawn import Stock
 from edgevl.recipe.questions import NUMBERS
 from tests.recipe.tracing import phrasings, plain
@@ -203,19 +204,9 @@ def test_no_wording_tells_the_answer(training: Stock) -> None:
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of 60 pictures with 30 sentences, each once true and once false."""
-    path = tmp_path_factory.mktemp("pack") / "nlvr.zip"
-    rows = []
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(60):
-            content = io.BytesIO()
-            render(make_boxes(random.Random(number), towers=False)).save(content, "PNG")
-            archive.writestr(f"{number}.png", content.getvalue())
-            answer = "true" if number % 2 else "false"
-            rows.append({"file": f"{number}.png", "sentence": f"There is box {number // 2}.", "answer": answer})
-        archive.writestr("labels.jsonl", "\n".join(map(json.dumps, rows)))
-    return path
+def pack(places: Paths) -> Path:
+    """The pack of `write_nlvr`."""
+    return places.packs / "nlvr.zip"
 
 
 def test_no_sentence_of_a_pack_is_in_both_parts(pack: Path) -> None:

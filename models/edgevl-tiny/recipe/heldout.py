@@ -1,7 +1,7 @@
 """Held-out pictures and questions, one deterministic set a task.
 
-Scenes come from seeds that training never uses, words from letters and fonts that it never prints, photos from the
-part of each pack that it never sees.
+Scenes come from seeds that training never uses, what generators draw from the held-out part of their stock, photos
+from the part of each pack that training never sees.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,58 +18,75 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgevl.image.read import resize
+from . import packs, questions, scenes, subjects
+from .batches import Writer, collate
+from .data import Example, Paths, stock
+from .drawn import Task
+from .plan import TILE
 
-from . import packs, questions, scenes
-from .data import TILE, Batches, Example, Paths, Shares, held_out_word
-
-TRAINING_CHECK = 96
+TRAINING_CHECK = 48
 """Examples a task while training; the accuracy table takes at least 500."""
+CHECK_TILES = 48
+"""Tiles of a batch of them, at most, where one picture does not have more."""
 
 SCENE_TASKS = tuple(questions.TASKS)
 PHOTO_TASKS = {"satellite": "eurosat", "flowers": "flowers", "objects": "objects", "groceries": "grocery",
                "waste": "trash", "hand_signs": "signs", "cards": "cards"}  # fmt: skip
-TASKS = (*SCENE_TASKS, "words", *PHOTO_TASKS)
+GENERATED_TASKS = tuple(chain.from_iterable(subjects.tasks(Path()).values()))
+TASKS = (*SCENE_TASKS, *GENERATED_TASKS, *PHOTO_TASKS)
 
 
-def held_out_batches(paths: Paths, tokenizer: Path, n: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
-    """Yield each task with `n` one-tile examples in batches, for a quick look while training."""
-    maker = Batches(paths, tokenizer, Shares(), seed=0, start=0, size=1)
-    maker._tokenizer = _load(tokenizer)
-    for task in TASKS:
-        yield task, _batched(maker, [_small(paths, task, index) for index in range(n)])
+@dataclass(frozen=True)
+class Item:
+    """One held-out question: a picture [h, w, 3] at its own size, the right answer, and what grades an answer.
+
+    `metric` is a name of `edgevl.eval.metrics`.
+    """
+
+    rgb: NDArray[np.uint8]
+    question: str
+    answer: str
+    metric: str
 
 
-def _batched(maker: Batches, examples: list[Example]) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(examples), 32):
-        part = examples[start : start + 32]
-        batch: dict[str, Any] = {**maker._pixels(part), **maker._text(part, (1, 1))}
-        yield {name: torch.as_tensor(value) for name, value in batch.items()}
+def items(paths: Paths, task: str, n: int, seed: str = "item") -> Iterator[Item]:
+    """Yield `n` items of a task (fewer where a pack holds fewer), as a user would ask them.
+
+    Scenes come on canvases of several sizes and shapes, what generators draw at its own size, photos as they are in
+    their pack. Another `seed` gives other items.
+    """
+    if task in PHOTO_TASKS:
+        yield from _photo_items(paths, PHOTO_TASKS[task], n, seed)
+        return
+    make = _scene_item if task in SCENE_TASKS else _drawn_item(paths, task)
+    for index in range(n):
+        yield make(random.Random(f"{seed}-{task}-{index}"), task)
 
 
-def _load(path: Path) -> Any:
-    from tokenizers import Tokenizer
+def _scene_item(rng: random.Random, task: str) -> Item:
+    scene, (question, answer) = scene_question(rng, task, _canvas(rng))
+    return Item(np.asarray(scenes.render(scene, rng)), question, answer, "exact")
 
-    return Tokenizer.from_file(str(path))
+
+def _drawn_item(paths: Paths, task: str) -> Callable[[random.Random, str], Item]:
+    row: Task = next(rows[task] for rows in subjects.tasks(paths.packs).values() if task in rows)
+    held_out = stock(paths, is_held_out=True)
+
+    def make(rng: random.Random, _: str) -> Item:
+        drawn = row.make(rng, held_out)
+        question, answer = drawn.pairs[0]
+        return Item(np.asarray(drawn.picture.convert("RGB")), question, answer, row.metric)
+
+    return make
 
 
-def _small(paths: Paths, task: str, index: int) -> Example:
-    """Make example `index` of a task as one tile of 128 px."""
-    rng = random.Random(f"held-out-{task}-{index}")
-    if task in SCENE_TASKS:
-        scene, pair = scene_question(rng, task, (TILE, TILE))
-        return Example(np.asarray(scenes.render(scene, rng)), [pair])
-    if task == "words":
-        words = [word for word in scenes.word_list(paths.words) if held_out_word(word)]
-        word = rng.choice(words)
-        picture, _ = scenes.render_word(rng, word, scenes.font_files(paths.fonts, held_out=True))
-        return Example(np.asarray(picture), [(questions.READ[0], word)])
-    pack = PHOTO_TASKS[task]
-    photo = rng.choice(packs.photos(paths.packs, pack, True))
-    rgb = np.load(paths.cache / f"{pack}.npy", mmap_mode="r")[photo.row]
-    return Example(
-        resize(np.ascontiguousarray(rgb), (TILE, TILE), "lanczos"), [(questions.PHOTOS[pack].label[0], photo.label)]
-    )
+def _photo_items(paths: Paths, pack: str, n: int, seed: str) -> Iterator[Item]:
+    photos = sorted(packs.photos(paths.packs, pack, True), key=lambda photo: photo.file)
+    rng = random.Random(f"{seed}s-{pack}")
+    rng.shuffle(photos)
+    for photo in photos[:n]:
+        picture = np.asarray(packs.open_photo(paths.packs, photo))
+        yield Item(picture, rng.choice(questions.PHOTOS[pack].label), photo.label, "exact")
 
 
 def scene_question(rng: random.Random, task: str, size: tuple[int, int]) -> tuple[scenes.Scene, tuple[str, str]]:
@@ -87,46 +105,6 @@ def scene_question(rng: random.Random, task: str, size: tuple[int, int]) -> tupl
             return scene, pair
 
 
-@dataclass(frozen=True)
-class Item:
-    """One held-out question: a picture [h, w, 3] at its own size, and the one right answer."""
-
-    rgb: NDArray[np.uint8]
-    question: str
-    answer: str
-
-
-def items(paths: Paths, task: str, n: int) -> Iterator[Item]:
-    """Yield `n` items of a task (fewer where a pack holds fewer), as a user would ask them.
-
-    Scenes and words come on canvases of several sizes and shapes, photos as they are in their pack.
-    """
-    if task in PHOTO_TASKS:
-        yield from _photo_items(paths, PHOTO_TASKS[task], n)
-        return
-    words = [word for word in scenes.word_list(paths.words) if held_out_word(word)]
-    fonts = scenes.font_files(paths.fonts, held_out=True)
-    for index in range(n):
-        rng = random.Random(f"item-{task}-{index}")
-        canvas = _canvas(rng)
-        if task == "words":
-            word = rng.choice(words)
-            picture, _ = scenes.render_word(rng, word, fonts, canvas)
-            yield Item(np.asarray(picture), rng.choice(questions.READ), word)
-        else:
-            scene, (question, answer) = scene_question(rng, task, canvas)
-            yield Item(np.asarray(scenes.render(scene, rng)), question, answer)
-
-
-def _photo_items(paths: Paths, pack: str, n: int) -> Iterator[Item]:
-    photos = sorted(packs.photos(paths.packs, pack, True), key=lambda photo: photo.file)
-    rng = random.Random(f"items-{pack}")
-    rng.shuffle(photos)
-    for photo in photos[:n]:
-        picture = np.asarray(packs.open_photo(paths.packs, photo))
-        yield Item(picture, rng.choice(questions.PHOTOS[pack].label), photo.label)
-
-
 def _canvas(rng: random.Random) -> tuple[int, int]:
     """Draw a canvas: one tile, four tiles, or anything from 128 to 512 pixels a side."""
     style = rng.random()
@@ -136,3 +114,29 @@ def _canvas(rng: random.Random) -> tuple[int, int]:
         side = rng.choice((256, 384, 512))
         return side, side
     return rng.randint(128, 512), rng.randint(128, 512)
+
+
+# A look while training
+
+
+def held_out_batches(paths: Paths, tokenizer: Path, n: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
+    """Yield each task with `n` items in batches: others than `items` has by itself, cut as the runtime cuts them."""
+    writer = Writer(tokenizer)
+    for task in TASKS:
+        yield task, _batched(items(paths, task, n, seed="held-out"), writer)
+
+
+def _batched(asked: Iterator[Item], writer: Writer) -> Iterator[dict[str, Tensor]]:
+    part: list[Example] = []
+    for item in asked:
+        example = Example(item.rgb, [(item.question, item.answer)])
+        if part and sum(other.plan.n_tiles for other in (*part, example)) > CHECK_TILES:
+            yield _tensors(part, writer)
+            part = []
+        part.append(example)
+    if part:
+        yield _tensors(part, writer)
+
+
+def _tensors(part: list[Example], writer: Writer) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value) for name, value in collate(part, writer).items()}

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from .plan import LONGEST_EDGE, TILE
+
 MODEL_TYPE = "edgevl_tiny"
 
 
@@ -23,7 +25,7 @@ MODEL_TYPE = "edgevl_tiny"
 class VisionConfig:
     """Sizes of the vision encoder; `image_size` and `patch_size` in pixels."""
 
-    image_size: int = 128
+    image_size: int = TILE
     patch_size: int = 8
     hidden_size: int = 192
     num_hidden_layers: int = 3
@@ -308,7 +310,7 @@ class EdgeVLTiny(nn.Module):
             "image_std": [0.5, 0.5, 0.5],
             "rescale_factor": 1 / 255,
             "resample": 1,
-            "size": {"longest_edge": 256},
+            "size": {"longest_edge": LONGEST_EDGE},
             "max_image_size": {"longest_edge": self.config.vision.image_size},
         }
         generation = {"eos_token_id": eos, "pad_token_id": self.config.text_config["pad_token_id"]}

@@ -40,6 +40,17 @@ PACKS = {
 }
 
 
+OTHERS = ("emoji", "nlvr")
+"""Packs that generators draw from."""
+
+
+def require(folder: Path) -> None:
+    """Raise FileNotFoundError, naming what is missing, unless every pack is in `folder`."""
+    missing = [f"{name}.zip" for name in (*PACKS, *OTHERS) if not (folder / f"{name}.zip").exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder}: lacks {', '.join(missing)}; put every pack of the recipe there")
+
+
 @dataclass(frozen=True)
 class Photo:
     """One picture of a pack; `row` is its place in labels.jsonl, `label` its answer in words."""

@@ -1,4 +1,4 @@
-"""Questions and answers about a generated scene, a photograph or a printed word.
+"""Questions and answers about a generated scene or a photograph.
 
 Every function draws from a `random.Random`; answers to yes/no and either/or questions are balanced by choosing
 the answer first, so that no wording gives it away. Answers are short, lower-case English.
@@ -373,22 +373,6 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], n:
         pairs.append((f"is this {article(PHOTOS[asked].noun)}?", "yes" if asked == pack else "no"))
     rng.shuffle(pairs)
     return [(vary(rng, question), answer) for question, answer in pairs[:n]]
-
-
-READ = ("what does it say?", "what word is this?", "read the text.", "which word is printed?", "what is written here?",
-        "read the word.")  # fmt: skip
-
-
-def about_word(rng: random.Random, word: str) -> list[QA]:
-    """Draw questions about a printed word."""
-    pairs = [(rng.choice(READ), word)]
-    if rng.random() < 0.4:
-        pairs.append((rng.choice(DESCRIBE), f"the word {word}."))
-    if rng.random() < 0.3:
-        pairs.append(
-            (rng.choice(("how many letters does the word have?", "how many letters are there?")), str(len(word)))
-        )
-    return [(vary(rng, question), answer) for question, answer in pairs]
 
 
 def vary(rng: random.Random, question: str) -> str:

@@ -60,8 +60,7 @@ def word(fonts: Path) -> Image.Image:
     found = sorted(fonts.rglob(FONT))
     if not found:
         raise FileNotFoundError(f"{fonts}: holds no {FONT}")
-    picture, _ = render_word(random.Random(SEEDS["word"]), WORD, found[:1], (128, 256))
-    return picture
+    return render_word(random.Random(SEEDS["word"]), WORD, found[:1], (128, 256))
 
 
 def draw(fonts: Path) -> dict[str, Image.Image]:

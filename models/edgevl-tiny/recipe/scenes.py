@@ -27,7 +27,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (248, 248, 248),
     "grey": (128, 128, 128),
 }
-GLYPHS = "abcdefghijklmnopqrstuvwxyz0123456789"
 LARGE_FROM = 0.135  # radius, in parts of the picture's geometric mean side
 SMALL_UPTO = 0.10
 SUPERSAMPLE = 3
@@ -353,13 +352,8 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size)
 
 
-def render_word(
-    rng: random.Random, word: str, fonts: list[Path], size: tuple[int, int] = (128, 128)
-) -> tuple[Image.Image, np.ndarray]:
-    """Print `word`; return the picture and the glyph label of each patch of its 16 x 16 grid.
-
-    Labels are int64 `[256]`: 0 background, 1 + index into `GLYPHS`, -100 for unsure.
-    """
+def render_word(rng: random.Random, word: str, fonts: list[Path], size: tuple[int, int] = (128, 128)) -> Image.Image:
+    """Print `word`, as large as it likes to be."""
     text = rng.choice((word, word, word.upper(), word.capitalize()))
     path, target = rng.choice(fonts), rng.uniform(0.55, 0.94) * size[1]
     trial = _font(path, 32)
@@ -372,10 +366,4 @@ def render_word(
     x = rng.uniform(2, max(2.5, size[1] - (right - left) - 2)) - left
     y = rng.uniform(2, max(2.5, size[0] - (bottom - top) - 2)) - top
     ImageDraw.Draw(picture).text((x, y), text, font=font, fill=ink)
-    labels = np.zeros((16, 16), np.int64)
-    rows = slice(int((y + top) * 16 / size[0] + 0.3), math.ceil((y + bottom) * 16 / size[0] - 0.3))
-    for i, letter in enumerate(text):
-        start, end = (x + font.getlength(text[: i + k]) for k in (0, 1))
-        columns = slice(round(start * 16 / size[1]), max(round(start * 16 / size[1]) + 1, round(end * 16 / size[1])))
-        labels[rows, columns] = 1 + GLYPHS.index(letter.lower())
-    return picture, labels.reshape(-1)
+    return picture

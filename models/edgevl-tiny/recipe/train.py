@@ -1,9 +1,11 @@
 """Trainer of the bundled model: first the encoder on dense labels and classes, then the whole on questions.
 
-    python -m edgevl.recipe.train encoder PLACES --steps 2000 --size 16
-    python -m edgevl.recipe.train whole   PLACES --steps 7700 --size 16 --frozen 5300
+    python -m edgevl.recipe.train encoder PLACES --steps 4200
+    python -m edgevl.recipe.train whole   PLACES --steps 20000 --frozen 5300
 
-where PLACES are --packs, --fonts, --words and --work. On CPUs an allocator that keeps its pages (jemalloc, preloaded)
+where PLACES are --packs, --fonts, --words and --work. With --start CHECKPOINT a stage begins from those weights, and
+with what they know the pictures of its beginning are left out; the whole takes over what the encoder stage in WORK
+has learned from them since. On CPUs an allocator that keeps its pages (jemalloc, preloaded)
 makes a step a third faster: most of the rest is spent on memory, not on arithmetic.
 
 Both stages can be stopped and started again: they go on from the last state in WORK. Every picture follows from
@@ -29,14 +31,19 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import packs, scenes
-from .data import CLASS_PACKS, IGNORE, Batches, Paths, Shares, corpus
+from . import glyphs, packs, scenes
+from .batches import ENCODER, IGNORE, WHOLE, Batches
+from .data import CLASS_PACKS, Paths, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
 from .model import EdgeVLTiny, TinyConfig, load_checkpoint, pixel_shuffle, text_config
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
-DENSE = {"shape": 1 + len(scenes.SHAPES), "colour": 1 + len(scenes.COLOURS), "glyph": 1 + len(scenes.GLYPHS)}
+DENSE = {
+    "shape": 1 + len(scenes.SHAPES),
+    "colour": 1 + len(scenes.COLOURS),
+    **dict.fromkeys(glyphs.HALVES, 1 + len(glyphs.GLYPHS)),
+}
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
 SHUFFLE = TinyConfig().scale_factor
@@ -44,7 +51,10 @@ ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
 """At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
 FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
-ENCODER_SHARES = Shares(scenes=0.66, words=0.06, wide=0.0, square=0.0)
+
+
+CHECK_EVERY = 3000
+"""Steps between two looks at what is held out; one takes as long as 300 steps."""
 
 
 class Heads(nn.Module):
@@ -149,27 +159,32 @@ class Trainer:
         for batch in batches:
             if self.step >= self.steps:
                 break
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate() * group["scale"]
-            loss = self._loss(batch, seen)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self._parameters(), 1.0)
-            self.optimizer.step()
-            self.step += 1
-            self.pictures += len(batch["pack"])
+            self.advance(batch, seen)
             if self.step % 100 == 0:
                 now = time.perf_counter()
                 self.seconds, started = self.seconds + now - started, now
                 self._report(seen.take())
             if self.step % 300 == 0:
                 self.save()
-            if self.stage == "whole" and self.step % 1200 == 0:
+            if self.stage == "whole" and self.step % CHECK_EVERY == 0:
                 self._report(self.held_out(), kind="held_out")
                 started = time.perf_counter()
         self.save()
         if self.stage == "whole":
             self._report(self.held_out(), kind="held_out")
+
+    def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
+        """Take one step on a batch; return the loss before it, and note accuracies in `seen`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate() * group["scale"]
+        loss = self._loss(batch, seen)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.pictures += len(batch["pack"])
+        return float(loss.detach())
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
@@ -205,20 +220,20 @@ class Trainer:
             self.model.vision.stem.eval()
 
     def _loss(self, batch: dict[str, Tensor], seen: Statistics) -> Any:
-        n_tiles = int(batch["n_tiles"])
+        overviews = batch["overviews"]
         frozen = self.stage == "whole" and self.step < self.frozen
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(not frozen):
                 patches = self.model.vision(normalise(batch["tiles"]))
             auxiliary: Tensor | float = 0.0
             if not frozen:
-                auxiliary = self.heads.loss(patches[n_tiles - 1 :: n_tiles], batch, seen)
+                auxiliary = self.heads.loss(patches[overviews], batch, seen)
             if self.stage == "encoder":
                 return auxiliary
             tokens = self.model.projector(patches)
-            found = self.heads.token_loss(tokens[n_tiles - 1 :: n_tiles], self._words(), batch, seen)
+            found = self.heads.token_loss(tokens[overviews], self._words(), batch, seen)
             logits, target = self._answers(tokens, batch)
-        loss = F.cross_entropy(logits.float(), target)
+        loss = F.cross_entropy(logits.float(), target, reduction="sum") / max(1, len(target))
         seen.add("loss", loss.detach())
         return loss + 0.25 * auxiliary + found
 
@@ -275,9 +290,10 @@ class Trainer:
             self.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds, self.pictures = state["progress"]
-        elif self.start is not None:
+            return
+        if self.start is not None:
             self.model.load_state_dict(load_checkpoint(self.start).state_dict())
-        elif self.stage == "whole" and before.exists():
+        if self.stage == "whole" and before.exists():
             state = torch.load(before, weights_only=True)
             vision = {k.removeprefix("vision."): v for k, v in state["model"].items() if k.startswith("vision.")}
             self.model.vision.load_state_dict(vision)
@@ -314,7 +330,7 @@ def main() -> None:
     parser.add_argument("--fonts", type=Path, required=True, help="folder with TrueType fonts")
     parser.add_argument("--words", type=Path, required=True, help="word list, one a line")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--size", type=int, default=32, help="pictures a batch, of one tile each")
+    parser.add_argument("--tiles", type=int, default=24, help="tiles a batch, at most")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
@@ -325,6 +341,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
+    packs.require(paths.packs)
     for name in packs.PACKS:
         packs.build_cache(paths.packs, paths.cache, name)
     if options.start is not None:
@@ -338,10 +355,11 @@ def main() -> None:
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
-        Shares() if whole else ENCODER_SHARES,
+        WHOLE if whole else ENCODER,
         seed=options.seed + whole,
         start=trainer.step,
-        size=options.size,
+        n_tiles=options.tiles,
+        grounded=options.start is not None,
     )
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer.run(iter(loader))

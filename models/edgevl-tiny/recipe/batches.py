@@ -1,0 +1,192 @@
+"""Batches of training examples: tiles cut as the runtime cuts them, labels, and the text of every picture.
+
+One (seed, index) gives one batch on any machine. A batch is filled with pictures until its tiles are spent, and all
+are of one size class, so that long rows of text do not stand beside short ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch.utils.data import IterableDataset, get_worker_info
+
+from edgevl.image import pixels
+
+from . import glyphs
+from .data import SIZES, Example, Paths, Source
+from .questions import QA
+from .tokenizer import END, PAD
+
+TOKENS_PER_TILE = 16
+IGNORE = -100
+N_PATCHES = 256
+DENSE = ("shape", "colour", *glyphs.HALVES)
+CHAT = 0.15
+"""The share of batches whose questions are one conversation."""
+Row = tuple[list[int], list[int], list[int]]
+"""Token ids of one picture's text, their labels and segments."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A subject's share of a stage's pictures, and of these the shares that are in batches of each size class."""
+
+    share: float
+    sizes: tuple[float, float, float] = (1.0, 0.0, 0.0)
+
+
+Mix = Mapping[str, Share]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage draws, and what its first pictures are instead when it begins from nothing."""
+
+    mix: Mix
+    first: Mix
+    n_first: int
+
+
+ENCODER = Stage(
+    {"text": Share(0.55), "crowds": Share(0.25), "photos": Share(0.2)},
+    # Outlines that fit into the stem's view, and many of them a picture, are what shapes are learned from; with
+    # single large things first, 36,000 pictures taught none.
+    {"crowds": Share(1.0)},
+    6000,
+)
+WHOLE = Stage(
+    {
+        "scenes": Share(0.22, (0.7, 0.2, 0.1)),
+        "printed": Share(0.24, (0.5, 0.3, 0.2)),
+        "text": Share(0.08),
+        "emoji": Share(0.09, (0.5, 0.3, 0.2)),
+        "blind": Share(0.10, (0.45, 0.3, 0.25)),
+        "nlvr": Share(0.05, (0.0, 1.0, 0.0)),
+        "charts": Share(0.05, (0.0, 0.3, 0.7)),
+        "screens": Share(0.05, (0.0, 0.3, 0.7)),
+        "documents": Share(0.04, (0.0, 0.2, 0.8)),
+        "photos": Share(0.08, (0.8, 0.2, 0.0)),
+    },
+    # With all tasks mixed from the start, 107,000 pictures left relations at chance: many questions on which thing is
+    # where come first.
+    {"few": Share(1.0)},
+    48_000,
+)
+
+
+class Batches(IterableDataset[dict[str, NDArray[Any]]]):
+    """Endless batches from (seed, index) of `n_tiles` tiles at most; worker k of n takes every n-th index.
+
+    Without a tokenizer they have no text. With `grounded`, the stage's first pictures are left out.
+    """
+
+    def __init__(
+        self, paths: Paths, tokenizer: Path | None, stage: Stage, *, seed: int, start: int, n_tiles: int,
+        grounded: bool = False,
+    ) -> None:  # fmt: skip
+        self._paths, self._tokenizer, self._stage = paths, tokenizer, stage
+        self._seed, self._start, self._n_tiles, self._grounded = seed, start, n_tiles, grounded
+
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+        source = Source(self._paths)
+        writer = Writer(self._tokenizer) if self._tokenizer else None
+        worker = get_worker_info()
+        step, first = (worker.num_workers, worker.id) if worker else (1, 0)
+        index = self._start + first
+        while True:
+            rng = random.Random(f"{self._seed}-{index}")
+            examples = self.examples(rng, source, index)
+            yield collate(examples, writer, chat=rng.random() < CHAT)
+            index += step
+
+    def examples(self, rng: random.Random, source: Source, index: int) -> list[Example]:
+        """Draw the pictures of batch `index`: of one size class, by their shares, until the tiles are spent."""
+        is_first = not self._grounded and index * self._n_tiles < self._stage.n_first
+        mix = self._stage.first if is_first else self._stage.mix
+        spent = [n * sum(row.share * row.sizes[k] for row in mix.values()) for k, n in enumerate(SIZES)]
+        size = rng.choices(range(len(SIZES)), spent)[0]
+        weights = [row.share * row.sizes[size] for row in mix.values()]
+        found: list[Example] = []
+        room = self._n_tiles
+        while not found or room >= SIZES[size]:
+            subject = rng.choices(tuple(mix), weights)[0]
+            found.append(source.example(rng, subject, SIZES[size]))
+            room -= found[-1].plan.n_tiles
+        return found
+
+
+def collate(examples: list[Example], writer: Writer | None, chat: bool = False) -> dict[str, NDArray[Any]]:
+    """Put examples into a batch: `tiles` uint8 [n, 3, 128, 128], `overviews` their last tile each, labels, and text."""
+    tiles: list[NDArray[np.uint8]] = []
+    overviews: list[int] = []
+    for example in examples:
+        tiles += [tile.transpose(2, 0, 1) for tile in pixels.tiles(example.rgb, example.plan, "lanczos")]
+        overviews.append(len(tiles) - 1)
+    none = np.full(N_PATCHES, IGNORE, np.int64)
+    batch: dict[str, NDArray[Any]] = {
+        "tiles": np.stack(tiles),
+        "overviews": np.array(overviews, np.int64),
+        "pack": np.array([example.pack for example in examples], np.int64),
+        "label": np.array([example.label for example in examples], np.int64),
+    }
+    batch |= {name: np.stack([example.dense.get(name, none) for example in examples]) for name in DENSE}
+    return batch | (writer.text(examples, chat) if writer else {})
+
+
+class Writer:
+    """Writes pictures' questions as token ids."""
+
+    def __init__(self, tokenizer: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+
+    def text(self, examples: list[Example], chat: bool) -> dict[str, NDArray[Any]]:
+        """Write each picture's questions behind it: `input_ids`, `labels` and `segments` [n, length].
+
+        Answers are labelled. Segment 0 is what every question sees (the picture); each question with its answer is a
+        segment of its own, as if it had been asked alone, so that no answer can be read off another. With `chat`
+        all is one conversation instead.
+        """
+        rows = [self._row(example.pairs, example.plan.grid, chat) for example in examples]
+        length = -(-max(len(ids) for ids, _, _ in rows) // 16) * 16
+        input_ids = np.full((len(rows), length), PAD, np.int64)
+        labels = np.full((len(rows), length), IGNORE, np.int64)
+        segments = np.zeros((len(rows), length), np.int64)
+        for row, (ids, answers, parts) in enumerate(rows):
+            input_ids[row, : len(ids)] = ids
+            labels[row, : len(ids)] = answers
+            segments[row, : len(ids)] = parts
+        return {"input_ids": input_ids, "labels": labels, "segments": segments}
+
+    def _row(self, pairs: list[QA], grid: tuple[int, int], chat: bool) -> Row:
+        ids = self.encode("<|user|>" + layout(grid))
+        labels, segments = [IGNORE] * len(ids), [0] * len(ids)
+        for number, (question, answer) in enumerate(pairs):
+            turn = "<|user|>" if chat and number else ""
+            asked, answered = self.encode(f"{turn}{question}<|end|><|assistant|>"), [*self.encode(answer), END]
+            ids += asked + answered
+            labels += [IGNORE] * len(asked) + answered
+            segments += [0 if chat else 1 + number] * (len(asked) + len(answered))
+        return ids, labels, segments
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def read(self, ids: Iterable[int]) -> str:
+        """Return the text of token ids, special ones included."""
+        return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
+
+
+def layout(grid: tuple[int, int]) -> str:
+    """Write an image's tiles as text, the grid in row order and the overview last; no grid is (0, 0)."""
+    rows, cols = grid
+    image = "<image>" * TOKENS_PER_TILE
+    cells = (f"<row_{row}_col_{col}>{image}" for row in range(1, rows + 1) for col in range(1, cols + 1))
+    return "".join(cells) + "<global-img>" + image

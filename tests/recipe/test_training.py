@@ -1,0 +1,279 @@
+"""Training's pictures, batches and steps: deterministic, nothing held out, cut as the runtime cuts, resumable."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import edgevl
+from edgevl.eval.metrics import METRICS
+from edgevl.image import pixels
+from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
+from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate
+from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
+from edgevl.recipe.model import load_checkpoint
+from edgevl.recipe.plan import LONGEST_EDGE, plan
+from edgevl.recipe.tokenizer import IMAGE
+from edgevl.recipe.train import Statistics, Trainer
+
+CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
+TOKENIZER = CHECKPOINT / "tokenizer.json"
+
+
+def batches(places: Paths, stage: Stage = WHOLE, n_tiles: int = 10, **options: Any) -> Batches:
+    tokenizer = None if stage is ENCODER else TOKENIZER
+    return Batches(places, tokenizer, stage, seed=3, start=0, n_tiles=n_tiles, grounded=True, **options)
+
+
+@pytest.fixture(scope="module")
+def source(places: Paths) -> Source:
+    return Source(places)
+
+
+# What is drawn
+
+
+def test_workers_share_the_batches_that_one_would_draw(places: Paths) -> None:
+    alone = list(islice(batches(places), 4))
+    shared = list(islice(DataLoader(batches(places), batch_size=None, num_workers=2), 4))
+    for one, other in zip(alone, shared, strict=True):
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name].numpy()).all() for name in one)
+    assert (alone[0]["tiles"].shape != alone[1]["tiles"].shape) or (alone[0]["tiles"] != alone[1]["tiles"]).any()
+
+
+@pytest.mark.parametrize("stage", [ENCODER, WHOLE], ids=["encoder", "whole"])
+def test_batches_keep_to_their_tiles_and_their_size_class(places: Paths, source: Source, stage: Stage) -> None:
+    maker, seen = batches(places, stage, n_tiles=24), Counter[int]()
+    for index in range(4 if stage is ENCODER else 24):
+        counts = [example.plan.n_tiles for example in maker.examples(random.Random(index), source, index)]
+        assert 24 - max(SIZES) < sum(counts) <= 24
+        seen[next(n for n in SIZES if n >= max(counts))] += 1
+    assert len(seen) == (1 if stage is ENCODER else 3)
+
+
+def test_a_stage_begins_with_its_first_pictures(places: Paths, source: Source) -> None:
+    begins = Batches(places, None, WHOLE, seed=3, start=0, n_tiles=4)
+    for index, few in ((0, True), (WHOLE.n_first // 4, False)):
+        drawn = [example for n in range(6) for example in begins.examples(random.Random(n), source, index)]
+        assert all(len(example.pairs) > 8 for example in drawn) == few
+
+
+def test_shares_are_whole_and_every_subject_has_one() -> None:
+    for mix in (ENCODER.mix, ENCODER.first, WHOLE.mix, WHOLE.first):
+        assert sum(row.share for row in mix.values()) == pytest.approx(1)
+        assert all(sum(row.sizes) == pytest.approx(1) for row in mix.values())
+    assert set(subjects.GENERATED) < set(WHOLE.mix)
+
+
+@pytest.mark.parametrize("subject", sorted({*WHOLE.mix, *ENCODER.mix, *ENCODER.first, *WHOLE.first}))
+def test_a_subject_fits_into_the_size_classes_that_it_is_drawn_for(source: Source, subject: str) -> None:
+    row = {**ENCODER.mix, **ENCODER.first, **WHOLE.first, **WHOLE.mix}[subject]
+    for most, share in zip(SIZES, row.sizes, strict=True):
+        if share:
+            example = source.example(random.Random(f"{subject}{most}"), subject, most)
+            assert example.rgb.dtype == np.uint8
+            assert example.plan.n_tiles <= most
+            assert len(example.pairs) >= (subject != "text")
+
+
+def test_nothing_held_out_is_drawn(places: Paths, source: Source) -> None:
+    training, kept = stock(places, is_held_out=False), stock(places, is_held_out=True)
+    assert (training.is_held_out, kept.is_held_out) == (False, True)
+    assert kept.fonts
+    assert kept.words
+    assert not set(training.fonts) & set(kept.fonts)
+    assert not any(map(held_out_word, training.words))
+    assert all(map(held_out_word, kept.words))
+    named = {emoji.name for emoji in emoji.read_pack(places.packs / "emoji.zip").kept}
+    sentences = {row.sentence.lower() for row in nlvr.read_pack(places.packs / "nlvr.zip", True)}
+    photos = {photo.row for photo in packs.photos(places.packs, "signs", True)}
+    assert named
+    assert sentences
+    assert photos
+    rng = random.Random(1)
+    for _ in range(25):
+        pairs = source.example(rng, "emoji", 5).pairs
+        assert not any(name == answer for _, answer in pairs for name in named)
+        ((question, _),) = source.example(rng, "nlvr", 5).pairs
+        assert not any(sentence in question.lower() for sentence in sentences)
+
+
+def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        packs.require(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: lacks eurosat.zip, flowers.zip, objects.zip, grocery.zip, trash.zip, signs.zip, cards.zip, "
+        "emoji.zip, nlvr.zip; put every pack of the recipe there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "least", "wanted"),
+    [
+        ((120, 90), 1, 0.7, ((120, 90), 128 / 120)),  # one tile as it is
+        ((250, 250), 1, 0.5, ((250, 250), 128 / 250)),  # one tile, seen at half its size, which is enough
+        ((400, 400), 1, 0.3, ((128, 128), 0.32)),  # reduced until it is one tile
+        ((400, 400), 10, 0.7, ((400, 400), 0.96)),
+        ((400, 100), 5, 0.6, ((400, 100), 0.96)),  # 3x1
+        ((800, 300), 10, 0.7, ((800, 300), 0.48)),  # never legible: the best there is
+    ],
+)
+def test_reduced_to_a_size_class(
+    size: tuple[int, int], most: int, least: float, wanted: tuple[tuple[int, int], float]
+) -> None:
+    got, scale = fitted(size, most, least)
+    assert (got, scale) == (wanted[0], pytest.approx(wanted[1]))
+    assert plan(got).n_tiles <= most
+
+
+# Batches
+
+
+def test_tiles_are_the_runtimes_and_overviews_their_last(places: Paths, source: Source) -> None:
+    sizes = ((128, 128), (384, 384), (100, 400), (260, 200))
+    rgbs = [np.random.default_rng(n).integers(0, 255, (*size, 3), np.uint8) for n, size in enumerate(sizes)]
+    batch = collate([Example(rgb, []) for rgb in rgbs], Writer(TOKENIZER))
+    start = 0
+    for rgb, overview, ids in zip(rgbs, batch["overviews"], batch["input_ids"], strict=True):
+        cut = plan(rgb.shape[:2])
+        wanted = np.stack(list(pixels.tiles(rgb, cut, "lanczos"))).transpose(0, 3, 1, 2)
+        assert (batch["tiles"][start : start + cut.n_tiles] == wanted).all()
+        assert overview == start + cut.n_tiles - 1
+        assert (ids == IMAGE).sum() == 16 * cut.n_tiles
+        start += cut.n_tiles
+    assert start == len(batch["tiles"]) == 1 + 10 + 4 + 3
+    assert LONGEST_EDGE == 384
+
+
+def test_every_answer_is_labelled_and_a_segment_of_its_own_or_all_are_a_chat() -> None:
+    pairs = [("what is this?", "a dog"), ("is it red?", "no")]
+    examples = [Example(np.zeros((64, 64, 3), np.uint8), pairs), Example(np.zeros((64, 64, 3), np.uint8), [])]
+    writer = Writer(TOKENIZER)
+    apart, chat = (writer.text(examples, chat=chat) for chat in (False, True))
+    assert set(apart["segments"][0]) == {0, 1, 2}
+    assert set(chat["segments"].ravel()) == {0}
+    for text in (apart, chat):
+        labelled = text["labels"][0][text["labels"][0] != IGNORE]
+        assert writer.read(labelled) == "a dog<|end|>no<|end|>"
+        assert (text["labels"][1] == IGNORE).all()
+    assert writer.read(chat["input_ids"][0]).count("<|user|>") == 2
+
+
+def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:
+    writer, training = Writer(TOKENIZER), stock(places, is_held_out=False)
+    for rows in subjects.tasks(places.packs).values():
+        for name, task in rows.items():
+            for pair in task.make(random.Random(name), training).pairs:
+                assert [writer.read(writer.encode(text)) for text in pair] == list(pair)
+
+
+# What is held out
+
+
+def test_every_task_has_one_name_and_a_metric(places: Paths) -> None:
+    assert len(set(heldout.TASKS)) == len(heldout.TASKS)
+    for task in heldout.TASKS:
+        first, again = (next(heldout.items(places, task, 1)) for _ in range(2))
+        other = next(heldout.items(places, task, 1, seed="other"))
+        assert first.metric in METRICS
+        assert first.question
+        assert (first.rgb == again.rgb).all()
+        assert task in heldout.PHOTO_TASKS or first.rgb.shape != other.rgb.shape or (first.rgb != other.rgb).any()
+
+
+def test_the_look_while_training_asks_every_item_once(places: Paths) -> None:
+    for task, parts in heldout.held_out_batches(places, TOKENIZER, 9):
+        if task in ("description", "receipts", "satellite", "nlvr"):
+            asked = list(parts)
+            assert sum(len(part["overviews"]) for part in asked) == (_kept(places) if task == "satellite" else 9)
+            assert max(len(part["tiles"]) for part in asked) <= heldout.CHECK_TILES
+
+
+def _kept(places: Paths) -> int:
+    return len(packs.photos(places.packs, "eurosat", True))
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def crowds(places: Paths) -> list[dict[str, Tensor]]:
+    """Two small batches of the encoder stage."""
+    return tensors(places, ENCODER, 2)
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: batches are too small to share out."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+def trainer(places: Paths, work: Path, stage: str, **options: Any) -> Trainer:
+    work.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (work / name).write_bytes((CHECKPOINT / name).read_bytes())
+    torch.manual_seed(0)
+    return Trainer(stage, places, work, steps=100, peak=0.02, start=CHECKPOINT, **options)
+
+
+def tensors(places: Paths, stage: Stage, n: int) -> list[dict[str, Tensor]]:
+    drawn = islice(batches(places, stage, n_tiles=3), n)
+    return [{name: torch.as_tensor(value) for name, value in batch.items()} for batch in drawn]
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("stage", ["encoder", "whole"])
+def test_a_few_steps_lower_the_loss(places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path, stage: str) -> None:
+    batch = crowds[0] if stage == "encoder" else tensors(places, WHOLE, 1)[0]
+    training, seen = trainer(places, tmp_path, stage), Statistics()
+    losses = [training.advance(batch, seen) for _ in range(5)]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_going_on_is_the_same_as_not_stopping(places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path) -> None:
+    through = trainer(places, tmp_path, "encoder")
+    through.advance(crowds[0], Statistics())
+    through.save()
+    again = trainer(places, tmp_path, "encoder")
+    assert (again.step, again.pictures) == (1, through.pictures)
+    for training in (through, again):
+        training.advance(crowds[1], Statistics())
+    wanted = through.model.state_dict()
+    assert all((value == wanted[name]).all() for name, value in again.model.state_dict().items())
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_the_whole_takes_over_what_the_encoder_has_learned_since_the_start(
+    places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path
+) -> None:
+    first = trainer(places, tmp_path, "encoder")
+    shipped = load_checkpoint(CHECKPOINT).state_dict()
+    first.advance(crowds[0], Statistics())
+    first.save()
+    whole = trainer(places, tmp_path, "whole").model.state_dict()
+    learned = first.model.state_dict()
+    assert all((whole[name] == learned[name]).all() for name in whole if name.startswith("vision."))
+    assert any((whole[name] != shipped[name]).any() for name in whole if name.startswith("vision."))
+    assert all((whole[name] == shipped[name]).all() for name in whole if name.startswith("text."))
+
+
+def test_dense_labels_are_those_of_the_heads() -> None:
+    from edgevl.recipe import train
+
+    assert set(train.DENSE) == set(DENSE)
+    assert train.DENSE["shape"] == 1 + len(scenes.SHAPES)
