@@ -282,8 +282,9 @@ def accuracy() -> str:
 
 
 def _accuracy(found: dict[str, Any]) -> str:
+    keys = ("accuracy", "fp32", "baseline")
     rows = [
-        (task.replace("_", " "), str(row["n"]), *(f"{row[key]:.1%}" for key in ("accuracy", "fp32", "baseline")))
+        (task.replace("_", " "), str(row["n"]), *(f"{row[key]:.1%}" if key in row else "" for key in keys))
         for task, row in found.items()
     ]
     return _table(("task", "held-out examples", "right", "right in fp32", "best constant answer"), rows)

@@ -21,6 +21,6 @@ def test_a_gate_is_met_on_enough_examples(task: str) -> None:
     assert row["accuracy"] >= _LOWEST[task]
 
 
-@pytest.mark.parametrize("task", _ROWS)
+@pytest.mark.parametrize("task", [task for task, row in _ROWS.items() if "fp32" in row])
 def test_quantized_is_within_a_point_of_fp32(task: str) -> None:
     assert abs(_ROWS[task]["accuracy"] - _ROWS[task]["fp32"]) <= 0.01 + _ROUNDING

@@ -1,124 +1,172 @@
-"""Measures a model folder's answers on held-out pictures, asked through `edgevl` as a user asks.
+"""Measures a model folder on held-out pictures with `edgevl eval`, and fills in the card.
 
-    python -m edgevl.recipe.evaluate measure --model models/edgevl-tiny --output int8.json PLACES
-    python -m edgevl.recipe.evaluate measure --model FP32_EXPORT --output fp32.json PLACES
-    python -m edgevl.recipe.evaluate table int8.json fp32.json --card README.md --summary accuracy.json
+    python -m edgevl.recipe.evaluate write --output DATA PLACES -n 500
+    python -m edgevl.recipe.evaluate run --model MODEL --data DATA --output report.json --against fp32=DIR int4=DIR
+    python -m edgevl.recipe.evaluate table report.json --card README.md --summary accuracy.json
+    python -m edgevl.recipe.evaluate failures report.json --output failures.png
 
-where PLACES are the trainer's --packs, --fonts, --words and --work. An answer is right when it equals the expected
-one, capitals and the last full stop aside. The fp32 figures are those of an fp32 export, which the tests hold to
-give PyTorch's own tokens.
+where PLACES are the trainer's --packs, --fonts, --words and --work. What `run` does for each task is
+`edgevl eval MODEL --task jsonl --data DATA/TASK -o report/TASK.ndjson --against DIR`: the same answers are kept in the
+same files, and a run that was ended goes on from them. The fp32 figures are those of an fp32 export, which the tests
+hold to give PyTorch's own tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from edgevl.eval.figures import Answered, Unit, compare
+from edgevl.eval.report import document
+from edgevl.eval.results import Results
+from edgevl.eval.run import Evaluation, Outcome, Settings, evenly
+from edgevl.eval.run import evaluate as ask
 
-import edgevl
-from edgevl.eval.metrics import exact, plain
-from edgevl.eval.stats import wilson
-
+from . import card, failures
 from .data import Paths
-from .heldout import TASKS, Item, items
+from .datasets import FORMS, TABLE, write_forms, write_task
+from .heldout import TASKS
 
-Answerer = Callable[[NDArray[np.uint8], str], str]
-MAX_TOKENS = 64
-BEGIN, END = "<!-- begin generated: accuracy -->", "<!-- end generated: accuracy -->"
+WRONG_KEPT = 12
+"""Wrong answers of a task that the report holds, spread evenly over all of them."""
 
-
-def answerer(folder: Path, threads: int | None) -> Answerer:
-    """Return an answerer that asks the model folder through `edgevl`, as a user does."""
-    vlm = edgevl.load(folder, threads=threads, store=False)
-    return lambda rgb, question: vlm.ask(rgb, question, max_tokens=MAX_TOKENS).text
+Row = dict[str, Any]
+Found = dict[str, Evaluation]
+"""What came of a task, by the names of the models it was measured against; under "" of the model alone."""
 
 
-def measure(answer: Answerer, paths: Paths, n: int, tasks: tuple[str, ...] = TASKS) -> dict[str, Any]:
-    """Ask `n` held-out questions a task; return counts, and every question with its answer."""
-    report: dict[str, Any] = {}
+def write(paths: Paths, output: Path, n: int, workers: int) -> None:
+    """Write every held-out task as a data set, `workers` at once, and their other forms."""
+    output.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers) as pool:
+        for task, _ in zip(TASKS, pool.map(partial(write_task, paths, output, n=n), TASKS), strict=True):
+            print(task, flush=True)
+    write_forms(output, TASKS)
+
+
+def measure(model: Path, data: Path, output: Path, against: Mapping[str, Path], threads: int | None = None) -> None:
+    """Ask the model, and those it is measured `against`, every task that lies in `data`; write the report.
+
+    The report has a row a task: the figures, those of each other model with the paired difference, and some of the
+    wrong answers. It is written after every task. Raises what `edgevl eval` raises, and FileNotFoundError for a folder
+    without tasks.
+    """
+    tasks = [task for task in (*TASKS, *FORMS) if (data / task / TABLE).exists()]
+    if not tasks:
+        raise FileNotFoundError(f"{data}: holds no TASK/{TABLE}; let `evaluate write` write them there")
+    answers = output.with_suffix("")
+    answers.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"data": str(data.absolute()), "models": {}, "tasks": {}}
+    units: dict[str, list[Unit]] = {}
     for task in tasks:
-        asked: list[Item] = list(items(paths, task, n))
-        given = [answer(item.rgb, item.question) for item in asked]
-        right = [exact(text, [item.answer]) for text, item in zip(given, asked, strict=True)]
-        constant, n_constant = Counter(plain(item.answer) for item in asked).most_common(1)[0]
-        report[task] = {
-            "n": len(asked),
-            "accuracy": sum(right) / len(asked),
-            "interval": wilson(sum(right), len(asked)),
-            "baseline": n_constant / len(asked),
-            "baseline_answer": constant,
-            "answers": [
-                {"question": item.question, "expected": item.answer, "given": text}
-                for item, text in zip(asked, given, strict=True)
-            ],
-        }
-        print(
-            f"{task:<12} {report[task]['accuracy']:.3f} of {len(asked)} (constant {report[task]['baseline']:.3f})",
-            flush=True,
-        )
-    return report
+        found = _asked(Settings(model, "jsonl", data / task, answers / f"{task}.ndjson", threads=threads), against)
+        units[task] = found[""].outcomes[0].units
+        report["tasks"][task] = row = _row(found)
+        if task in FORMS[1:] and (drop := compare(units[task], units[FORMS[0]])) is not None:
+            row["drop"] = asdict(drop)
+        report["models"] = {name: asdict(one.outcomes[-1].run) for name, one in found.items()}
+        output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{task:<20} {row['accuracy']:.3f} of {row['n']} (constant {row['baseline']:.3f})", flush=True)
 
 
-def table(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> str:
-    """Return a Markdown table of both reports, a row a task."""
-    lines = ["| task | examples | shipped | 95 % interval | fp32 | best constant answer |", "|---|---|---|---|---|---|"]
-    for task, row in shipped_report.items():
-        low, high = row["interval"]
-        lines.append(
-            f"| {task.replace('_', ' ')} | {row['n']} | {row['accuracy']:.1%} | {low:.1%} to {high:.1%} "
-            f"| {reference_report[task]['accuracy']:.1%} | {row['baseline']:.1%} |"
-        )
-    return "\n".join(lines)
+def _asked(settings: Settings, against: Mapping[str, Path]) -> Found:
+    """Ask one task of the model alone and against each other one, whose answers are then all in one file."""
+    found = {"": ask(settings), **{name: ask(replace(settings, against=path)) for name, path in against.items()}}
+    with Results(settings.output) as results:
+        for one in found.values():
+            results.end(document(one))
+    return found
 
 
-def summary(shipped_report: dict[str, Any], reference_report: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of both reports without the single answers."""
-    kept = ("n", "accuracy", "interval", "baseline", "baseline_answer")
+def _row(found: Found) -> Row:
+    alone = found[""]
+    [outcome], constant = alone.outcomes, alone.constants["", ""]
+    metrics = {item.metric for item in alone.chosen}
     return {
-        task: {**{key: row[key] for key in kept}, "fp32": reference_report[task]["accuracy"]}
-        for task, row in shipped_report.items()
+        "metric": metrics.pop() if len(metrics) == 1 else "",
+        **_figures(outcome),
+        "baseline": constant.value,
+        "baseline_answer": constant.answer,
+        "problems": [str(problem) for problem in alone.problems],
+        "against": {
+            name: {**_figures(one.outcomes[1]), "difference": asdict(one.difference)}
+            for name, one in found.items()
+            if one.difference is not None
+        },
+        "wrong": [_wrong(answer) for answer in evenly([one for one in outcome.answers if one.score < 1], WRONG_KEPT)],
     }
 
 
-def write_card(card: Path, text: str) -> None:
-    """Replace what stands between the card's markers; raises ValueError if it has none."""
-    before, begin, rest = card.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{card}: has no lines {BEGIN} and {END}")
-    card.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+def _figures(outcome: Outcome) -> Row:
+    [figure] = outcome.figures
+    return {"n": figure.n, "accuracy": figure.value, "interval": [figure.low, figure.high]}
+
+
+def _wrong(answer: Answered) -> Row:
+    """Return a wrong answer with its picture's place."""
+    item = answer.item
+    return {
+        "id": item.id,
+        "image": str(item.images[0].load()),
+        "question": item.question,
+        "expected": item.answers[0],
+        "given": answer.text or answer.refused,
+    }
 
 
 def main() -> None:
-    """Measure, or write the table."""
+    """Write the data, measure, or fill in the card."""
+    options = _parser().parse_args()
+    if options.command == "write":
+        paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
+        write(paths, options.output, options.n, options.workers)
+    elif options.command == "run":
+        measure(options.model, options.data, options.output, dict(options.against), options.threads)
+    else:
+        report = json.loads(options.report.read_text(encoding="utf-8"))
+        if options.command == "table":
+            rows = card.summary(report)
+            card.write(options.card, card.tables(rows))
+            options.summary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        else:
+            failures.sheet(report["tasks"]).quantize(256).save(options.output, optimize=True)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
+    return name, Path(path)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("measure")
-    for option in ("--model", "--packs", "--work", "--fonts", "--words", "--output"):
+    command = commands.add_parser("write")
+    for option in ("--packs", "--work", "--fonts", "--words", "--output"):
         command.add_argument(option, type=Path, required=True)
     command.add_argument("-n", type=int, default=500)
+    command.add_argument("--workers", type=int, default=os.cpu_count())
+    command = commands.add_parser("run")
+    for option in ("--model", "--data", "--output"):
+        command.add_argument(option, type=Path, required=True)
+    command.add_argument("--against", type=_named, nargs="*", default=[], metavar="NAME=FOLDER")
     command.add_argument("--threads", type=int)
-    command.add_argument("--tasks", nargs="*", default=list(TASKS))
     command = commands.add_parser("table")
-    command.add_argument("reports", nargs=2, type=Path)
+    command.add_argument("report", type=Path)
     command.add_argument("--card", type=Path, required=True)
     command.add_argument("--summary", type=Path, required=True, help="JSON file for the figures without the answers")
-    options = parser.parse_args()
-    if options.command == "table":
-        first, second = (json.loads(path.read_text(encoding="utf-8")) for path in options.reports)
-        write_card(options.card, table(first, second))
-        options.summary.write_text(json.dumps(summary(first, second), indent=1) + "\n", encoding="utf-8")
-        return
-    answer = answerer(options.model, options.threads)
-    paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
-    report = measure(answer, paths, options.n, tuple(options.tasks))
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    command = commands.add_parser("failures")
+    command.add_argument("report", type=Path)
+    command.add_argument("--output", type=Path, required=True)
+    return parser
 
 
 if __name__ == "__main__":
