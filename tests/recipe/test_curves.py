@@ -1,0 +1,74 @@
+"""Curves of training logs: what is in which panel, and runs laid over one another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from edgevl.recipe import curves
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def line(step: int, kind: str = "held_out", stage: str = "whole", **values: float) -> dict[str, Any]:
+    return {"stage": stage, "kind": kind, "step": step, "pictures": 16 * step, "seconds": 1.0, **values}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log with a step that was run twice and one of another stage."""
+    lines = [
+        line(10, stage="encoder", colours=0.9),
+        line(10, kind="training", loss=3.0),
+        line(10, colours=0.2, shapes=0.4, flowers=0.1),
+        line(20, colours=0.9, shapes=0.9, flowers=0.9),
+        line(20, kind="training", loss=2.0),
+        line(20, colours=0.4, shapes=0.8, flowers=0.3, something_else=0.5),
+    ]
+    return write(tmp_path / "log.jsonl", lines)
+
+
+def test_one_run_has_a_curve_a_task_in_its_group(log: Path) -> None:
+    assert curves.panels({"tiny": curves.read(log)}) == {
+        "scenes": {"colours": [(160, 20), (320, 40)], "shapes": [(160, 40), (320, 80)]},
+        "photos": {"flowers": [(160, 10), (320, 30)]},
+        "others": {"something else": [(320, 50)]},
+    }
+
+
+def test_several_runs_have_a_curve_each_of_what_they_share(log: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.jsonl", [line(5, colours=0.6, shapes=0.8, counting=0.1)])
+    found = curves.panels({"small": curves.read(log), "large": curves.read(other)})
+    assert list(found) == ["scenes"]
+    [(seen, value)] = found["scenes"]["large"]
+    assert (seen, value) == (80, pytest.approx(70))
+    assert [value for _, value in found["scenes"]["small"]] == pytest.approx([30, 60])
+
+
+def test_the_figure_has_a_panel_a_group_and_the_loss(log: Path, tmp_path: Path) -> None:
+    run = curves.read(log)
+    figure = curves.draw({"small": run, "large": run})
+    assert [panel.get_title() for panel in figure.axes] == [
+        "scenes",
+        "photos",
+        "others",
+        "loss per answer token (nats)",
+    ]
+    assert [one.get_label() for one in figure.axes[0].lines] == ["small", "large"]
+    assert list(figure.axes[3].lines[0].get_ydata()) == [3.0, 2.0]
+    figure.savefig(tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1350, 612)
+
+
+def test_runs_without_a_common_task_are_refused(log: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other.jsonl", [line(5, counting=0.6)])
+    with pytest.raises(ValueError, match="no held-out task in common"):
+        curves.draw({"small": curves.read(log), "large": curves.read(other)})
