@@ -99,7 +99,14 @@ def test_what_is_written_stays_and_so_do_answers_to_it(paths: Paths, data: Path,
     datasets.write_task(paths, tmp_path, "naming", N)
     assert [item.digest for item in tasks.load("jsonl", tmp_path / "naming").items] == [item.digest for item in before]
     datasets.write_task(paths, tmp_path, "naming", N + 1)
-    assert len(tasks.load("jsonl", tmp_path / "naming").items) == N + 1
+    more = tasks.load("jsonl", tmp_path / "naming").items
+    assert [item.digest for item in more[:-1]] == [item.digest for item in before]
+    assert len(more) == N + 1
+    datasets.write_task(paths, tmp_path, "counting", 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "counting" / "0000.png")
+    datasets.write_task(paths, tmp_path, "counting", 2)
+    first, _ = items(paths, "counting", 2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "counting" / "0000.png")), first.rgb)
 
 
 def test_forms_ask_the_same_of_the_same_pictures(data: Path) -> None:

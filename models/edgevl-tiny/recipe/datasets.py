@@ -6,12 +6,15 @@ in the words of training after three other questions in the same conversation (`
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.eval.metrics import plain as as_compared
@@ -37,7 +40,10 @@ Worded = tuple[str, str | None]
 
 
 def write_task(paths: Paths, folder: Path, task: str, n: int) -> None:
-    """Write `n` items of a task into `folder`/TASK; where so many are there they stay, and so do answers to them."""
+    """Write `n` items of a task into `folder`/TASK; where so many are there, they stay.
+
+    A picture that is there already is not written again, so that answers kept for it stay valid.
+    """
     target = folder / task
     if (target / TABLE).exists() and len(read(target / TABLE)) == n:
         return
@@ -45,7 +51,7 @@ def write_task(paths: Paths, folder: Path, task: str, n: int) -> None:
     lines = []
     for number, item in enumerate(items(paths, task, n)):
         name = f"{number:04}.png"
-        Image.fromarray(item.rgb).save(target / name, compress_level=1)
+        _save(target / name, item.rgb)
         lines.append(
             {
                 "id": f"{task} {number:04}",
@@ -107,6 +113,13 @@ def _before(worded: Mapping[str, Sequence[Worded]], task: str, number: int) -> l
 
 def _key(question: str) -> str:
     return as_compared(question).rstrip("?")
+
+
+def _save(path: Path, rgb: NDArray[np.uint8]) -> None:
+    content = io.BytesIO()
+    Image.fromarray(rgb).save(content, "PNG", compress_level=1)
+    if not path.exists() or path.read_bytes() != content.getvalue():
+        path.write_bytes(content.getvalue())
 
 
 def _write(path: Path, lines: Sequence[Line]) -> None:
