@@ -8,12 +8,13 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgevl.recipe import duplicates, packs
+from edgevl.recipe import duplicates, nlvr, packs
 
 PACK = packs.PACKS["flowers"]
 COPIES = {
@@ -62,7 +63,28 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path: Path) -> None:
     found = duplicates.pairs(tmp_path, PACK.name)
     assert {(pair.training, pair.held_out) for pair in found} == {(name, of) for name, (of, _) in copies.items()}
     assert max(pair.distance for pair in found) <= duplicates.NEAR
-    assert duplicates.to_leave_out(tmp_path, [PACK.name]) == {PACK.name: sorted(copies)}
+    write_nlvr(tmp_path / "nlvr.zip", [])
+    assert duplicates.to_leave_out(tmp_path, [PACK.name]) == {PACK.name: sorted(copies), "nlvr": []}
+
+
+def write_nlvr(path: Path, rows: list[dict[str, Any]]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labels.jsonl", "\n".join(json.dumps(row) for row in rows))
+
+
+def test_the_same_boxes_in_another_order_are_found(tmp_path: Path) -> None:
+    sentences = [f"there is a box with {number} items" for number in range(40)]
+    kept, *_ = (one for one in sentences if nlvr.is_held_out(one))
+    trained, *_ = (one for one in sentences if not nlvr.is_held_out(one))
+    blue, red, small = ({"color": colour, "size": size} for colour, size in (("blue", 9), ("red", 9), ("red", 5)))
+    rows = [
+        {"file": "kept.png", "sentence": kept, "structured_rep": [[blue, red], [], [small]]},
+        {"file": "kept too.png", "sentence": kept, "structured_rep": [[], [red, blue], [small]]},
+        {"file": "same.png", "sentence": trained, "structured_rep": [[small], [red, blue], []]},
+        {"file": "other.png", "sentence": trained, "structured_rep": [[small], [red, red], []]},
+    ]
+    write_nlvr(tmp_path / "nlvr.zip", rows)
+    assert duplicates.same_boxes(tmp_path / "nlvr.zip") == ["same.png"]
 
 
 def test_a_hash_tells_waves_and_not_brightness() -> None:
@@ -82,10 +104,13 @@ def test_distances_are_counted_bits() -> None:
 
 def test_the_list_is_what_the_packs_give(shared_dir: Path) -> None:
     listed = json.loads(Path(duplicates.__file__).with_name("duplicates.json").read_text("utf-8"))
-    assert sorted(listed) == sorted(packs.PACKS)
-    assert duplicates.to_leave_out(shared_dir / "data", ["cards"]) == {"cards": listed["cards"]}
-    assert len(listed["cards"]) == 3
+    assert sorted(listed) == sorted([*packs.PACKS, "nlvr"])
+    found = duplicates.to_leave_out(shared_dir / "data", ["cards"])
+    assert found == {"cards": listed["cards"], "nlvr": listed["nlvr"]}
+    assert (len(found["cards"]), len(found["nlvr"])) == (3, 24)
     for name, files in listed.items():
+        if name == "nlvr":
+            continue
         known = {photo.file for photo in packs.photos(shared_dir / "data", name, None)}
         assert known.issuperset(files)
         assert not any(packs.is_held_out(packs.PACKS[name], file) for file in files)

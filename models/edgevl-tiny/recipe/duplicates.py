@@ -1,9 +1,9 @@
-"""Finds photos that show the same as held-out ones, for training to leave out.
+"""Finds pictures of the packs that show the same as held-out ones, for training to leave out.
 
     python -m edgevl.recipe.duplicates find --packs PACKS --output duplicates.json
     python -m edgevl.recipe.duplicates measure --packs PACKS
 
-The first writes what `duplicates.json` holds: for each pack, the training photos that are too near to a held-out one.
+The first writes what `duplicates.json` holds: for each pack, the training pictures that are too near to a held-out one.
 The second prints how near a photo is to altered copies of itself and to the other photos, from which `NEAR` was chosen.
 """
 
@@ -13,16 +13,18 @@ import argparse
 import io
 import json
 import random
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import packs
+from . import nlvr, packs
 
 SIDE = 32
 WAVES = slice(1, 9)
@@ -99,9 +101,30 @@ def pairs(folder: Path, name: str) -> list[Pair]:
     ]
 
 
+def same_boxes(pack: Path) -> list[str]:
+    """List the training pictures of NLVR's pack that show the boxes of a held-out one, in whatever order.
+
+    Its split is by sentences, and some pictures come with two.
+    """
+    with zipfile.ZipFile(pack) as archive:
+        lines = archive.read("labels.jsonl").decode().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    parts: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for row in rows:
+        parts[nlvr.is_held_out(row["sentence"].strip())].append(row)
+    held_out = {_content(row["structured_rep"]) for row in parts[True]}
+    return sorted(row["file"] for row in parts[False] if _content(row["structured_rep"]) in held_out)
+
+
+def _content(boxes: list[list[dict[str, Any]]]) -> str:
+    """Return what three boxes show, their order and that of their items aside."""
+    return json.dumps(sorted(json.dumps(sorted(json.dumps(item, sort_keys=True) for item in box)) for box in boxes))
+
+
 def to_leave_out(folder: Path, names: Iterable[str] = tuple(packs.PACKS)) -> dict[str, list[str]]:
-    """Return, for each pack, the files that training must not show because a held-out photo shows the same."""
-    return {name: sorted({pair.training for pair in pairs(folder, name)}) for name in names}
+    """Return, for each pack, the files that training must not show because a held-out picture shows the same."""
+    found = {name: sorted({pair.training for pair in pairs(folder, name)}) for name in names}
+    return {**found, "nlvr": same_boxes(folder / "nlvr.zip")}
 
 
 # How the threshold was chosen
