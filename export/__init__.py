@@ -1,7 +1,7 @@
 """From what is published, checkpoints, llama.cpp's two files or ready graphs, to folders that the runtime opens.
 
-Needs torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`), except for graphs that
-are ready; importing this module needs none of them.
+Checkpoints need torch, transformers and onnxruntime-genai's model builder (`pip install 'edgevl[export]'`), llama.cpp's
+files llama-cpp-python, gguf and onnx (`pip install 'edgevl[gguf]'`); importing this module needs none of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole export that is done, 0 to 1."""
 
 _NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime_genai")
-_GGUF_NEEDED = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "gguf", "llama_cpp")
+_GGUF_NEEDED = ("onnx", "gguf", "llama_cpp")
+_BOTH_NEEDED = ("torch", "transformers", "safetensors", "onnxscript", *_GGUF_NEEDED)
 
 
 def export_model(
@@ -71,15 +72,16 @@ def export_model(
     ExportError or UnsupportedFamily for a checkpoint that cannot be exported, ImageError for a sample that is no
     picture.
     """
-    needed, extra = (_GGUF_NEEDED, "export,gguf") if decoder.startswith("gguf:") else (_NEEDED, "export")
-    _check(needed, extra, vision, fidelity)
+    needed, extra = (_BOTH_NEEDED, "export,gguf") if decoder.startswith("gguf:") else (_NEEDED, "export")
+    _check("export", needed, extra, vision, fidelity)
     if decoder not in DECODER_PRECISIONS:
         raise InputError(f"decoder precision is {decoder!r}; it must be one of {', '.join(DECODER_PRECISIONS)}")
     if block_size not in BLOCK_SIZES:
         raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
     if prefill and decoder not in ("int8", "int4"):
         raise InputError(f"decoder precision is {decoder!r}; a graph for prompts is made for int8 and int4 alone")
-    from .build import Options, build
+    from .assembly import Options
+    from .build import build
 
     options = Options(vision, fidelity, name, tuple(samples))
     return build(
@@ -113,11 +115,11 @@ def import_gguf(
     graph in the precision `vision`. Tokenizer and chat template are those of the decoder's metadata, unless the file
     `chat_template` is given. Fidelity is measured with this decoder on both sides. The rest is as in `export_model`.
 
-    Raises BackendMissing where the extras export or gguf are not installed, InputError for an unknown precision,
-    ModelError, ExportError or GraphError for files that are damaged, do not belong together or cannot be run.
+    Raises BackendMissing where the extra gguf is not installed, InputError for an unknown precision, ModelError,
+    ExportError or GraphError for files that are damaged, do not belong together or cannot be run.
     """
-    _check(_GGUF_NEEDED, "export,gguf", vision, fidelity)
-    from .build import Options
+    _check("import", _GGUF_NEEDED, "gguf", vision, fidelity)
+    from .assembly import Options
     from .pair import import_pair
 
     options = Options(vision, fidelity, name, tuple(samples))
@@ -153,9 +155,9 @@ def pull_model(
 
     `what` is a name of the registry or hf:owner/repository, with @revision if need be; `name` (default: that of the
     registry or the repository) is the folder's. Graphs in the layout of transformers.js run as they are; of a pair of
-    GGUF files the vision half becomes a graph, which needs the extras export and gguf. `vision` and `decoder` choose
-    among the precisions that are published. Nothing is seen of the model until all is done; a download that was
-    interrupted goes on.
+    GGUF files the vision half becomes a graph, which needs the extra gguf. `vision` and `decoder` choose among the
+    precisions that are published. Nothing is seen of the model until all is done; a download that was interrupted
+    goes on.
 
     Raises DownloadError for what cannot be fetched, ChecksumMismatch for a file that arrives damaged, and what
     `import_layout` and `import_gguf` raise.
@@ -167,13 +169,13 @@ def pull_model(
 
 def check_gguf(vision: str) -> None:
     """Raise BackendMissing or InputError where `import_gguf` would, before anything is read."""
-    _check(_GGUF_NEEDED, "export,gguf", vision, None)
+    _check("import", _GGUF_NEEDED, "gguf", vision, None)
 
 
-def _check(needed: Sequence[str], extra: str, vision: str, fidelity: float | None) -> None:
+def _check(what: str, needed: Sequence[str], extra: str, vision: str, fidelity: float | None) -> None:
     missing = [module for module in needed if find_spec(module) is None]
     if missing:
-        raise BackendMissing(f"export needs {', '.join(missing)}: pip install 'edgevl[{extra}]'")
+        raise BackendMissing(f"{what} needs {', '.join(missing)}: pip install 'edgevl[{extra}]'")
     if vision not in VISION_PRECISIONS:
         raise InputError(f"vision precision is {vision!r}; it must be one of {', '.join(VISION_PRECISIONS)}")
     if fidelity is not None and not 0 < fidelity < 1:

@@ -23,11 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from edgevl.errors import BackendMissing, ExportError
-from edgevl.model.manifest import TensorSpec
 
 from . import prefill
+from .graphs import store_half
 from .reference import quiet
-from .vision import store_half
 
 DATA_SUFFIX = ".data"
 _OPTIONS = (
@@ -87,20 +86,6 @@ def write_embeddings(text: Any, precision: str, path: Path) -> str:
         raise ExportError(f"embedding table: holds values that {dtype.__name__} cannot; use --decoder fp32")
     np.save(path, rows, allow_pickle=False)
     return dtype.__name__
-
-
-def graph_io(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Return a graph's inputs and outputs with dtype (numpy's name) and shape; a string is a dynamic dimension."""
-    graph = onnx.load(path, load_external_data=False).graph
-    weights = {weight.name for weight in graph.initializer}
-    return {i.name: _spec(i) for i in graph.input if i.name not in weights}, {o.name: _spec(o) for o in graph.output}
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-    shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
-    return TensorSpec(dtype=dtype, shape=shape)
 
 
 def _save_plain(text: Any, tokenizer_from: Path, folder: Path) -> None:

@@ -1,13 +1,11 @@
-"""How near the exported model is to the PyTorch one, measured on pictures through the runtime's own engine."""
+"""How near the exported model is to what it was made from, measured on pictures through the runtime's own engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edgevl.engine.decoder import Decoder
@@ -20,65 +18,65 @@ from edgevl.model.manifest import Fidelity, ImageSpec
 from edgevl.types import Chunk, ImagePart, Message, TextChunk, TextPart
 from edgevl.verify import cosine
 
-from .families import TorchModel
-
 QUESTION = "What is in this image?"
 MAX_TOKENS = 24
 MAX_TILES = 6
-"""A picture of more tiles is measured by its overview alone, to bound the time of the PyTorch model."""
+"""A picture of more tiles is measured by its overview alone, to bound the time of the reference."""
 
 Array = NDArray[np.float32]
+Encode = Callable[[Array], Array]
+"""From a tile's `pixel_values` [1, 3, tile, tile] to its features [n, hidden]."""
+Answer = Callable[[Sequence[Chunk], Sequence[Array], Loaded], tuple[list[int], Array]]
+"""From a prompt, its features a tile and the exported model to a greedy answer and its logits [n, vocab] before each
+of its tokens."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, cut: its plan, its tiles' `pixel_values` [1, 3, tile, tile] and their PyTorch features [n, hidden]."""
+    """A picture, cut: its plan, its tiles' `pixel_values` [1, 3, tile, tile], the reference's features [n, hidden]."""
 
     plan: TilePlan
     tiles: tuple[Array, ...]
     features: tuple[Array, ...]
 
 
-@torch.no_grad()
-def sample(picture: Picture, spec: ImageSpec, family: str, reference: TorchModel) -> Sample:
-    """Cut a picture as the runtime does by default and run the PyTorch vision encoder on its tiles."""
+def sample(picture: Picture, spec: ImageSpec, family: str, features: Encode) -> Sample:
+    """Cut a picture as the runtime does by default and run the reference's vision encoder on its tiles."""
     tiling_name = FAMILIES[family].tiling
     plan = tiling.plan(picture.size, spec, tiling_name, "auto")
     if plan.n_tiles > MAX_TILES:
         plan = tiling.plan(picture.size, spec, tiling_name, "low")
     cut = pixels.tiles(picture.rgb, plan, spec.resample)
     tiles = tuple(pixels.normalise(rgb, spec.mean, spec.std) for rgb in cut)
-    features = tuple(reference.vision(torch.from_numpy(tile))[0].numpy() for tile in tiles)
-    return Sample(plan, tiles, features)
+    return Sample(plan, tiles, tuple(map(features, tiles)))
 
 
-def feature_cosines(samples: Sequence[Sample], encode: Callable[[Array], Array]) -> NDArray[np.float64]:
-    """Return the cosine of every feature of every tile between PyTorch and `encode`, flat."""
+def feature_cosines(samples: Sequence[Sample], encode: Encode) -> NDArray[np.float64]:
+    """Return the cosine of every feature of every tile between the reference and `encode`, flat."""
     return np.concatenate(
         [cosine(encode(tile), wanted) for one in samples for tile, wanted in zip(one.tiles, one.features, strict=True)]
     )
 
 
 def measure(
-    reference: TorchModel,
+    answer: Answer | None,
     exported: Loaded,
     samples: Sequence[Sample],
     kept: Sequence[str],
     progress: Callable[[float], None],
 ) -> Fidelity:
-    """Compare features, and next-token distributions along the PyTorch model's own greedy answers.
+    """Compare features, and next-token distributions along the reference's own greedy answers.
 
     The exported decoder is fed the exported features and the reference's tokens (teacher forcing), so that one
-    early difference does not count as many. Where the reference has no decoder of its own, it is the exported one with
-    the PyTorch features. `progress` hears the share that is done.
+    early difference does not count as many. Without an `answer` the reference's decoder is the exported one, with the
+    reference's features. `progress` hears the share that is done.
     """
     cosines, divergences, equal = [], [], []
     for index, one in enumerate(samples):
         features = [exported.encoder.encode(tile) for tile in one.tiles]
         cosines += [cosine(got, wanted) for got, wanted in zip(features, one.features, strict=True)]
         chunks = exported.chunks([Message("user", (ImagePart(None), TextPart(QUESTION)))], [one.plan])
-        answer = _own_answer if reference.text is None else _answer
-        token_ids, wanted_logits = answer(reference.text, chunks, one.features, exported)
+        token_ids, wanted_logits = (answer or _own_answer)(chunks, one.features, exported)
         got_logits = np.stack(list(_forced(exported, chunks, features, token_ids)))
         divergences.append(_kl(wanted_logits, got_logits))
         equal.append(wanted_logits.argmax(axis=-1) == got_logits.argmax(axis=-1))
@@ -95,41 +93,19 @@ def measure(
     )
 
 
-@torch.no_grad()
-def _answer(
-    text: Any, chunks: Sequence[Chunk], features: Sequence[Array], exported: Loaded
-) -> tuple[list[int], NDArray[np.float32]]:
-    """Return the PyTorch model's greedy answer and its logits [n, vocab] before each of its tokens."""
-    table = text.get_input_embeddings()
-    parts = [
-        table(torch.tensor(chunk.token_ids)) if isinstance(chunk, TextChunk) else torch.from_numpy(features[chunk.tile])
-        for chunk in chunks
-    ]
-    embeds, past = torch.cat(parts)[None], None
-    token_ids: list[int] = []
-    logits: list[Array] = []
-    ends = exported.manifest.tokenizer.eos_token_ids
-    room = exported.manifest.decoder.context_length - embeds.shape[1]
-    while len(token_ids) < min(MAX_TOKENS, room) and not (token_ids and token_ids[-1] in ends):
-        out = text(inputs_embeds=embeds, past_key_values=past, use_cache=True, logits_to_keep=1)
-        past = out.past_key_values
-        logits.append(out.logits[0, -1].numpy())
-        token_ids.append(int(logits[-1].argmax()))
-        embeds = table(torch.tensor([token_ids[-1:]]))
-    return token_ids, np.stack(logits)
+def most_tokens(exported: Loaded, n_prompt: int) -> int:
+    """Return how long an answer to a prompt of `n_prompt` positions becomes at most."""
+    return min(MAX_TOKENS, exported.manifest.decoder.context_length - n_prompt)
 
 
-def _own_answer(
-    text: None, chunks: Sequence[Chunk], features: Sequence[Array], exported: Loaded
-) -> tuple[list[int], NDArray[np.float32]]:
+def _own_answer(chunks: Sequence[Chunk], features: Sequence[Array], exported: Loaded) -> tuple[list[int], Array]:
     """Return the exported decoder's greedy answer and its logits [n, vocab] before each of its tokens."""
     decoder = exported.decoder
     _feed(decoder, chunks, features)
     logits = [decoder.logits()]
     token_ids = [int(logits[-1].argmax())]
-    ends = exported.manifest.tokenizer.eos_token_ids
-    room = exported.manifest.decoder.context_length - decoder.n_past
-    while len(token_ids) < min(MAX_TOKENS, room) and token_ids[-1] not in ends:
+    n_most = most_tokens(exported, decoder.n_past)
+    while len(token_ids) < n_most and token_ids[-1] not in exported.manifest.tokenizer.eos_token_ids:
         decoder.extend(np.array(token_ids[-1:], np.int64))
         logits.append(decoder.logits())
         token_ids.append(int(logits[-1].argmax()))

@@ -7,8 +7,6 @@ modules `architectures`, `vocabulary` and `mmproj`.
 from __future__ import annotations
 
 import ctypes
-import importlib
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,11 +18,12 @@ from numpy.typing import NDArray
 
 from edgevl.engine.gguf import library as llama_library
 from edgevl.engine.gguf import said
-from edgevl.errors import BackendMissing, ExportError
+from edgevl.errors import ExportError
 
 from . import vocabulary
 from .architectures import architecture, metadata, rope_factors, weights
 from .checkpoint import Checkpoint
+from .ggml import package
 
 Written = Literal["F32", "F16", "BF16", "Q8_0"]
 """What matrices are written as; vectors stay float32."""
@@ -135,15 +134,6 @@ class File:
             self.writer.write_tensors_to_file()
         finally:
             self.writer.close()
-
-
-def package() -> Any:
-    """Return the gguf package, imported and silenced; raise BackendMissing where it is not installed."""
-    logging.getLogger("gguf").setLevel(logging.WARNING)  # it reports every file that it writes
-    try:
-        return importlib.import_module("gguf")
-    except ImportError as error:
-        raise BackendMissing(f"writing GGUF needs the gguf package ({error}): pip install 'edgevl[export]'") from error
 
 
 def _add_tokenizer(writer: Any, source: Checkpoint, vocab_size: int) -> None:

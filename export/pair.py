@@ -20,11 +20,10 @@ from edgevl.model.manifest import DecoderSpec, EmbeddingsSpec, FileSpec, Manifes
 from edgevl.model.template import ChatTemplate
 from edgevl.types import ImagePart, Message, TextPart
 
-from . import build, mmproj, samples, vocabulary
-from .build import Options, Parts
-from .families import TorchModel
+from . import assembly, graphs, mmproj_file, samples, vocabulary
+from .assembly import Options, Parts
 from .folder import building, check_space, link
-from .mmproj import Vision
+from .mmproj_file import Vision
 
 ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
 """Texts of tokens that end an answer whatever the metadata say, as llama.cpp has it; control tokens only."""
@@ -87,7 +86,7 @@ def import_pair(
     with building(out, force=force) as target:
         progress("loading weights", 0.02)
         parts = _parts(text, image, spec, template)
-        return build.assemble(parts, target, pictures, options, progress, out)
+        return assembly.assemble(parts, target, pictures, options, progress, out)
 
 
 def _check_pair(text: GGUF, image: GGUF) -> None:
@@ -110,7 +109,7 @@ def _decoder_spec(header: GGUF) -> DecoderSpec:
     n_heads, width = _number(header, "attention.head_count"), _number(header, "embedding_length")
     return DecoderSpec(
         kind="gguf",
-        file=build.GGUF,
+        file=assembly.GGUF,
         precision=_precision(header),
         n_layers=_number(header, "block_count"),
         n_kv_heads=_number(header, "attention.head_count_kv", n_heads),
@@ -145,31 +144,31 @@ def _precision(header: GGUF) -> str:
 
 
 def _parts(text: GGUF, image: GGUF, spec: DecoderSpec, template: Path | None) -> Parts:
-    vision = mmproj.read(image)
+    vision = mmproj_file.read(image)
     document, image_token_id = vocabulary.with_token(vocabulary.rebuild(text), FAMILIES[vision.family].image_token)
     tokens = text.get(Strings, "tokenizer.ggml.tokens").texts()
     bos_token, eos_token = (_special(text, tokens, kind) for kind in ("bos", "eos"))
 
     def place(target: Path, work: Path) -> tuple[DecoderSpec, EmbeddingsSpec | None]:
-        link(text.path, target / build.GGUF)
+        link(text.path, target / assembly.GGUF)
         return spec, None
 
     def source(files: dict[str, FileSpec]) -> Source:
-        hashes = "\n".join((files[build.GGUF].sha256, sha256(image.path)))
+        hashes = "\n".join((files[assembly.GGUF].sha256, sha256(image.path)))
         return Source(
             text.get(str, "general.name", text.path.stem),
             hashlib.sha256(hashes.encode()).hexdigest(),
             text.get(str, "general.license", "unknown"),
-            build.tool_versions("gguf", "llama-cpp-python"),
+            assembly.tool_versions("gguf", "llama-cpp-python"),
         )
 
     return Parts(
         family=vision.family,
         image=vision.image,
-        reference=TorchModel(vision=vision.module, text=None),
+        vision=lambda path: graphs.save(vision.graph(), path),
         tokenizer=document,
         chat_template=_chat_template(text, template, vision, bos_token, eos_token),
-        tokens=build.tokens(bos_token, eos_token, image_token_id, _end_ids(text, tokens, vision)),
+        tokens=assembly.tokens(bos_token, eos_token, image_token_id, _end_ids(text, tokens, vision)),
         decoder=place,
         source=source,
     )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from edgevl.errors import ExportError
+from edgevl.loaded import Loaded
+from edgevl.types import Chunk, TextChunk
+
+from . import graphs
+from .fidelity import Array, most_tokens
 
 
 def load_native(folder: Path) -> Any:
@@ -88,9 +92,6 @@ def check_heads(head_dim: int) -> None:
         )
 
 
-QUANTIZER = "onnxruntime.quantization.matmul_nbits_quantizer"
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence progress bars and warnings of the libraries that the export runs; errors still raise."""
@@ -98,20 +99,40 @@ def quiet() -> Iterator[None]:
 
     bars = transformers_logging.is_progress_bar_enabled()
     level = transformers_logging.get_verbosity()
-    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root", QUANTIZER)]
-    levels = [logger.level for logger in noisy]
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    for logger in noisy:
-        logger.setLevel(logging.ERROR)
-    logging.getLogger(QUANTIZER).setLevel(logging.CRITICAL)  # calls it an error that tables stay as they are
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with graphs.quiet():
             yield
     finally:
         transformers_logging.set_verbosity(level)
-        for logger, old in zip(noisy, levels, strict=True):
-            logger.setLevel(old)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@torch.no_grad()
+def features(vision: nn.Module, pixel_values: Array) -> Array:
+    """Return the features [n, hidden] of one tile [1, 3, tile, tile]."""
+    found: Array = vision(torch.from_numpy(pixel_values))[0].numpy()
+    return found
+
+
+@torch.no_grad()
+def answer(text: Any, chunks: Sequence[Chunk], features: Sequence[Array], exported: Loaded) -> tuple[list[int], Array]:
+    """Return a causal language model's greedy answer and its logits [n, vocab] before each of its tokens."""
+    table = text.get_input_embeddings()
+    parts = [
+        table(torch.tensor(chunk.token_ids)) if isinstance(chunk, TextChunk) else torch.from_numpy(features[chunk.tile])
+        for chunk in chunks
+    ]
+    embeds, past = torch.cat(parts)[None], None
+    token_ids: list[int] = []
+    logits: list[Array] = []
+    ends, n_most = exported.manifest.tokenizer.eos_token_ids, most_tokens(exported, embeds.shape[1])
+    while len(token_ids) < n_most and not (token_ids and token_ids[-1] in ends):
+        out = text(inputs_embeds=embeds, past_key_values=past, use_cache=True, logits_to_keep=1)
+        past = out.past_key_values
+        logits.append(out.logits[0, -1].numpy())
+        token_ids.append(int(logits[-1].argmax()))
+        embeds = table(torch.tensor([token_ids[-1:]]))
+    return token_ids, np.stack(logits)

@@ -15,7 +15,7 @@ from edgevl.image.read import Picture, read
 from edgevl.model import hub
 
 MAX_SAMPLES = 8
-"""More pictures are not measured: each costs a pass of the PyTorch model."""
+"""More pictures are not measured: each costs a pass of the reference."""
 
 
 def pictures(paths: Sequence[Path] = ()) -> list[Picture]:

@@ -1,28 +1,27 @@
 """Which MatMuls to keep in float32 so that an int8 vision graph reaches a wanted fidelity.
 
-Each linear layer is quantized alone, simulated in PyTorch, and its damage (1 - mean cosine of the features) is
-measured. Such damages nearly add up, so a short head of the ranking is usually enough; the real graph is then
-quantized and measured, and more is kept until it is.
+Each of them is quantized alone, and its damage (1 - mean cosine of the features) is measured. Such damages nearly add
+up, so a short head of the ranking is usually enough; the whole graph is then quantized and measured, and more is kept
+until it is near enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
+import onnx
+from onnx import numpy_helper
+from onnx.helper import make_node
 
 from edgevl.engine.graph import Graph
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ExportError
-from edgevl.verify import cosine
 
 from .fidelity import Sample, feature_cosines
-from .vision import matmul_names, quantize_int8
+from .graphs import matmul_names, quantize_int8
 
 GROWTH = 1.5
 """How much longer the list of kept MatMuls gets when it was too short."""
@@ -33,7 +32,6 @@ SMALL_TILE = 256
 
 def quantize_to(
     wanted: float,
-    model: nn.Module,
     samples: Sequence[Sample],
     source: Path,
     path: Path,
@@ -47,7 +45,7 @@ def quantize_to(
     lost = 1 - _quantized_cosine(source, path, (), samples)
     if lost <= 1 - wanted:
         return ()
-    damage = _damages(model, names, samples, progress)
+    damage = _damages(source, names, samples, progress)
     ranked = sorted(names, key=lambda name: (-damage[name], name))
     n_kept = _first_guess([damage[name] for name in ranked], lost, 1 - wanted)
     while True:
@@ -79,36 +77,43 @@ def _first_guess(ranked: Sequence[float], lost: float, allowed: float) -> int:
     return max(1, int(fits[0]) if len(fits) else len(ranked))
 
 
-@torch.no_grad()
 def _damages(
-    model: nn.Module, names: Sequence[str], samples: Sequence[Sample], progress: Callable[[float], None]
+    source: Path, names: Sequence[str], samples: Sequence[Sample], progress: Callable[[float], None]
 ) -> dict[str, float]:
     """Return 1 - mean feature cosine for each of `names` quantized alone."""
     tile = samples[0].tiles[0].shape[-1]
-    chosen = [(one.tiles[-1], one.features[-1]) for one in samples][: 4 if tile <= SMALL_TILE else 1]
-    batch = torch.from_numpy(np.concatenate([pixel_values for pixel_values, _ in chosen]))
-    wanted = np.stack([features for _, features in chosen])
-    modules = dict(model.named_modules())
+    chosen = [
+        replace(one, tiles=one.tiles[-1:], features=one.features[-1:])
+        for one in samples[: 4 if tile <= SMALL_TILE else 1]
+    ]
+    plain, path = source.with_name("plain.onnx"), source.with_name("alone.onnx")
+    weights = source.with_name("alone.data")
     damage = {}
-    for index, name in enumerate(names):
-        hook = modules[name].register_forward_hook(_as_int8)
-        try:
-            damage[name] = 1 - float(cosine(model(batch).numpy(), wanted).mean())
-        finally:
-            hook.remove()
-        progress((index + 1) / len(names))
+    try:
+        onnx.save_model(onnx.load(source), plain, save_as_external_data=True, location=weights.name)
+        for index, name in enumerate(names):
+            onnx.save_model(_quantized_alone(plain, name), path)
+            damage[name] = 1 - float(feature_cosines(chosen, encoder(path).encode).mean())
+            progress((index + 1) / len(names))
+    finally:
+        for file in (plain, path, weights):
+            file.unlink(missing_ok=True)
     return damage
 
 
-def _as_int8(module: nn.Module, args: tuple[Any, ...], _: Any) -> torch.Tensor:
-    """Compute a linear layer as the int8 graph does: weights per output channel, activations per tile."""
-    linear = cast("nn.Linear", module)
-    weight_scale = linear.weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
-    weight = (linear.weight / weight_scale).round() * weight_scale
-    values = args[0]
-    dims = tuple(range(1, values.ndim))
-    low, high = values.amin(dim=dims, keepdim=True).clamp_max(0), values.amax(dim=dims, keepdim=True).clamp_min(0)
-    scale = (high - low).clamp_min(1e-12) / 255
-    zero = (-low / scale).round()
-    rounded = ((values / scale + zero).round().clamp(0, 255) - zero) * scale
-    return F.linear(rounded, weight, linear.bias)
+def _quantized_alone(path: Path, name: str) -> onnx.ModelProto:
+    """Return the graph, whose weights lie beside it, with one MatMul computed as in the int8 graph.
+
+    That is: weights per output channel, activations per tile.
+    """
+    model = onnx.load(path, load_external_data=False)
+    at, node = next((at, node) for at, node in enumerate(model.graph.node) if node.name == name)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    matrix = numpy_helper.to_array(weight, str(path.parent))  # [n_in, n_out]
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / 127
+    weight.CopyFrom(numpy_helper.from_array(np.rint(matrix / scale) * scale, weight.name))
+    rows, rounded = [f"{name}.{part}" for part in ("rows", "scale", "zero")], f"{name}.rounded"
+    model.graph.node.insert(at, make_node("DynamicQuantizeLinear", [node.input[0]], rows))
+    model.graph.node.insert(at + 1, make_node("DequantizeLinear", rows, [rounded]))
+    model.graph.node[at + 2].input[0] = rounded
+    return model

@@ -1,37 +1,23 @@
-"""Vision encoder and projector as one ONNX graph: `pixel_values` in, `image_features` out.
+"""Vision encoder and projector of a checkpoint as PyTorch modules, and the float32 ONNX graph of one.
 
-Precisions of the file:
-
-* fp32: as the checkpoint, in float32.
-* fp16: weights stored in float16, half the size; onnxruntime widens them once when the graph is loaded and computes
-  in float32, because its CPU kernels for these operators are float32 ones. Inputs and outputs are float32.
-* int8: weights of all MatMuls as int8 per output channel, activations quantized on the fly; everything else,
-  among it the patch embedding's convolution and attention itself, stays float32.
+`pixel_values` go in, `image_features` come out.
 """
 
 from __future__ import annotations
 
 import ast
 import math
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgevl.errors import ExportError
 
+from . import graphs
 from .reference import quiet
-
-OPSET = 20
-INPUT, OUTPUT = "pixel_values", "image_features"
-MAX_PROTO_BYTES = 2_000_000_000
-"""A protobuf file must stay below 2 GiB; larger graphs keep their weights beside them."""
 
 
 class Idefics3Vision(nn.Module):
@@ -141,9 +127,9 @@ def export_fp32(model: nn.Module, tile: int, path: Path) -> None:
             model,
             (pixels,),
             dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            opset_version=graphs.OPSET,
+            input_names=[graphs.INPUT],
+            output_names=[graphs.OUTPUT],
             optimize=True,
             verbose=False,
         )
@@ -151,7 +137,7 @@ def export_fp32(model: nn.Module, tile: int, path: Path) -> None:
         raise ExportError("the vision encoder gave no graph; report this with the checkpoint's name")
     model = program.model_proto
     _name_matmuls(model)
-    _save(model, path)
+    graphs.save(model, path)
 
 
 def _name_matmuls(model: onnx.ModelProto) -> None:
@@ -162,84 +148,3 @@ def _name_matmuls(model: onnx.ModelProto) -> None:
             scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
             modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
             node.name = modules[-1] if modules else node.name
-
-
-def matmul_names(path: Path) -> list[str]:
-    """Return the names of a graph's MatMuls that have a weight: those that int8 quantizes."""
-    graph = onnx.load(path, load_external_data=False).graph
-    weights = {weight.name for weight in graph.initializer}
-    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    """Save a graph without the exporter's debugging notes, as one file where protobuf's limit allows."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.value_info[:]
-    del model.metadata_props[:]
-    large = _weight_bytes(model) >= MAX_PROTO_BYTES
-    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # else the weights are appended to it
-    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
-
-
-def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(len(weight.raw_data) for weight in model.graph.initializer)
-
-
-def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
-    """Write `source` (float32) to `path` with int8 MatMul weights, except in the MatMuls called in `kept`."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # else the weights are appended to it
-    with quiet():
-        quantize_dynamic(
-            source,
-            path,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(kept),
-            use_external_data_format=source.with_name(f"{source.name}.data").exists(),
-        )
-
-
-def store_half(source: Path, path: Path) -> None:
-    """Write `source` to `path` with its large float32 weights stored in float16 and widened when loaded.
-
-    Values outside float16's range are clipped to it.
-    """
-    model = onnx.load(source)
-    casts = []
-    for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < 256:
-            continue
-        limit = np.finfo(np.float16).max
-        half = np.clip(numpy_helper.to_array(weight), -limit, limit).astype(np.float16)
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_widen", to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(casts + nodes)
-    _save(model, path)
-
-
-def export_vision(model: nn.Module, tile: int, precision: str, path: Path, work: Path) -> Path:
-    """Write the graph in `precision` to `path`, by way of `work`; return the float32 graph's path in `work`."""
-    reference = work / "vision_fp32.onnx"
-    export_fp32(model, tile, reference)
-    if precision == "int8":
-        quantize_int8(reference, path)
-    elif precision == "fp16":
-        store_half(reference, path)
-    else:
-        _copy_graph(reference, path)
-    return reference
-
-
-def _copy_graph(source: Path, path: Path) -> None:
-    if source.with_name(f"{source.name}.data").exists():
-        _save(onnx.load(source), path)
-    else:
-        shutil.copyfile(source, path)

@@ -198,8 +198,9 @@ def _report(output: Path, made: Manifest) -> None:
     fidelity = made.fidelity
     click.echo(f"{output}: {made.name}, {_mb(sum(spec.n_bytes for spec in made.files.values()))}")
     if fidelity is not None:
+        reference = "PyTorch" if "torch" in made.source.tools else "float32"
         click.echo(
-            f"against PyTorch on {fidelity.n_images} images: feature cosine {fidelity.feature_cosine:.5f} "
+            f"against {reference} on {fidelity.n_images} images: feature cosine {fidelity.feature_cosine:.5f} "
             f"(lowest {fidelity.feature_cosine_min:.5f}), logit KL {fidelity.logit_kl:.5f}, "
             f"equal greedy tokens {fidelity.equal_tokens:.1%}"
         )

@@ -201,7 +201,7 @@ def test_another_runtime_in_between_changes_nothing(
 ) -> None:
     """Processors with a matrix unit keep its settings per thread, and so do the runtimes that share it."""
     from edgevl.export import gguf as export_gguf
-    from edgevl.export.vision import quantize_int8
+    from edgevl.export.graphs import quantize_int8
 
     export_gguf.quantize(smolvlm_gguf_dir / "decoder.gguf", tmp_path / "q8.gguf", "Q8_0", threads=1)
     quantize_int8(smolvlm_model_dir / "vision.onnx", tmp_path / "int8.onnx")

@@ -29,7 +29,7 @@ WIDTH = 64
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two linear layers on an input, quantized as vision graphs are, and the ranges of a few inputs."""
-    from edgevl.export.vision import quantize_int8
+    from edgevl.export.graphs import quantize_int8
 
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("openvino")
     layers = [("pixel_values", "hidden", 0), ("rectified", "image_features", 1)]

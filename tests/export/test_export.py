@@ -203,7 +203,7 @@ def test_graphs_beyond_the_protobuf_limit(reference: Any, tmp_path: Path, monkey
     """Weights go into a file beside the graph, in every precision; the limit is lowered instead of reached."""
     import torch
 
-    from edgevl.export import vision
+    from edgevl.export import graphs, vision
 
     class Scale(torch.nn.Module):
         def __init__(self) -> None:
@@ -213,15 +213,15 @@ def test_graphs_beyond_the_protobuf_limit(reference: Any, tmp_path: Path, monkey
         def forward(self, pixel_values: Any) -> Any:
             return self.layer(pixel_values[:, 0])
 
-    monkeypatch.setattr(vision, "MAX_PROTO_BYTES", 1000)
+    monkeypatch.setattr(graphs, "MAX_PROTO_BYTES", 1000)
     pixels = pixel_values(0)
     model = Scale().eval()
     wanted = model(torch.from_numpy(pixels))[0].detach().numpy()
+    vision.export_fp32(model, 64, tmp_path / "plain.onnx")
     for precision in ("fp32", "fp16", "int8"):
         path = tmp_path / f"{precision}.onnx"
-        vision.export_vision(model, 64, precision, path, tmp_path)
+        graphs.write_precision(tmp_path / "plain.onnx", precision, path)
         assert path.with_name(f"{path.name}.data").stat().st_size >= 64 * 64
-        (tmp_path / "vision_fp32.onnx.data").unlink(missing_ok=True)
         assert cosine(VisionEncoder(Graph(path)).encode(pixels), wanted).min() > 0.999
 
 

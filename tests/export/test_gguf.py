@@ -211,7 +211,7 @@ class TestDecoder:
     def test_without_the_package(self, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "gguf", None)
         with pytest.raises(
-            BackendMissing, match=r"writing GGUF needs the gguf package \(.*\): pip install 'edgevl\[export\]'"
+            BackendMissing, match=r"GGUF files need the gguf package \(.*\): pip install 'edgevl\[gguf\]'"
         ):
             export_gguf.write_decoder(small[0], small[1].text, tmp_path / "no.gguf")
 

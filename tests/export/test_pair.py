@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from edgevl.cli import run
@@ -100,13 +103,14 @@ class TestFolder:
         assert manifest.read(imported).files["decoder.gguf"].sha256 == manifest.sha256(files.decoder)
 
     def test_without_links_it_is_copied(self, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from edgevl.export import pair
+        from edgevl.export.folder import link
 
         def refuse(*_: Any) -> None:
             raise OSError("another disk")
 
         monkeypatch.setattr(os, "link", refuse)
-        pair._link(files.decoder, tmp_path / "decoder.gguf")
+        monkeypatch.setattr(os, "symlink", refuse)
+        link(files.decoder, tmp_path / "decoder.gguf")
         assert not files.decoder.samefile(tmp_path / "decoder.gguf")
         assert (tmp_path / "decoder.gguf").read_bytes() == files.decoder.read_bytes()
 
@@ -125,6 +129,40 @@ class TestFolder:
         assert spec.fidelity.feature_cosine >= 0.999
         assert run(["import", *arguments]) == 1
         assert "exists; choose another place, or replace it with --force" in capsys.readouterr().err
+
+
+WITHOUT = """
+import json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "safetensors", "onnxscript", "onnxruntime_genai"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from edgevl.cli import run
+for arguments in json.loads(sys.argv[1]):
+    if code := run(arguments):
+        sys.exit(code)
+"""
+
+
+def test_all_of_it_works_without_pytorch(files: Files, tmp_path: Path) -> None:
+    save_png(picture("tiny", 64), tmp_path / "sample.png")
+    out, sample = str(tmp_path / "out"), str(tmp_path / "sample.png")
+    importing = ["import", str(files.decoder), str(files.mmproj), "-o", out, "--sample", sample, "--fidelity"]
+    asking = ["ask", sample, "what?", "-m", out, "--device", "cpu", "--no-store", "--json", "--max-tokens", "8"]
+    commands = [[*importing, "0.9999"], asking]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, json.dumps(commands)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "against float32 on 1 images: feature cosine 0.9999" in done.stdout
+    answer = json.loads(done.stdout[done.stdout.index("{") :])
+    assert answer["usage"]["completion_tokens"] > 0
+    spec = manifest.read(tmp_path / "out")
+    assert spec.fidelity is not None
+    assert 0 < len(spec.fidelity.kept) < 13
+    assert not {"torch", "transformers"} & set(spec.source.tools)
+    assert all(name.startswith(("v.blk.", "mm.")) for name in spec.fidelity.kept)
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +226,13 @@ class TestTemplates:
 
 class TestOlderFiles:
     def features(self, path: Path) -> Any:
-        import torch
-
-        from edgevl.export import mmproj
+        from edgevl.export import mmproj_file
         from edgevl.model import gguf
 
-        vision = mmproj.read(gguf.read(path))
-        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            return vision.image, vision.module(pixels).numpy()
+        vision = mmproj_file.read(gguf.read(path))
+        pixels = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+        session = ort.InferenceSession(vision.graph().SerializeToString(), providers=["CPUExecutionProvider"])
+        return vision.image, session.run(None, {"pixel_values": pixels})[0]
 
     def test_of_exchanged_names(self, files: Files, tmp_path: Path) -> None:
         exchanged = {
@@ -305,6 +341,15 @@ class TestRefusals:
             f"{more}: holds 'v.extra', a weight that this encoder does not have; "
             "use an mmproj file made by llama.cpp's own converter"
         )
+        other = rewrite(
+            files.mmproj,
+            tmp_path / "other.gguf",
+            names={"v.post_ln.bias": None},
+            tensors={"v.post_ln.bias": np.zeros(64, np.int32)},
+        )
+        assert self.refusal(files.decoder, other, out).startswith(
+            f"{other}: weight 'v.post_ln.bias' is in I32, of which edgevl makes no numbers; use an mmproj file"
+        )
         less = rewrite(files.mmproj, tmp_path / "less.gguf", names={"v.post_ln.bias": None})
         assert self.refusal(files.decoder, less, out).startswith(f"{less}: lacks the weight 'v.post_ln.bias'")
 
@@ -365,6 +410,6 @@ class TestRefusals:
             import_gguf(files.decoder, files.mmproj, out, vision="int4")
         import edgevl.export
 
-        monkeypatch.setattr(edgevl.export, "find_spec", lambda name: None if name == "torch" else object())
-        with pytest.raises(BackendMissing, match=r"export needs torch: pip install 'edgevl\[export,gguf\]'"):
+        monkeypatch.setattr(edgevl.export, "find_spec", lambda name: None if name == "onnx" else object())
+        with pytest.raises(BackendMissing, match=r"import needs onnx: pip install 'edgevl\[gguf\]'"):
             import_gguf(files.decoder, files.mmproj, out)

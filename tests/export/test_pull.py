@@ -174,8 +174,8 @@ class TestPairs:
         self, hub: Hub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hub.add("somebody/pair", dict.fromkeys(self.FILES, b"x" * 3000))
-        monkeypatch.setattr("edgevl.export.find_spec", lambda name: None if name == "torch" else object())
-        assert failing("hf:somebody/pair", BackendMissing).endswith("pip install 'edgevl[export,gguf]'")
+        monkeypatch.setattr("edgevl.export.find_spec", lambda name: None if name == "onnx" else object())
+        assert failing("hf:somebody/pair", BackendMissing).endswith("pip install 'edgevl[gguf]'")
         assert hub.requests == []
 
     def test_weights_that_are_not_there(self, hub: Hub) -> None:
