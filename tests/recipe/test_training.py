@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -107,6 +109,18 @@ def test_nothing_held_out_is_drawn(places: Paths, source: Source) -> None:
         assert not any(name == answer for _, answer in pairs for name in named)
         ((question, _),) = source.example(rng, "nlvr", 5).pairs
         assert not any(sentence in question.lower() for sentence in sentences)
+
+
+def test_what_shows_the_same_as_a_held_out_picture_is_left_out_of_training(tmp_path: Path) -> None:
+    for name, field in (("signs", "label"), ("nlvr", "sentence")):
+        files = [*sorted(packs.left_out(name)), "another.png"]
+        rows = [{"file": file, field: "a sentence of training", "answer": "true"} for file in files]
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr("labels.jsonl", "\n".join(map(json.dumps, rows)))
+        assert len(files) > 20
+    assert [photo.file for photo in packs.photos(tmp_path, "signs", False)] == ["another.png"]
+    assert len(packs.photos(tmp_path, "signs", None)) == 1 + len(packs.left_out("signs"))
+    assert [row.file for row in nlvr.read_pack(tmp_path / "nlvr.zip", False)] == ["another.png"]
 
 
 def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import packs
 from .boxes import Boxes, make_boxes, palette, render
 from .drawn import Drawn, Stock, Task
 from .questions import vary
@@ -99,7 +100,7 @@ def read_pack(path: Path, held_out: bool) -> tuple[Row, ...]:
     return tuple(
         Row(row["file"], row["sentence"].strip(), row["answer"] == "true")
         for row in rows
-        if is_held_out(row["sentence"]) == held_out
+        if packs.is_in_part("nlvr", row["file"], is_held_out(row["sentence"]), held_out)
     )
 
 

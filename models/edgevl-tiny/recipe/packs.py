@@ -73,6 +73,18 @@ def _label(pack: Pack, row: dict[str, Any]) -> str:
 
 
 @lru_cache
+def left_out(name: str) -> frozenset[str]:
+    """Return the files of a pack that training must not show: a held-out picture shows the same (duplicates.py)."""
+    listed = json.loads(Path(__file__).with_name("duplicates.json").read_text(encoding="utf-8"))
+    return frozenset(listed.get(name, ()))
+
+
+def is_in_part(name: str, file: str, file_is_held_out: bool, held_out: bool) -> bool:
+    """Tell whether a file is in the training part or the held-out part; what is left out is in neither."""
+    return file_is_held_out == held_out and (held_out or file not in left_out(name))
+
+
+@lru_cache
 def photos(folder: Path, name: str, held_out: bool | None) -> list[Photo]:
     """List the pictures of a pack: its training part, its held-out part, or (None) all of it."""
     pack = PACKS[name]
@@ -82,7 +94,7 @@ def photos(folder: Path, name: str, held_out: bool | None) -> list[Photo]:
     return [
         Photo(name, number, row["file"], _label(pack, row))
         for number, row in enumerate(rows)
-        if held_out is None or is_held_out(pack, row["file"]) == held_out
+        if held_out is None or is_in_part(name, row["file"], is_held_out(pack, row["file"]), held_out)
     ]
 
 
