@@ -65,7 +65,7 @@ def write_prefill(source: Path, path: Path) -> None:
 
 
 def _is_product(node: onnx.NodeProto) -> bool:
-    return node.op_type == "MatMulNBits" and node.output[0] != _LOGITS
+    return bool(node.op_type == "MatMulNBits" and node.output[0] != _LOGITS)
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
