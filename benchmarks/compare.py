@@ -179,7 +179,8 @@ class Comparison:
         if (result["n_tiles"], result["n_tokens"]) != wanted:
             raise WorkerFailed(f"{variant.name}: tiles and prompt tokens are {result}, expected {wanted}")
         for metric in ("read_s", "tile_s", "encode_s", "prefill_s", "first_token_s"):
-            self.samples.add(variant.name, metric, result[metric])
+            if metric in result:
+                self.samples.add(variant.name, metric, result[metric])
 
     def _stages(self) -> list[tuple[str, dict[str, Any]]]:
         amount = self.amount

@@ -34,12 +34,14 @@ class Shapes:
     """What a checkpoint is made from, and what its family makes of pictures.
 
     `published` are the folders under shared/families and shared/tokenizers; None is a few layers 64 wide or so, to try
-    the script. `layouts` gives, by the side of the grid that is asked for, the grid (rows, cols) and a picture's size
-    (height, width) that is cut into it; without it every picture of PHOTO_SIZE becomes a square grid.
+    the script. `layers` is how many encoder and decoder have each; None leaves them all. `layouts` gives, by the longer
+    side of the grid that is asked for, the grid (rows, cols) and a picture's size (height, width) that is cut into it;
+    without it every picture of PHOTO_SIZE becomes a square grid.
     """
 
     family: str
     published: tuple[str, str] | None
+    layers: int | None = None
     layouts: Mapping[int, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
 
     def layout(self, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -54,9 +56,10 @@ MOST_PATCHES = 12
 MODELS = {
     "256m": Shapes("smolvlm", ("smolvlm-256m", "smolvlm-256m")),
     "500m": Shapes("smolvlm", ("smolvlm2-500m", "smolvlm-256m")),
-    "internvl3-1b": Shapes("internvl", ("internvl3-1b", "qwen2.5-vl"), CLOSEST),
+    "internvl3-1b": Shapes("internvl", ("internvl3-1b", "qwen2.5-vl"), layouts=CLOSEST),
+    "internvl3-1b-4-layers": Shapes("internvl", ("internvl3-1b", "qwen2.5-vl"), layers=4, layouts=CLOSEST),
     "tiny": Shapes("smolvlm", None),
-    "tiny-internvl": Shapes("internvl", None, CLOSEST),
+    "tiny-internvl": Shapes("internvl", None, layouts=CLOSEST),
 }
 N_TEXT_IDS = 4200
 
@@ -172,7 +175,9 @@ class Case:
             return
         config = json.loads(sources[0].read_text(encoding="utf-8"))
         text, vision = config["text_config"], config["vision_config"]
-        layers, vision_layers = text["num_hidden_layers"], vision.get("num_hidden_layers", 12)
+        most = MODELS[self.model].layers
+        layers = most or text["num_hidden_layers"]
+        vision_layers = most or vision.get("num_hidden_layers", 12)
         tokenizer = sources[1].parent
         if is_internvl:
             make_internvl(

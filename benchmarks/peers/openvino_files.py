@@ -113,7 +113,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _vision(module: nn.Module, tile: int) -> openvino.Model:
-    pixels = torch.zeros(2, 3, tile, tile)
+    pixels = torch.zeros(1, 3, tile, tile)
     graph = openvino.convert_model(module, example_input=pixels, input=[-1, 3, tile, tile])
     _name(graph.inputs, ["pixel_values"])
     _name(graph.outputs, ["last_hidden_state"])

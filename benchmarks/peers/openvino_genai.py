@@ -84,7 +84,6 @@ class Peer:
         n_tiles = self._n_tiles(metrics)
         return {
             "read_s": read - started,
-            "tile_s": 0.0,
             "encode_s": encode_s,
             "prefill_s": first_token_s - (read - started) - encode_s,
             "first_token_s": first_token_s,
