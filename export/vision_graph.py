@@ -67,13 +67,18 @@ class Writer:
 
     def __init__(self, weight: Weight) -> None:
         self._weight = weight
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: dict[str, onnx.TensorProto] = {}
+        self._names: set[str] = set()  # of weights and constants that are there
+        self._model = helper.make_model(
+            helper.make_graph([], "vision", [], []),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        self._graph = self._model.graph  # filled in place: large weights are copied as seldom as can be
 
     def node(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node, called by `name` or by its kind and number; return the name of what it computes."""
-        name = name or f"{op}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        name = name or f"{op}_{len(self._graph.node)}"
+        self._graph.node.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
     def weight(self, name: str, *shape: int) -> str:
@@ -113,19 +118,17 @@ class Writer:
 
     def model(self, tile: int, n_features: int, width: int) -> onnx.ModelProto:
         """Return the graph from one tile to what the last node computes."""
-        self._nodes[-1].output[0] = OUTPUT
-        graph = helper.make_graph(
-            self._nodes,
-            "vision",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, tile, tile])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, n_features, width])],
-            list(self._weights.values()),
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        self._graph.node[-1].output[0] = OUTPUT
+        sizes = {INPUT: [1, 3, tile, tile], OUTPUT: [1, n_features, width]}
+        taken, given = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items())
+        self._graph.input.append(taken)
+        self._graph.output.append(given)
+        return self._model
 
     def _add(self, name: str, values: NDArray[Any]) -> str:
-        if name not in self._weights:
-            self._weights[name] = numpy_helper.from_array(values, name)
+        if name not in self._names:
+            self._names.add(name)
+            self._graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
 
