@@ -171,12 +171,14 @@ def _attention(writer: Writer, encoder: Encoder, x: str, name: str) -> str:
     n, width, n_heads = encoder.n_tokens, encoder.width, encoder.n_heads
     head = width // n_heads
 
-    def heads(part: str, order: tuple[int, ...]) -> str:
+    def heads(part: str) -> str:
         layer = writer.linear(x, f"{name}.attn_{part}", width, width, bias=encoder.attention_bias)
-        return writer.transpose(writer.reshape(layer, 1, n, n_heads, head), *order)
+        return writer.transpose(writer.reshape(layer, 1, n, n_heads, head), 0, 2, 1, 3)
 
     scale = writer.constant(head**-0.25)
-    queries, keys, values = heads("q", (0, 2, 1, 3)), heads("k", (0, 2, 3, 1)), heads("v", (0, 2, 1, 3))
+    queries, keys, values = heads("q"), heads("k"), heads("v")
+    # turned around in the steps that PyTorch's exporter takes, so that the kernels are the same
+    keys = writer.reshape(writer.transpose(writer.reshape(keys, -1, n, head), 0, 2, 1), 1, n_heads, head, n)
     scores = writer.node("MatMul", writer.node("Mul", queries, scale), writer.node("Mul", keys, scale))
     met = writer.node("MatMul", writer.node("Softmax", scores, axis=-1), values)
     joined = writer.reshape(writer.transpose(met, 0, 2, 1, 3), 1, n, width)
