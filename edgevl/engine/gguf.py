@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgevl import machine
 from edgevl.engine.devices import CPU, Device
+from edgevl.engine.own_thread import OwnThread
 from edgevl.engine.positions import Positions
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.model import gguf
@@ -80,8 +80,8 @@ class GgufDecoder:
         self._stops = [self._stop]
         self._asked = llama.ggml_abort_callback(partial(_any_is_set, self._stops))
         self._open: dict[str, Any] = {}
-        self._thread = ThreadPoolExecutor(1, "edgevl-llama")
-        weakref.finalize(self, _close, llama, self._open, self._thread)
+        self._thread = OwnThread("edgevl-llama", partial(_free, llama, self._open))
+        weakref.finalize(self, self._thread.end).atexit = False  # the thread sees to that itself
         self._load()
         kind = llama.llama_model_rope_type(self._open["model"])
         self._positions = Positions(path, has_axes=kind in _MROPE)
@@ -293,7 +293,7 @@ class GgufDecoder:
         It sets up a processor's matrix unit (AMX) once per thread, as other runtimes do, and its quantized weights give
         nonsense where another one has computed in between.
         """
-        return self._thread.submit(function, *arguments).result()
+        return self._thread.call(function, *arguments)
 
 
 def offloads() -> bool:
@@ -346,8 +346,7 @@ def _bytes(array: NDArray[Any]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-def _close(llama: Any, handles: dict[str, Any], thread: ThreadPoolExecutor) -> None:
-    thread.shutdown()
+def _free(llama: Any, handles: dict[str, Any]) -> None:
     if "context" in handles:
         llama.llama_free(handles.pop("context"))
     if "model" in handles:

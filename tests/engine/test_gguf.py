@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import thread as futures_thread
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,23 @@ class TestInterrupt:
         monkeypatch.undo()
         assert decoder.n_past == 9
         assert np.array_equal(fed(decoder, IDS[9:12]), before)
+
+
+def test_it_may_be_freed_while_a_thread_is_being_started(make: Make) -> None:
+    """Garbage is collected anywhere, in the middle of what the standard library does under its locks too."""
+    cycle: list[Any] = [make()]
+    cycle.append(cycle)
+    del cycle
+    freed = threading.Event()
+    lock = getattr(threading, "_shutdown_locks_lock", None) or futures_thread._global_shutdown_lock
+
+    def collect() -> None:
+        with lock:  # held by every thread that begins or ends (Python 3.11 and 3.12)
+            gc.collect()
+        freed.set()
+
+    threading.Thread(target=collect, daemon=True).start()
+    assert freed.wait(20)
 
 
 class TestErrors:
