@@ -68,6 +68,7 @@ class GgufDecoder:
         """
         gguf.read(path)  # nothing but this reads the header before it has been checked
         self._llama = llama = library()
+        _listen(llama)
         self._path, self._spec, self._whole_images = path, spec, whole_images
         self._n_threads = threads or machine.describe().n_threads
         self._is_offloaded = device is not CPU
@@ -326,9 +327,14 @@ def library() -> Any:
         llama = importlib.import_module("llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:  # it raises RuntimeError if its libraries do not load
         raise BackendMissing(f"GGUF decoders need llama-cpp-python ({error}): pip install 'edgevl[gguf]'") from error
-    llama.llama_log_set(_log(llama), ctypes.c_void_p(0))
+    _listen(llama)
     llama.llama_backend_init()
     return llama
+
+
+def _listen(llama: Any) -> None:
+    """Have llama.cpp's complaints told here: it knows one listener, and others in this process may set theirs."""
+    llama.llama_log_set(_log(llama), ctypes.c_void_p(0))
 
 
 @lru_cache(maxsize=1)

@@ -178,6 +178,9 @@ class TestMemory:
         assert decoder.n_past == 9
 
     def test_a_state_that_llama_cpp_does_not_take_back(self, make: Make) -> None:
+        llama = gguf.library()
+        silent = llama.llama_log_callback(lambda level, text, data: None)
+        llama.llama_log_set(silent, None)  # as another user of llama.cpp in this process may
         decoder = make()
         scores = fed(decoder, IDS[:9])
         state = decoder.save()

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,15 @@ def llama() -> Any:
 @pytest.fixture(scope="module")
 def run(llama: Any) -> Callable[[Path, list[int]], tuple[list[int], Any]]:
     def run(path: Path, token_ids: list[int]) -> tuple[list[int], Any]:
-        """Return the greedy continuation, and the logits [vocab] after the prompt."""
+        """Return the greedy continuation, and the logits [vocab] after the prompt.
+
+        In a thread where nothing has computed yet: on processors with a matrix unit, quantized weights give nonsense
+        where another runtime has set that up.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(alone, path, token_ids).result()
+
+    def alone(path: Path, token_ids: list[int]) -> tuple[list[int], Any]:
         model = llama.Llama(str(path), n_ctx=256, n_threads=1, logits_all=True, verbose=False)
         model.eval(token_ids)
         first, chosen = np.array(model.scores[len(token_ids) - 1]), []
