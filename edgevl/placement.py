@@ -118,8 +118,10 @@ class Placement:
             return None
         if self.decoder_part == "onnx":
             return graph.backend(row)
+        from edgevl.engine import gguf
+
         version = installed("llama.cpp")
-        return None if version is None else f"llama.cpp {version} {row.name}"
+        return None if version is None else gguf.backend(version, row)
 
     def choices(self, part: Part) -> list[Device]:
         """Return the devices that "auto" chooses from for `part`."""

@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from edgevl.errors import BackendMissing, ExportError
 
 from . import prefill
-from .graphs import store_half
+from .graphs import save_beside, store_half
 from .reference import quiet
 
-DATA_SUFFIX = ".data"
 _OPTIONS = (
     "exclude_embeds=true",
     "prune_lm_head=true",
@@ -57,17 +56,20 @@ def export_decoder(
     plain, built = work / "text", work / "built"
     _save_plain(text, tokenizer_from, plain)
     try:
+        wanted = _BUILDER_PRECISION[precision]
+        first = wanted if for_prompts is None else "int8"
+        _build(plain, built, first, block_size, work / "cache")
         if for_prompts is not None:
-            _build(plain, built, "int8", block_size, work / "cache")
             prefill.write_prefill(built / "model.onnx", for_prompts)
+        if first != wanted:
             shutil.rmtree(built)
-        _build(plain, built, _BUILDER_PRECISION[precision], block_size, work / "cache")
+            _build(plain, built, wanted, block_size, work / "cache")
         shutil.rmtree(plain)
         if precision == "fp16":
             store_half(built / "model.onnx", built / "half.onnx")
-            _move(built / "half.onnx", path)
+            save_beside(onnx.load(built / "half.onnx"), path)
         else:
-            _move(built / "model.onnx", path)
+            save_beside(onnx.load(built / "model.onnx"), path)
     finally:
         for folder in (plain, built, work / "cache"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,14 +133,3 @@ def _builder() -> Iterator[Any]:
         ) from error
     finally:
         sys.path[:] = before
-
-
-def _move(source: Path, path: Path) -> None:
-    """Write a graph under its final name with all large weights in one file beside it."""
-    data = path.with_name(path.name + DATA_SUFFIX)
-    model = onnx.load(source)
-    data.unlink(missing_ok=True)  # else the weights are appended to it
-    onnx.save_model(
-        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
-    )
-    data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner alone

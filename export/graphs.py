@@ -43,6 +43,16 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     onnx.save_model(model, path, save_as_external_data=large, location=_data_of(path).name if large else None)
 
 
+def save_beside(model: onnx.ModelProto, path: Path) -> None:
+    """Save a graph with all its large weights in one file beside it."""
+    data = _data_of(path)
+    data.unlink(missing_ok=True)  # else the weights are appended to it
+    onnx.save_model(
+        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
+    )
+    data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner alone
+
+
 def matmul_names(path: Path) -> list[str]:
     """Return the names of a graph's MatMuls that have a weight: those that int8 quantizes."""
     graph = onnx.load(path, load_external_data=False).graph

@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from .graphs import save_beside
+
 LARGEST = 127
 _LOGITS = "logits"
 _CONSTANTS = {
@@ -26,13 +28,6 @@ _CONSTANTS = {
     "prefill.least": np.array(1e-12, np.float32),  # of a row of zeros
     "prefill.axis": np.array([-1], np.int64),
 }
-
-
-def n_weights(path: Path) -> int:
-    """Return how many weights a decoder graph holds in its MatMulNBits, without the output head's."""
-    graph = onnx.load(path, load_external_data=False).graph
-    sizes = [_attributes(node) for node in graph.node if _is_product(node)]
-    return sum(size["K"] * size["N"] for size in sizes)
 
 
 def write_prefill(source: Path, path: Path) -> None:
@@ -56,12 +51,7 @@ def write_prefill(source: Path, path: Path) -> None:
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(kept + added)
-    data = path.with_name(f"{path.name}.data")
-    data.unlink(missing_ok=True)  # else the weights are appended to it
-    onnx.save_model(
-        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
-    )
-    data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner alone
+    save_beside(model, path)
 
 
 def _is_product(node: onnx.NodeProto) -> bool:

@@ -6,7 +6,6 @@ prompt of a quantized model (llama.cpp issue 20824). Whoever has it is to read a
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +39,8 @@ def run(path: Path, code: str = _CODE) -> None:
 
     Nothing is said of a model that llama.cpp refuses, or takes long for.
     """
+    import subprocess  # which takes a while to import
+
     try:
         ended = subprocess.run(  # noqa: S603 - this Python, with code from here
             [sys.executable, "-c", code, str(path)],

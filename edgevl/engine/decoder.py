@@ -89,7 +89,8 @@ class OnnxDecoder:
         self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
         self._binding = graph.bind()
-        self._prefill = self._binding if prefill is None else prefill.bind()
+        self._prefill = None if prefill is None else prefill.bind()
+        self._bindings = [self._binding, *([self._prefill] if self._prefill else [])]
         self._cache = self._cache_kind(
             spec.n_layers,
             spec.n_kv_heads,
@@ -107,10 +108,6 @@ class OnnxDecoder:
             binding.bind_output("logits", self._logits)
         self.n_past = 0
 
-    @property
-    def _bindings(self) -> list[Binding]:
-        return [self._binding] if self._prefill is self._binding else [self._binding, self._prefill]
-
     def expect(self, n_tokens: int) -> None:
         """Let the cache take room for so many tokens at once."""
         self._cache.expect(n_tokens)
@@ -124,7 +121,7 @@ class OnnxDecoder:
         """
         if positions is not None:
             raise GraphError(f"{self._path}: takes no positions in time, height and width; use a GGUF decoder")
-        if len(chunk) == 1 or self._prefill is self._binding:
+        if len(chunk) == 1 or self._prefill is None:
             self._feed(self._binding, chunk)
             return True
         before = self.n_past

@@ -44,6 +44,11 @@ _NO_TRUNCATION = "llama.cpp cannot forget the end of what this model holds; use 
 _MROPE = (8, 40)  # kinds of rotary embedding: its axes in sections, or interleaved
 
 
+def backend(version: str, device: Device) -> str:
+    """Return the name of what computes a decoder on `device` with llama-cpp-python of `version`."""
+    return f"llama.cpp {version} {device.name}"
+
+
 class GgufDecoder:
     """A GGUF file, memory-mapped, in llama.cpp; only the last token's scores are computed.
 
@@ -74,7 +79,7 @@ class GgufDecoder:
         self._is_offloaded = device is not CPU
         if self._is_offloaded and not offloads():
             raise BackendMissing(device.lacks("gguf"))
-        self.backend = f"llama.cpp {llama.__version__} {device.name}"
+        self.backend = backend(llama.__version__, device)
         self.n_past = 0
         self._capacity = 0
         self._stop = threading.Event()
