@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +43,19 @@ def build(case: Case, variant: Variant) -> None:
 
 
 def _quantize(case: Case, target: Path) -> None:
-    import nncf
     import openvino
 
-    graph = openvino.Core().read_model(plain_graph(case))
-    samples = calibration(case)
-    quantized = nncf.quantize(
-        graph,
-        nncf.Dataset(samples),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(samples),
-    )
+    graph = quantized(openvino.Core().read_model(plain_graph(case)), calibration(case))
     target.mkdir()
-    openvino.save_model(quantized, target / "vision.xml", compress_to_fp16=False)
+    openvino.save_model(graph, target / "vision.xml", compress_to_fp16=False)
+
+
+def quantized(graph: Any, samples: Sequence[NDArray[np.float32]]) -> Any:
+    """Return a vision graph with int8 weights and activations, whose ranges NNCF finds on `samples`."""
+    import nncf
+
+    dataset = nncf.Dataset(samples)
+    return nncf.quantize(graph, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples))
 
 
 def calibration(case: Case) -> list[NDArray[np.float32]]:

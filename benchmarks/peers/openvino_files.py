@@ -23,6 +23,8 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 from torch import nn
 
+from benchmarks.peers.openvino import quantized
+
 MODEL_TYPES = {"internvl": "internvl_chat"}
 """By the family of edgevl: what OpenVINO GenAI calls it."""
 BLOCK = 32
@@ -85,7 +87,8 @@ def write_vision(source: Any, precision: str, calibration: Sequence[NDArray[np.f
     model = source.row.load(source.folder, source.image.tile)
     folder.mkdir(parents=True)
     with _quiet():
-        _save(_quantized(_vision(model.vision, source.image.tile), precision, calibration), folder / VISION)
+        graph = _vision(model.vision, source.image.tile)
+        _save(graph if precision == "fp32" else quantized(graph, calibration), folder / VISION)
 
 
 def write(source: Any, vision: Path, precision: str, folder: Path) -> None:
@@ -174,15 +177,6 @@ def _begin_empty(graph: openvino.Model, heads: int, width: int) -> None:
 def _name(ports: Sequence[Any], names: Sequence[str]) -> None:
     for port, name in zip(ports, names, strict=True):
         port.get_tensor().set_names({name})
-
-
-def _quantized(graph: openvino.Model, precision: str, calibration: Sequence[NDArray[np.float32]]) -> openvino.Model:
-    if precision == "fp32":
-        return graph
-    import nncf
-
-    samples = nncf.Dataset(calibration)
-    return nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
 
 
 def _compressed(graph: openvino.Model, precision: str) -> openvino.Model:

@@ -21,7 +21,6 @@ from torch import Tensor
 from . import packs, questions, scenes, subjects
 from .batches import Writer, collate
 from .data import Example, Paths, stock
-from .drawn import Task
 from .plan import TILE
 
 TRAINING_CHECK = 48
@@ -69,7 +68,7 @@ def _scene_item(rng: random.Random, task: str) -> Item:
 
 
 def _drawn_item(paths: Paths, task: str) -> Callable[[random.Random, str], Item]:
-    row: Task = next(rows[task] for rows in subjects.tasks(paths.packs).values() if task in rows)
+    row = subjects.task(paths.packs, task)
     held_out = stock(paths, is_held_out=True)
 
     def make(rng: random.Random, _: str) -> Item:

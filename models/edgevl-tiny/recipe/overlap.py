@@ -41,7 +41,7 @@ def overlap(held_out: Iterable[RGB], training: Iterable[RGB]) -> Overlap:
     """Compare pictures [h, w, 3], at least one of each part."""
     (wanted, first), (known, second) = _read(held_out), _read(training)
     near = (nearness(first, second) <= NEAR).any(axis=1)
-    return Overlap(len(wanted), sum(one in set(known) for one in wanted), int(near.sum()))
+    return Overlap(len(wanted), sum(map(set(known).__contains__, wanted)), int(near.sum()))
 
 
 def _read(pictures: Iterable[RGB]) -> tuple[list[bytes], Grey]:
@@ -59,7 +59,7 @@ def drawn(paths: Paths, task: str, n: int) -> Iterator[RGB]:
             rng = random.Random(f"training-{task}-{number}")
             yield np.asarray(scenes.render(scene_question(rng, task, (TILE, TILE))[0], rng))
         return
-    row = next(rows[task] for rows in subjects.tasks(paths.packs).values() if task in rows)
+    row = subjects.task(paths.packs, task)
     training = stock(paths, is_held_out=False)
     for number in range(n):
         picture = row.make(random.Random(f"training-{task}-{number}"), training).picture

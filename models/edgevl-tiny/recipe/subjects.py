@@ -44,6 +44,11 @@ def tasks(folder: Path) -> dict[str, Mapping[str, Task]]:
     }
 
 
+def task(folder: Path, name: str) -> Task:
+    """Return the task called `name` of whichever generator has it."""
+    return next(rows[name] for rows in tasks(folder).values() if name in rows)
+
+
 def generators(folder: Path) -> dict[str, Generated]:
     """Return every subject's row."""
     return {name: Generated(tuple(rows.values()), LEAST[name]) for name, rows in tasks(folder).items()}
