@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgevl import machine
-from edgevl.engine.decoder import Decoder
+from edgevl.engine.decoder import Decoder, OnnxDecoder
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
@@ -50,7 +50,8 @@ class Loaded:
     `held` names the chunks that the decoder's KV cache begins with, in order. What the decoder holds behind them is
     of no use to another request. `is_warm` says whether the graphs have run: the first time takes longer.
     `load_s` counts the seconds that opening took. Where the parts take turns (`takes_turns`), the decoder is opened
-    when it is first used, and the encoder is let go before: they are not in memory side by side.
+    when it is first used, and the encoder is let go before: they are not in memory side by side. Nor are a decoder's
+    graphs for prompts and for single tokens.
     """
 
     def __init__(
@@ -94,7 +95,14 @@ class Loaded:
     @cached_property
     def decoder(self) -> Decoder:
         """The decoder; its KV cache goes from request to request."""
-        return self._opened(self._placement.decoder)
+        return self._opened(partial(self._placement.decoder, takes_turns=self.takes_turns))
+
+    def hold_all(self) -> None:
+        """Let no parts take turns from now on: what is opened stays in memory."""
+        self.takes_turns = False
+        decoder = self.__dict__.get("decoder")
+        if isinstance(decoder, OnnxDecoder):
+            decoder.takes_turns = False
 
     def let_encoder_go(self) -> None:
         """Free the encoder's memory; it is opened again when it is next used."""

@@ -228,7 +228,7 @@ class VLM:
 
         It is that of a model whose parts are in memory together, which they are from now on.
         """
-        model.takes_turns = False
+        model.hold_all()
         if self._profile is None:
             from edgevl.latency import kept
 

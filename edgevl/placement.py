@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -104,9 +105,13 @@ class Placement:
         """Open the vision graph; raise GraphError if not even the CPU runs it."""
         return self._placed(_Work("vision", self._open_encoder, self._encode_noise))
 
-    def decoder(self) -> Decoder:
-        """Open the decoder, empty; raise GraphError or BackendMissing if not even the CPU runs it."""
-        return self._placed(_Work(self.decoder_part, self._open_decoder, self._decode))
+    def decoder(self, takes_turns: bool = False) -> Decoder:
+        """Open the decoder, empty; raise GraphError or BackendMissing if not even the CPU runs it.
+
+        `takes_turns`: where it has a graph for prompts and one for single tokens, one of them is in memory at a time.
+        """
+        open_on = partial(self._open_decoder, takes_turns=takes_turns)
+        return self._placed(_Work(self.decoder_part, open_on, self._decode))
 
     def likely_decoder(self) -> str | None:
         """Return the `backend` of the decoder that would be opened, without opening it.
@@ -262,7 +267,7 @@ class Placement:
 
         return {"load": load, "keep": keep}
 
-    def _open_decoder(self, row: Device) -> Decoder:
+    def _open_decoder(self, row: Device, takes_turns: bool) -> Decoder:
         """Open the decoder: a graph with its table of embeddings, or a file that llama.cpp runs."""
         spec = self._spec
         path = self._folder / spec.decoder.file
@@ -272,17 +277,19 @@ class Placement:
             if row is CPU:
                 self._try_aside(path)
             return GgufDecoder(path, spec.decoder, threads=self._threads, device=row)
-        opened = self._decoder_graph(path, row)
         embeddings = read_embeddings(self._folder / spec.embeddings.file, spec.decoder)
         if spec.decoder.kind == "merged":
-            return MergedDecoder(opened, spec.decoder, embeddings)
+            return MergedDecoder(self._decoder_graph(path, row), spec.decoder, embeddings)
         n_threads = self._threads or machine.describe().n_threads
         name = spec.decoder.prefill if row is CPU else None  # whose kernels it is made for
         prefill = None if name is None else self._decoder_graph(self._folder / name, row)
-        return OnnxAheadDecoder(opened, spec.decoder, embeddings, prefill, n_threads=n_threads)
+        takes_turns = takes_turns and prefill is not None
+        steps = self._decoder_graph(path, row, later=takes_turns)
+        return OnnxAheadDecoder(steps, spec.decoder, embeddings, prefill, n_threads=n_threads, takes_turns=takes_turns)
 
-    def _decoder_graph(self, path: Path, row: Device) -> Graph:
-        return Graph(path, threads=self._threads, spin=True, device=row, **self._memory_of(path))
+    def _decoder_graph(self, path: Path, row: Device, later: bool = False) -> Graph:
+        memory = self._memory_of(path)
+        return Graph(path, threads=self._threads, spin=True, device=row, later=later, **memory)
 
     def _try_aside(self, path: Path) -> None:
         """Try llama.cpp once in a process of its own where builds of it are known to end theirs; raise GraphError."""

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 import edgevl
 from edgevl import loaded, placement
+from edgevl.engine.ahead import OnnxAheadDecoder
+from edgevl.engine.decoder import OnnxDecoder, read_embeddings
+from edgevl.engine.graph import Graph
 from edgevl.loaded import Loaded
+from edgevl.model import manifest
 
 QUESTION = "what's here?"
 
@@ -22,10 +26,10 @@ def every_model_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded, "LARGE_BYTES", 0)
 
 
-@pytest.fixture(scope="module", params=["onnx", "merged", "gguf"])
+@pytest.fixture(scope="module", params=["onnx", "prefill", "merged", "gguf"])
 def folder(request: pytest.FixtureRequest) -> Path | None:
     """A model of each kind of decoder."""
-    fixtures = {"merged": "smolvlm_merged_dir", "gguf": "bundled_gguf_dir"}
+    fixtures = {"prefill": "smolvlm_int4_dir", "merged": "smolvlm_merged_dir", "gguf": "bundled_gguf_dir"}
     return Path(request.getfixturevalue(fixtures[request.param])) if request.param in fixtures else None
 
 
@@ -36,6 +40,14 @@ def picture(seed: int) -> NDArray[np.uint8]:
 def parts(vlm: edgevl.VLM) -> set[str]:
     """Return which parts are in memory."""
     return {"encoder", "decoder"} & vars(vlm._open()).keys()
+
+
+def graphs(vlm: edgevl.VLM) -> str:
+    """Return which graphs of the decoder are in memory."""
+    decoder = vlm._open().decoder
+    assert isinstance(decoder, OnnxDecoder)
+    named = {"prompts": decoder._prefill, "tokens": decoder._graph}
+    return " and ".join(name for name, graph in named.items() if graph.is_loaded)
 
 
 def ask(vlm: edgevl.VLM, rgb: Any, **options: Any) -> edgevl.Answer:
@@ -108,6 +120,53 @@ def test_a_budget_is_kept_by_parts_that_stay_as_they_were_measured() -> None:
     with edgevl.load(store=False, low_memory=True) as vlm:
         ask(vlm, picture(7), within="20s")
         assert parts(vlm) == {"encoder", "decoder"}
+
+
+def test_the_graphs_for_prompts_and_for_tokens_are_never_in_memory_together(smolvlm_int4_dir: Path) -> None:
+    with (
+        edgevl.load(smolvlm_int4_dir, store=False) as whole,
+        edgevl.load(smolvlm_int4_dir, store=False, low_memory=True) as vlm,
+    ):
+        for rgb in (picture(8), picture(9)):
+            with vlm.stream(rgb, QUESTION, max_tokens=12) as stream:
+                next(stream)
+                words = list(stream)
+            assert words
+            assert stream.answer.token_ids == ask(whole, rgb).token_ids
+            assert (graphs(vlm), graphs(whole)) == ("tokens", "prompts and tokens")
+        ask(vlm, picture(9), within="20s")
+        assert graphs(vlm) == "prompts and tokens"
+
+
+def test_the_first_word_needs_the_graph_for_prompts_alone(smolvlm_int4_dir: Path) -> None:
+    with edgevl.load(smolvlm_int4_dir, store=False, low_memory=True) as vlm:
+        ask(vlm, picture(10))
+        assert vlm.ask(picture(10), QUESTION, max_tokens=1).token_ids
+        assert graphs(vlm) == "prompts"
+
+
+def test_tokens_known_ahead_take_their_turn_too(smolvlm_int4_dir: Path) -> None:
+    """A repeated text is fed several tokens at once: by the graph for tokens, after the one for prompts."""
+    spec = manifest.read(smolvlm_int4_dir)
+    assert spec.embeddings is not None
+    assert spec.decoder.prefill is not None
+    table = read_embeddings(smolvlm_int4_dir / spec.embeddings.file, spec.decoder)
+    prompt, text = np.arange(20) + 3, np.arange(6) + 40
+    found = {}
+    for takes_turns in (False, True):
+        steps = Graph(smolvlm_int4_dir / spec.decoder.file, threads=1, later=takes_turns)
+        prompts = Graph(smolvlm_int4_dir / spec.decoder.prefill, threads=1)
+        decoder = OnnxAheadDecoder(steps, spec.decoder, table, prompts, n_threads=1, takes_turns=takes_turns)
+        decoder.extend(prompt)
+        for token in text:
+            decoder.extend(token[None])
+        decoder.extend_each(text[:3].tolist())
+        decoder.extend(prompt)
+        decoder.extend_each(text[:3].tolist())
+        found[takes_turns] = decoder.logits()
+        assert steps.is_loaded
+        assert prompts.is_loaded is not takes_turns
+    np.testing.assert_array_equal(found[True], found[False])
 
 
 def test_a_small_model_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,11 +66,11 @@ class OnnxAheadDecoder(OnnxDecoder):
         prefill: Graph | None = None,
         *,
         n_threads: int,
+        takes_turns: bool = False,
     ) -> None:
         """Take what an OnnxDecoder takes, and how many threads the graph runs with."""
         self._batches: dict[int, tuple[Binding, NDArray[Any]]] = {}
-        super().__init__(graph, spec, embeddings, prefill)
-        self._graph = graph
+        super().__init__(graph, spec, embeddings, prefill, takes_turns=takes_turns)
         self._limit = spec.context_length
         self._behind: list[int] = []  # the tokens at the end that were fed one by one, or as if they were
         self._scores = np.empty((0, spec.vocab_size), np.float32)  # after each token of the last run of several
@@ -127,6 +127,10 @@ class OnnxAheadDecoder(OnnxDecoder):
         super()._bind_cache()
         self._batches = {}
 
+    def _let_go(self) -> None:
+        self._batches = {}
+        super()._let_go()
+
     def _can(self, n: int) -> bool:
         """Return whether `n` tokens at once are known to be the same as one by one; try it once there are so many."""
         if not self._may_try:
@@ -167,6 +171,7 @@ class OnnxAheadDecoder(OnnxDecoder):
             self._bind_cache()
         if self._cache.n_times < n:  # more room could not be had in this way
             return None
+        self._bound(self._graph)
         binding, logits = self._batches.get(n) or self._bind_batch(n)
         embeds = self._embeddings[np.array(token_ids)][:, None]
         lengths = self.n_past + 1 + np.arange(n)[:, None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl import machine
 from edgevl.engine.graph import Binding, Graph
 from edgevl.engine.kv import KVCache
 from edgevl.errors import GraphError, ModelError
@@ -68,44 +70,50 @@ class OnnxDecoder:
     Past and present of each layer are the same buffer, so that a step copies nothing; only the last
     token's logits are computed. On a device with memory of its own the cache lies there, and only logits come back.
     A quantized decoder's cache settles to half precision: its weights are coarser by far. A second graph may take the
-    chunks of several tokens, on the same cache.
+    chunks of several tokens, on the same cache; the two may take turns in memory.
     """
 
     _cache_kind: type[KVCache] = KVCache
     _optional_inputs: tuple[str, ...] = ()
 
-    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], prefill: Graph | None = None) -> None:
-        """Take a loaded graph, its embedding table [vocab, hidden] (may be memory-mapped), and one for prompts."""
+    def __init__(
+        self,
+        graph: Graph,
+        spec: DecoderSpec,
+        embeddings: NDArray[Any],
+        prefill: Graph | None = None,
+        *,
+        takes_turns: bool = False,
+    ) -> None:
+        """Take a graph, its embedding table [vocab, hidden] (may be memory-mapped), and a graph for prompts.
+
+        Where the graphs take turns, each is let go when the other is used, and one that is not loaded yet is not now.
+        """
         self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
-        for one in (graph, prefill or graph):
-            one.require(
-                {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)}
-                | set(graph.inputs).intersection(self._optional_inputs),
-                {"logits", *(f"present.{name}" for name in self._layers)},
-            )
         self._path = graph.path
         self.backend = graph.backend
         self._embeddings = embeddings
-        self._dtype = graph.inputs["inputs_embeds"][0] or np.float32
-        kv_dtype = graph.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
-        self._binding = graph.bind()
-        self._prefill = None if prefill is None else prefill.bind()
-        self._bindings = [self._binding, *([self._prefill] if self._prefill else [])]
+        self._graph, self._prefill, self.takes_turns = graph, prefill or graph, takes_turns
+        first = self._prefill
+        self._require(first)
+        self._dtype = first.inputs["inputs_embeds"][0] or np.float32
+        kv_dtype = first.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
         self._cache = self._cache_kind(
             spec.n_layers,
             spec.n_kv_heads,
             spec.head_dim,
             kv_dtype,
             spec.context_length,
-            fetch=self._binding.fetch,
-            send=self._binding.send,
+            fetch=lambda: self._each(Binding.fetch),
+            send=lambda: self._each(Binding.send),
         )
         self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
         self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
-        self._logits = np.zeros((1, 1, spec.vocab_size), graph.outputs["logits"][0] or np.float32)
-        for binding in self._bindings:
-            binding.bind_output("logits", self._logits)
+        self._logits = np.zeros((1, 1, spec.vocab_size), first.outputs["logits"][0] or np.float32)
+        self._bindings: dict[Graph, Binding] = {}
+        for one in [first] if takes_turns else [graph, first]:
+            self._bound(one)
         self.n_past = 0
 
     def expect(self, n_tokens: int) -> None:
@@ -121,8 +129,8 @@ class OnnxDecoder:
         """
         if positions is not None:
             raise GraphError(f"{self._path}: takes no positions in time, height and width; use a GGUF decoder")
-        if len(chunk) == 1 or self._prefill is None:
-            self._feed(self._binding, chunk)
+        if len(chunk) == 1 or self._prefill is self._graph:
+            self._feed(self._graph, chunk)
             return True
         before = self.n_past
         for start in range(0, len(chunk), PIECE):
@@ -132,12 +140,13 @@ class OnnxDecoder:
             self._feed(self._prefill, chunk[start : start + PIECE])
         return True
 
-    def _feed(self, binding: Binding, chunk: NDArray[Any]) -> None:
+    def _feed(self, graph: Graph, chunk: NDArray[Any]) -> None:
         embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
         embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
         total = self.n_past + embeds.shape[1]
         if self._cache.reserve(total, self.n_past):
             self._bind_cache()
+        binding = self._bound(graph)
         binding.bind_input("inputs_embeds", embeds)
         binding.bind_input("attention_mask", self._mask[:, :total])
         binding.run()
@@ -177,11 +186,44 @@ class OnnxDecoder:
         self.n_past = self._n_settled = n
         return True
 
+    def _bound(self, graph: Graph) -> Binding:
+        """Return the binding of a graph to this cache; where the graphs take turns, let the other one go for it."""
+        if graph not in self._bindings:
+            if self.takes_turns:
+                self._let_go()
+            self._require(graph)
+            self._bindings[graph] = binding = graph.bind()
+            binding.bind_output("logits", self._logits)
+            self._bind_state(binding)
+        return self._bindings[graph]
+
+    def _let_go(self) -> None:
+        """Free the memory of the graphs that are bound."""
+        graphs = list(self._bindings)
+        self._bindings.clear()
+        for graph in graphs:
+            graph.let_go()
+        machine.give_back()
+
+    def _require(self, graph: Graph) -> None:
+        graph.require(
+            {"inputs_embeds", "attention_mask", *(f"past_key_values.{name}" for name in self._layers)}
+            | set(graph.inputs).intersection(self._optional_inputs),
+            {"logits", *(f"present.{name}" for name in self._layers)},
+        )
+
     def _bind_cache(self) -> None:
+        """Bind what is held anew, after it moved."""
+        self._each(self._bind_state)
+
+    def _bind_state(self, binding: Binding) -> None:
         past, present = self._cache.arrays, self._cache.present
         for name in self._layers:
-            for binding in self._bindings:
-                binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
+            binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
+
+    def _each(self, do: Callable[[Binding], None]) -> None:
+        for binding in self._bindings.values():
+            do(binding)
 
 
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ OPTIMIZED_BYTES = 64 << 20
 Load = Callable[[str], NDArray[np.uint8] | None]
 Keep = Callable[[str, NDArray[np.uint8]], None]
 """How a graph is got and put, under a name, in the form in which it runs here."""
+
+Values = tuple[type[np.generic] | None, list[Any]]
+"""The dtype of an input or output (None: one that is not used here) and its shape."""
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -44,10 +47,7 @@ def backend(device: Device) -> str:
 
 
 class Graph:
-    """One ONNX file, loaded; its inputs and outputs by name.
-
-    `inputs` and `outputs` map a name to its dtype and shape; a dimension that is not an int is dynamic.
-    """
+    """One ONNX file, loaded, or to be loaded when it is first asked for anything; its inputs and outputs by name."""
 
     n_at_once = 1
 
@@ -60,25 +60,48 @@ class Graph:
         device: Device = CPU,
         load: Load | None = None,
         keep: Keep | None = None,
+        later: bool = False,
     ) -> None:
         """Load it with `threads` threads (None: one per physical core); raise GraphError if it does not load.
 
-        `spin` lets threads wait actively within a run: quicker for runs of a few milliseconds. `device` runs what it
-        knows of the graph, the CPU the rest. `load` and `keep` remember a small graph as it was optimized for this
-        processor, which takes longer than reading it.
+        With `later` that comes when it is first used. `spin` lets threads wait actively within a run: quicker for runs
+        of a few milliseconds. `device` runs what it knows of the graph, the CPU the rest. `load` and `keep` remember a
+        small graph as it was optimized for this processor, which takes longer than reading it.
         """
         self.path = path
         self.backend = backend(device)
         self._memory = device.memory
-        options = _options(threads, spin)
+        self._load: Callable[[ort.SessionOptions], ort.InferenceSession] = partial(_session, path, device)
         if load and keep and device is CPU and _n_bytes(path) <= OPTIMIZED_BYTES:
             about = describe()
             name = f"{self.backend}:{about.cpu}:{about.features}"
-            self._session = _optimized(path, options, name, load, keep)
-        else:
-            self._session = _session(path, options, device)
-        self.inputs = {i.name: (_DTYPES.get(i.type), list(i.shape)) for i in self._session.get_inputs()}
-        self.outputs = {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
+            self._load = partial(_optimized, path, name, load, keep)
+        self._settings = threads, spin
+        if not later:
+            self._session  # noqa: B018 - is loaded
+
+    @cached_property
+    def _session(self) -> ort.InferenceSession:
+        return self._load(_options(*self._settings))
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is in memory."""
+        return "_session" in self.__dict__
+
+    def let_go(self) -> None:
+        """Free its memory, once its bindings are gone; it is loaded again when it is next used."""
+        self.__dict__.pop("_session", None)
+
+    @cached_property
+    def inputs(self) -> dict[str, Values]:
+        """Dtype and shape of each input; a dimension that is not an int is dynamic."""
+        return {i.name: (_DTYPES.get(i.type), list(i.shape)) for i in self._session.get_inputs()}
+
+    @cached_property
+    def outputs(self) -> dict[str, Values]:
+        """Dtype and shape of each output."""
+        return {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
         """Run the graph on arrays; raise GraphError naming graph, input, expected and got.
@@ -208,7 +231,7 @@ class Binding:
             self._binding.bind_ortvalue_output(name, value)
 
 
-def _session(path: Path, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
+def _session(path: Path, device: Device, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph; raise GraphError if it, or what runs it on `device`, does not load."""
     first = device.providers[0][0]
     loading = _prepare(first)
@@ -226,7 +249,7 @@ def _session(path: Path, options: ort.SessionOptions, device: Device) -> ort.Inf
     return session
 
 
-def _optimized(path: Path, options: ort.SessionOptions, name: str, load: Load, keep: Keep) -> ort.InferenceSession:
+def _optimized(path: Path, name: str, load: Load, keep: Keep, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph for the CPU as it was optimized here, or optimize it and keep that; raise GraphError."""
     kept = load(name)
     if kept is not None:
@@ -244,7 +267,7 @@ def _optimized(path: Path, options: ort.SessionOptions, name: str, load: Load, k
         keep(name, np.fromfile(made, np.uint8))
         return session
     options.optimized_model_filepath = ""
-    return _session(path, options, CPU)
+    return _session(path, CPU, options)
 
 
 def _n_bytes(path: Path) -> int:

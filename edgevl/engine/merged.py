@@ -85,9 +85,10 @@ class MergedDecoder(OnnxDecoder):
 
     def _extend(self, piece: NDArray[Any], positions: NDArray[Any] | None) -> None:
         scores = self._scores[:, : len(piece)]
-        self._binding.bind_output("logits", scores)
+        binding = self._bound(self._graph)
+        binding.bind_output("logits", scores)
         if self._takes_positions:
             position_ids = np.arange(self.n_past, self.n_past + len(piece), dtype=np.int64)
-            self._binding.bind_input("position_ids", position_ids[None])
+            binding.bind_input("position_ids", position_ids[None])
         super().extend(piece, positions=positions)
         self._logits = scores[:, -1:]
