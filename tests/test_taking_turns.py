@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import edgevl
 from edgevl import loaded, placement
-from edgevl.engine.ahead import OnnxAheadDecoder
+from edgevl.engine.ahead import OnnxAheadDecoder, is_known
 from edgevl.engine.decoder import OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
 from edgevl.loaded import Loaded
@@ -160,9 +160,11 @@ def test_tokens_known_ahead_take_their_turn_too(smolvlm_int4_dir: Path) -> None:
         decoder.extend(prompt)
         for token in text:
             decoder.extend(token[None])
-        decoder.extend_each(text[:3].tolist())
+        first = decoder.extend_each(text[:2].tolist())
         decoder.extend(prompt)
-        decoder.extend_each(text[:3].tolist())
+        second = decoder.extend_each(text[:2].tolist())
+        assert (first is None) == (second is None) == (not is_known(steps.backend))
+        assert decoder.extend_each(text[:4].tolist()) is None or not takes_turns
         found[takes_turns] = decoder.logits()
         assert steps.is_loaded
         assert prompts.is_loaded is not takes_turns

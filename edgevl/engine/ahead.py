@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl import machine
 from edgevl.engine.decoder import OnnxDecoder
 from edgevl.engine.graph import Binding, Graph
 from edgevl.engine.mirrored import MirroredKVCache
@@ -17,7 +18,9 @@ from edgevl.errors import GraphError
 from edgevl.model.manifest import DecoderSpec
 
 N_AT_ONCE = 4
-"""The most tokens of one run; memory that lies as often is counted as often by the system, if only used once."""
+"""The most tokens of one run."""
+N_IN_LITTLE_MEMORY = 2
+"""The most where graphs take turns: memory that lies several times is counted as often by the system, if used once."""
 VERSIONS = ("1.31.",)
 """The versions of onnxruntime whose attention is known to write before it reads (`ApplyAttentionFlash`)."""
 
@@ -25,6 +28,10 @@ VERSIONS = ("1.31.",)
 @runtime_checkable
 class AheadDecoder(Protocol):
     """A decoder that can be fed several tokens at once, for less than it takes to feed them one by one."""
+
+    @property
+    def n_at_once(self) -> int:
+        """How many, at most."""
 
     def extend_each(self, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
         """Feed token ids and return the scores after each, float32 [n, vocab]; None, and nothing is fed, if it cannot.
@@ -79,6 +86,11 @@ class OnnxAheadDecoder(OnnxDecoder):
         is_float = self._cache.arrays[self._layers[0]].dtype == np.float32
         self._may_try = is_known(graph.backend) and is_float and n_threads <= n_heads
 
+    @property
+    def n_at_once(self) -> int:
+        """How many tokens it may be fed at once."""
+        return N_IN_LITTLE_MEMORY if self.takes_turns else N_AT_ONCE
+
     def extend(
         self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
     ) -> bool:
@@ -92,9 +104,9 @@ class OnnxAheadDecoder(OnnxDecoder):
         return done
 
     def extend_each(self, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
-        """Feed up to `N_AT_ONCE` token ids; None where it was not found to be the same as one by one."""
+        """Feed up to `n_at_once` token ids; None where it was not found to be the same as one by one."""
         n = len(token_ids)
-        if n > N_AT_ONCE or self.n_past + n > self._limit or not self._can(n):
+        if n > self.n_at_once or self.n_past + n > self._limit or not self._can(n):
             return None
         scores = self._run(token_ids)
         if scores is not None:
@@ -141,9 +153,10 @@ class OnnxAheadDecoder(OnnxDecoder):
 
     def _try(self, n: int) -> bool:
         """Feed the last `n` tokens again, at once; return whether all bits are the same, and leave all as it was."""
-        if self._cache.n_times < N_AT_ONCE:
-            can = self._cache.mirror(N_AT_ONCE, self.n_past)
+        if self._cache.n_times < self.n_at_once:
+            can = self._cache.mirror(self.n_at_once, self.n_past)
             self._bind_cache()
+            machine.give_back()  # where it was before
             if not can:
                 return False
         place = slice(self.n_past - n, self.n_past)

@@ -104,8 +104,10 @@ class Steps:
         self._ahead, self._scores = [], None
 
     def _feed_ahead(self, token: int, n_more: int) -> bool:
-        proposed = self._lookup.propose(n_more - 1) if self._reader else []
-        if not self._reader or not proposed:
+        if self._reader is None:
+            return False
+        proposed = self._lookup.propose(min(n_more, self._reader.n_at_once) - 1)
+        if not proposed:
             return False
         scores = self._reader.extend_each([token, *proposed])
         if scores is None:

@@ -69,6 +69,8 @@ def test_proposals_are_as_many_as_were_earned(token_ids: list[int]) -> None:
 class Sums:
     """A decoder whose scores are of all that it holds; it notes how many tokens each run takes."""
 
+    n_at_once = 4
+
     def __init__(self, token_ids: Sequence[int], refused: Sequence[int] = ()) -> None:
         self.held, self.runs, self._refused = list(token_ids), list[int](), refused
 
@@ -116,6 +118,15 @@ def walk(decoder: Sums, prompt: Sequence[int], n: int, other: Sequence[int]) -> 
             steps.extend(token, n - len(chosen))
     steps.settle()
     return chosen, np.array(scores)
+
+
+def test_no_more_are_fed_than_the_decoder_takes() -> None:
+    decoder = Sums([])
+    decoder.n_at_once = 2
+    steps = Steps(decoder, [])  # type: ignore[arg-type]
+    for place in range(60):
+        steps.extend(place % 4, 60)
+    assert set(decoder.runs) == {1, 2}
 
 
 @given(

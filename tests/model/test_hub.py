@@ -126,11 +126,14 @@ def test_the_registry_lists_published_models(monkeypatch: pytest.MonkeyPatch) ->
         ("smolvlm2-256m-video", "onnx"),
         ("smolvlm2-500m-video", "onnx"),
         ("internvl3-1b", "gguf"),
+        ("internvl3-1b-hf", "checkpoint"),
         ("internvl3-2b", "gguf"),
         ("llava-1.5-7b", "checkpoint"),
         ("idefics3-8b", "checkpoint"),
     ]
     assert len({entry.repo for entry in entries}) == len(entries)
+    # Which files are meant is known of all but one, which has a fixed revision beside it.
+    assert [entry.name for entry in entries if not (entry.revision or entry.digests)] == ["internvl3-1b"]
     for entry in entries:
         assert entry.repo.count("/") == 1
         assert entry.licence in ("Apache-2.0", "Llama-2")

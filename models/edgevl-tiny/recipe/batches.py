@@ -63,7 +63,8 @@ ENCODER = Stage(
 )
 WHOLE = Stage(
     {
-        "scenes": Share(0.22, (0.7, 0.2, 0.1)),
+        "scenes": Share(0.18, (0.7, 0.2, 0.1)),
+        "many": Share(0.04, (0.5, 0.3, 0.2)),
         "printed": Share(0.24, (0.5, 0.3, 0.2)),
         "text": Share(0.08),
         "emoji": Share(0.09, (0.5, 0.3, 0.2)),

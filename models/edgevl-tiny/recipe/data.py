@@ -69,15 +69,17 @@ class Example:
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """What scenes a subject draws: least and most things, questions a scene, and their tasks."""
+    """What scenes a subject draws: least and most things, questions a scene, their tasks, how many are of few kinds."""
 
     things: tuple[int, int] = (1, 6)
     pairs: int = 7
+    few_kinds: float = 0.35
     mix: dict[str, float] = field(default_factory=lambda: questions.MIX)
 
 
 SCENES = {
     "scenes": SceneStyle(),
+    "many": SceneStyle(things=(5, 9), pairs=5, few_kinds=0.6, mix=questions.COUNTING_MIX),
     "crowds": SceneStyle(things=(4, 6)),
     "few": SceneStyle(things=(2, 3), pairs=20, mix=questions.GROUNDING_MIX),
 }
@@ -116,7 +118,7 @@ class Source:
 
     def _scene(self, rng: random.Random, size: tuple[int, int], style: SceneStyle) -> Example:
         n = rng.randint(*style.things)
-        kinds = scenes.counting_kinds(rng, n) if rng.random() < 0.35 else scenes.random_kinds(rng, n)
+        kinds = scenes.counting_kinds(rng, n) if rng.random() < style.few_kinds else scenes.random_kinds(rng, n)
         scene = scenes.make_scene(rng, kinds, size)
         picture = scenes.render(scene, rng)
         shape, colour = scenes.patch_labels(scene)
@@ -128,7 +130,7 @@ class Source:
         name = rng.choices(tuple(PACK_MIX), tuple(PACK_MIX.values()))[0]
         photo = rng.choice(self._photos[name])
         rgb = augment(rng, self._arrays[name][photo.row], packs.PACKS[name], side)
-        pairs = questions.about_photo(rng, name, photo.label, self._labels[name])
+        pairs = questions.about_photo(rng, name, photo.label, self._labels[name], photo.kind)
         if name == "cards":
             return Example(rgb, pairs)
         return Example(rgb, pairs, {}, CLASS_PACKS.index(name), self._labels[name].index(photo.label))

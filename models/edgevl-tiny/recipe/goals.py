@@ -24,6 +24,7 @@ GOALS: dict[str, float] = {
     **dict.fromkeys(("emoji_count", "emoji_exists"), 0.90),
     **dict.fromkeys(("absent", "emoji_absent"), 0.90),
     "groceries": 0.60,
+    "grocery_kinds": 0.75,
     "waste": 0.80,
     "flowers": 0.85,
     "satellite": 0.92,

@@ -30,7 +30,11 @@ CHECK_TILES = 48
 
 SCENE_TASKS = tuple(questions.TASKS)
 PHOTO_TASKS = {"satellite": "eurosat", "flowers": "flowers", "objects": "objects", "groceries": "grocery",
-               "waste": "trash", "hand_signs": "signs", "cards": "cards"}  # fmt: skip
+               "grocery_kinds": "grocery", "waste": "trash", "hand_signs": "signs", "cards": "cards"}  # fmt: skip
+OF_KINDS = ("grocery_kinds",)
+"""Photo tasks that ask for a pack's coarser label."""
+MOST_THINGS, MOST_COUNTED = 6, 9
+"""Things of a scene, at most; more where only their number is asked for."""
 GENERATED_TASKS = tuple(chain.from_iterable(subjects.tasks(Path()).values()))
 TASKS = (*SCENE_TASKS, *GENERATED_TASKS, *PHOTO_TASKS)
 
@@ -55,7 +59,7 @@ def items(paths: Paths, task: str, n: int, seed: str = "item") -> Iterator[Item]
     their pack. Another `seed` gives other items.
     """
     if task in PHOTO_TASKS:
-        yield from _photo_items(paths, PHOTO_TASKS[task], n, seed)
+        yield from _photo_items(paths, task, n, seed)
         return
     make = _scene_item if task in SCENE_TASKS else _drawn_item(paths, task)
     for index in range(n):
@@ -64,7 +68,8 @@ def items(paths: Paths, task: str, n: int, seed: str = "item") -> Iterator[Item]
 
 def _scene_item(rng: random.Random, task: str) -> Item:
     scene, (question, answer) = scene_question(rng, task, _canvas(rng))
-    return Item(np.asarray(scenes.render(scene, rng)), question, answer, "exact")
+    metric = "things" if task == "description" else "exact"
+    return Item(np.asarray(scenes.render(scene, rng)), question, answer, metric)
 
 
 def _drawn_item(paths: Paths, task: str) -> Callable[[random.Random, str], Item]:
@@ -79,20 +84,23 @@ def _drawn_item(paths: Paths, task: str) -> Callable[[random.Random, str], Item]
     return make
 
 
-def _photo_items(paths: Paths, pack: str, n: int, seed: str) -> Iterator[Item]:
+def _photo_items(paths: Paths, task: str, n: int, seed: str) -> Iterator[Item]:
+    pack, asks_kind = PHOTO_TASKS[task], task in OF_KINDS
     photos = sorted(packs.photos(paths.packs, pack, True), key=lambda photo: photo.file)
     rng = random.Random(f"{seed}s-{pack}")
     rng.shuffle(photos)
     for photo in photos[:n]:
         picture = np.asarray(packs.open_photo(paths.packs, photo))
-        yield Item(picture, rng.choice(questions.PHOTOS[pack].label), photo.label, "exact")
+        row = questions.PHOTOS[pack]
+        asked, answer = (row.kind, photo.kind) if asks_kind else (row.label, photo.label)
+        yield Item(picture, rng.choice(asked), answer, "exact")
 
 
 def scene_question(rng: random.Random, task: str, size: tuple[int, int]) -> tuple[scenes.Scene, tuple[str, str]]:
     """Draw a scene on which `task` can be asked, and the question with its answer."""
     makers: tuple[Callable[..., Any], ...] = questions.TASKS[task]
     while True:
-        n = rng.randint(1, 6)
+        n = rng.randint(1, MOST_COUNTED if task.startswith("counting") else MOST_THINGS)
         kinds = (
             scenes.counting_kinds(rng, n)
             if task.startswith("counting") and rng.random() < 0.5

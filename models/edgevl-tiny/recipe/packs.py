@@ -17,11 +17,15 @@ CACHE_SIDE = 160
 
 @dataclass(frozen=True)
 class Pack:
-    """How one pack is used: the share held out, the label field, and whether mirroring keeps its meaning."""
+    """How one pack is used: the share held out, its label fields, and whether mirroring keeps its meaning.
+
+    `kind` is the field of a coarser label, of packs that have one.
+    """
 
     name: str
     held_out: float
     field: str = "label"
+    kind: str = ""
     mirror: bool = True
     turn: bool = False  # whether quarter turns keep the meaning (satellite pictures)
 
@@ -32,7 +36,7 @@ PACKS = {
         Pack("eurosat", 0.15, turn=True),
         Pack("flowers", 0.25),
         Pack("objects", 0.15),
-        Pack("grocery", 0.25),
+        Pack("grocery", 0.25, kind="coarse"),
         Pack("trash", 0.27),
         Pack("signs", 0.30, mirror=False),
         Pack("cards", 0.25, field="cards", mirror=False),
@@ -53,12 +57,16 @@ def require(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Photo:
-    """One picture of a pack; `row` is its place in labels.jsonl, `label` its answer in words."""
+    """One picture of a pack; `row` is its place in labels.jsonl, `label` its answer in words.
+
+    `kind` is the coarser answer, of packs that have one.
+    """
 
     pack: str
     row: int
     file: str
     label: str
+    kind: str
 
 
 def is_held_out(pack: Pack, file: str) -> bool:
@@ -67,8 +75,7 @@ def is_held_out(pack: Pack, file: str) -> bool:
     return int.from_bytes(digest[:4], "big") < pack.held_out * 2**32
 
 
-def _label(pack: Pack, row: dict[str, Any]) -> str:
-    value = row[pack.field]
+def _label(value: Any) -> str:
     return " ".join(sorted(value)) if isinstance(value, list) else value.lower()
 
 
@@ -92,7 +99,7 @@ def photos(folder: Path, name: str, held_out: bool | None) -> list[Photo]:
         lines = archive.read("labels.jsonl").decode().splitlines()
     rows = [json.loads(line) for line in lines if line.strip()]
     return [
-        Photo(name, number, row["file"], _label(pack, row))
+        Photo(name, number, row["file"], _label(row[pack.field]), _label(row[pack.kind] if pack.kind else ""))
         for number, row in enumerate(rows)
         if held_out is None or is_in_part(name, row["file"], is_held_out(pack, row["file"]), held_out)
     ]

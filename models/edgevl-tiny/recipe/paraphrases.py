@@ -54,6 +54,9 @@ PHOTOS: dict[str, tuple[str, ...]] = {
     "signs": ("tell me the digit of the hand.", "which digit is the hand sign?"),
     "cards": ("tell me the playing cards.", "which playing cards are in the photo?"),
 }
+PHOTO_KINDS: dict[str, tuple[str, ...]] = {
+    "grocery": ("tell me the kind of groceries.", "which sort of food does the photo show?"),
+}
 LEAST_FIXED = 4
 """A template with fewer characters of its own, such as a name and a question mark, fits anything."""
 _HOLD: dict[str, dict[str, Sequence[str]]] = {
@@ -131,7 +134,8 @@ def _pairs(group: str) -> Iterable[Phrasings]:
     if group == "scenes":
         return SCENES
     if group == "photos":
-        return [(questions.PHOTOS[pack].label, held_out) for pack, held_out in PHOTOS.items()]
+        labels = [(questions.PHOTOS[pack].label, held_out) for pack, held_out in PHOTOS.items()]
+        return labels + [(questions.PHOTOS[pack].kind, held_out) for pack, held_out in PHOTO_KINDS.items()]
     if group in ("printed", "documents"):
         names = (name for name in vars(phrasings) if name.isupper() and name not in ("ORDINALS", "QA", "ROW"))
         found = [vars(phrasings)[name] for name in names if name.startswith(_PRINTED) == (group == "printed")]

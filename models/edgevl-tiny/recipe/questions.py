@@ -299,6 +299,8 @@ GROUNDING_MIX = {"description": 0.4, "position": 0.7, "colours": 2.5, "shapes": 
                  "counting_kinds": 0.5, "location": 2.5, "relations": 3.0, "yes_no": 2.5, "size": 0.5,
                  "absent": 0.1}  # fmt: skip
 
+COUNTING_MIX = {"counting": 2.0, "counting_kinds": 3.0, "yes_no": 0.5}
+
 
 def about_scene(rng: random.Random, scene: Scene, n: int, mix: dict[str, float] = MIX) -> list[QA]:
     """Draw `n` different questions about a scene, tasks by `mix`."""
@@ -319,12 +321,15 @@ def about_scene(rng: random.Random, scene: Scene, n: int, mix: dict[str, float] 
 
 @dataclass(frozen=True)
 class PhotoQuestions:
-    """How a photo pack is asked about: questions for its label, and the words around it in a description."""
+    """How a photo pack is asked about: questions for its label, and the words around it in a description.
+
+    `kind` are questions for the coarser label, of packs that have one.
+    """
 
     label: tuple[str, ...]
     described: str
     noun: str
-    answer: Callable[[str], str] = str
+    kind: tuple[str, ...] = ()
 
 
 PHOTOS = {
@@ -341,7 +346,9 @@ PHOTOS = {
         "a photo: {}.", "object"),
     "grocery": PhotoQuestions(
         ("what product is this?", "which grocery product is this?", "name the product.", "what food is in the photo?"),
-        "groceries: {}.", "product"),
+        "groceries: {}.", "product",
+        ("what kind of groceries are these?", "which kind of food is this?", "what sort of food is in the photo?",
+         "name the kind of groceries.")),
     "trash": PhotoQuestions(
         ("what material is this?", "what kind of waste is this?", "which bin does this belong to?",
          "what is this waste made of?"),
@@ -356,10 +363,12 @@ PHOTOS = {
 }  # fmt: skip
 
 
-def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], n: int = 3) -> list[QA]:
-    """Draw up to `n` questions about a photo of `pack` whose label is `label` among `labels`."""
+def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], kind: str = "", n: int = 3) -> list[QA]:
+    """Draw up to `n` questions about a photo of `pack`: its label, one of `labels`, and its coarser label `kind`."""
     row = PHOTOS[pack]
     pairs = [(rng.choice(row.label), label)]
+    if row.kind and kind:
+        pairs.append((rng.choice(row.kind), kind))
     if rng.random() < 0.6:
         pairs.append((rng.choice(DESCRIBE), row.described.format(label)))
     if rng.random() < 0.4:
