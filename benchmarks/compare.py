@@ -42,6 +42,8 @@ from edgevl.store import disk
 
 N_GREEDY, N_PROMPT = 16, 64
 MIN_WITNESS_COSINE = 0.999
+N_ENCODE = 3
+"""Turns in which a round's encoders encode: the quickest take less than a second, and one moment says little."""
 N_EQUAL = 4
 """Greedy tokens that unquantized files must have in common with float32; later ones may part on a near tie."""
 
@@ -185,10 +187,11 @@ class Comparison:
     def _stages(self) -> list[tuple[str, dict[str, Any]]]:
         amount = self.amount
         decode = [("decode", {"context": n, "n_tokens": amount.n_tokens}) for n in amount.contexts]
-        return [("encode", {"n_tiles": amount.n_tiles}), ("prefill", {}), ("prefill_text", {}), *decode]
+        encode = [("encode", {"n_tiles": amount.n_tiles})] * N_ENCODE
+        return [*encode, ("prefill", {}), ("prefill_text", {}), *decode]
 
     def _stage(self, worker: Worker, stage: str, arguments: dict[str, Any]) -> None:
-        """Run a stage; a round counts once, with the median of its tiles or the mean of its tokens."""
+        """Run a stage; a turn counts once, with the median of its tiles or the mean of its tokens."""
         values, name = worker.run(stage, **arguments), worker.variant.name
         if stage == "encode":
             self.samples.add(name, "encode_tile_s", median(values))
