@@ -31,13 +31,14 @@ def write_packs(folder: Path) -> None:
 
 
 def write_photos(path: Path, pack: packs.Pack) -> None:
-    """Write 20 photos of two classes, noise in one colour or the other."""
+    """Write 20 photos of two classes of one kind, noise in one colour or the other."""
     numbers = np.random.default_rng(len(pack.name))
     rows = []
     for number in range(20):
         rgb = numbers.integers(0, 90, (24, 24, 3), np.uint8) + np.uint8([0, 150][number % 2])
         label: Any = ("ace", "king")[number % 2]
-        rows.append((Image.fromarray(rgb), {pack.field: [label] if pack.field == "cards" else label}))
+        labels = {pack.field: [label] if pack.field == "cards" else label}
+        rows.append((Image.fromarray(rgb), {**labels, pack.kind: "court"} if pack.kind else labels))
     _write(path, rows)
 
 

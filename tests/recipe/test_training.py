@@ -25,6 +25,7 @@ from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage,
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.model import load_checkpoint
 from edgevl.recipe.plan import LONGEST_EDGE, plan
+from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.tokenizer import IMAGE
 from edgevl.recipe.train import Statistics, Trainer
 
@@ -204,6 +205,22 @@ def test_every_task_has_one_name_and_a_metric(places: Paths) -> None:
         assert first.question
         assert (first.rgb == again.rgb).all()
         assert task in heldout.PHOTO_TASKS or first.rgb.shape != other.rgb.shape or (first.rgb != other.rgb).any()
+
+
+def test_groceries_are_asked_by_name_and_by_kind(places: Paths) -> None:
+    asked = {task: list(heldout.items(places, task, 9)) for task in ("groceries", "grocery_kinds")}
+    assert {item.answer for item in asked["groceries"]} == {"ace", "king"}
+    assert {item.answer for item in asked["grocery_kinds"]} == {"court"}
+    assert all(item.question in PHOTOS["grocery"].kind for item in asked["grocery_kinds"])
+    rng = random.Random(1)
+    pairs = [pair for _ in range(20) for pair in about_photo(rng, "grocery", "ace", ["ace", "king"], "court")]
+    assert {answer for _, answer in pairs} >= {"ace", "court"}
+
+
+def test_numbers_go_up_to_nine_and_lists_to_six() -> None:
+    for task, most in (("counting", 9), ("counting_kinds", 9), ("description", 6)):
+        found = (heldout.scene_question(random.Random(seed), task, (128, 128))[0] for seed in range(60))
+        assert max(len(scene.things) for scene in found) == most
 
 
 def test_the_look_while_training_asks_every_item_once(places: Paths) -> None:
