@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ import psutil
 
 from benchmarks import report
 from benchmarks.cold import ROOT, _high_water, use_cores
-from benchmarks.peers import CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
+from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
 from benchmarks.peers.case import MODELS, QUESTION, SECOND_QUESTION, Absent, Case
 from benchmarks.peers.worker import Worker, WorkerFailed
 from benchmarks.report import Samples
@@ -42,8 +43,9 @@ from edgevl.store import disk
 
 N_GREEDY, N_PROMPT = 16, 64
 MIN_WITNESS_COSINE = 0.999
-N_ENCODE = 3
-"""Turns in which a round's encoders encode: the quickest take less than a second, and one moment says little."""
+N_TURNS, TURN_S = 3, 6.0
+"""Turns of a round in which is measured what aims look at and takes about a second, and how long, at least once, each
+variant encodes in a turn: one moment on a machine shared with others says little."""
 N_EQUAL = 4
 """Greedy tokens that unquantized files must have in common with float32; later ones may part on a near tie."""
 
@@ -186,15 +188,22 @@ class Comparison:
 
     def _stages(self) -> list[tuple[str, dict[str, Any]]]:
         amount = self.amount
-        decode = [("decode", {"context": n, "n_tokens": amount.n_tokens}) for n in amount.contexts]
-        encode = [("encode", {"n_tiles": amount.n_tiles})] * N_ENCODE
+        decode = [
+            ("decode", {"context": n, "n_tokens": amount.n_tokens})
+            for n in amount.contexts
+            for _ in range(N_TURNS if n == AIMED_CONTEXT else 1)
+        ]
+        encode = [("encode", {"n_tiles": amount.n_tiles})] * N_TURNS
         return [*encode, ("prefill", {}), ("prefill_text", {}), *decode]
 
     def _stage(self, worker: Worker, stage: str, arguments: dict[str, Any]) -> None:
-        """Run a stage; a turn counts once, with the median of its tiles or the mean of its tokens."""
-        values, name = worker.run(stage, **arguments), worker.variant.name
+        """Run a stage; a run counts once, with the median of its tiles or the mean of its tokens."""
+        started, name = time.perf_counter(), worker.variant.name
+        values = worker.run(stage, **arguments)
         if stage == "encode":
             self.samples.add(name, "encode_tile_s", median(values))
+            while time.perf_counter() - started < TURN_S:
+                self.samples.add(name, "encode_tile_s", median(worker.run(stage, **arguments)))
         elif stage == "decode":
             self.samples.add(name, f"decode_{arguments['context']}_tokens_per_s", len(values) / sum(values))
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cold import _commit, machine, slug
+from benchmarks.peers import AIMED_CONTEXT
 
 if TYPE_CHECKING:
     from benchmarks.compare import Comparison
@@ -89,7 +90,7 @@ class Ratio:
 
 ANY, Q4, Q8, OPENVINO = r"^llama\.cpp", r"^llama\.cpp.*Q4_0 decoder", r"^llama\.cpp.*Q8_0 decoder", "^OpenVINO, int8"
 MIXED = "llama.cpp Q4_0"
-_PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", "decode_1024_tokens_per_s"
+_PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", f"decode_{AIMED_CONTEXT}_tokens_per_s"
 RATIOS = (
     Ratio("encode per tile", ("int4", "encode_tile_s"), (ANY, "encode_tile_s"), "<=", 0.33),
     Ratio("encode per tile, to OpenVINO int8", ("int4", "encode_tile_s"), (OPENVINO, "encode_tile_s"), "<=", 1.0),

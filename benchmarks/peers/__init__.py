@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 CONTEXTS = (128, 1024, 4096)
 """Tokens held while decoding is measured."""
+AIMED_CONTEXT = 1024
+"""How many of them aims look at."""
 N_PREFILL_TEXT = 1024
 WHOLE = ("answer", "encode", "features", "prefill", "prefill_text", "decode", "greedy")
 VISION = ("encode", "features")
