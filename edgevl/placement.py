@@ -283,9 +283,8 @@ class Placement:
         n_threads = self._threads or machine.describe().n_threads
         name = spec.decoder.prefill if row is CPU else None  # whose kernels it is made for
         prefill = None if name is None else self._decoder_graph(self._folder / name, row)
-        takes_turns = takes_turns and prefill is not None
-        steps = self._decoder_graph(path, row, later=takes_turns)
-        return OnnxAheadDecoder(steps, spec.decoder, embeddings, prefill, n_threads=n_threads, takes_turns=takes_turns)
+        steps = self._decoder_graph(path, row, later=takes_turns and prefill is not None)
+        return OnnxAheadDecoder(steps, spec.decoder, embeddings, prefill, n_threads=n_threads)
 
     def _decoder_graph(self, path: Path, row: Device, later: bool = False) -> Graph:
         memory = self._memory_of(path)

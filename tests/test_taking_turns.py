@@ -156,7 +156,7 @@ def test_tokens_known_ahead_take_their_turn_too(smolvlm_int4_dir: Path) -> None:
     for takes_turns in (False, True):
         steps = Graph(smolvlm_int4_dir / spec.decoder.file, threads=1, later=takes_turns)
         prompts = Graph(smolvlm_int4_dir / spec.decoder.prefill, threads=1)
-        decoder = OnnxAheadDecoder(steps, spec.decoder, table, prompts, n_threads=1, takes_turns=takes_turns)
+        decoder = OnnxAheadDecoder(steps, spec.decoder, table, prompts, n_threads=1)
         decoder.extend(prompt)
         for token in text:
             decoder.extend(token[None])

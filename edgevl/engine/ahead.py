@@ -73,11 +73,10 @@ class OnnxAheadDecoder(OnnxDecoder):
         prefill: Graph | None = None,
         *,
         n_threads: int,
-        takes_turns: bool = False,
     ) -> None:
         """Take what an OnnxDecoder takes, and how many threads the graph runs with."""
         self._batches: dict[int, tuple[Binding, NDArray[Any]]] = {}
-        super().__init__(graph, spec, embeddings, prefill, takes_turns=takes_turns)
+        super().__init__(graph, spec, embeddings, prefill)
         self._limit = spec.context_length
         self._behind: list[int] = []  # the tokens at the end that were fed one by one, or as if they were
         self._scores = np.empty((0, spec.vocab_size), np.float32)  # after each token of the last run of several

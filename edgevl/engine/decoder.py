@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,43 +77,36 @@ class OnnxDecoder:
     _cache_kind: type[KVCache] = KVCache
     _optional_inputs: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        graph: Graph,
-        spec: DecoderSpec,
-        embeddings: NDArray[Any],
-        prefill: Graph | None = None,
-        *,
-        takes_turns: bool = False,
-    ) -> None:
+    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], prefill: Graph | None = None) -> None:
         """Take a graph, its embedding table [vocab, hidden] (may be memory-mapped), and a graph for prompts.
 
-        Where the graphs take turns, each is let go when the other is used, and one that is not loaded yet is not now.
+        A graph that is not loaded yet takes turns with the one for prompts: each is let go when the other is used.
         """
         self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
         self._path = graph.path
         self.backend = graph.backend
         self._embeddings = embeddings
-        self._graph, self._prefill, self.takes_turns = graph, prefill or graph, takes_turns
-        first = self._prefill
+        self.takes_turns = not graph.is_loaded
+        self._graph = graph
+        self._prefill = first = prefill or graph
         self._require(first)
         self._dtype = first.inputs["inputs_embeds"][0] or np.float32
         kv_dtype = first.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
+        self._bindings: dict[Graph, Binding] = {}
         self._cache = self._cache_kind(
             spec.n_layers,
             spec.n_kv_heads,
             spec.head_dim,
             kv_dtype,
             spec.context_length,
-            fetch=lambda: self._each(Binding.fetch),
-            send=lambda: self._each(Binding.send),
+            fetch=partial(_each, self._bindings, Binding.fetch),
+            send=partial(_each, self._bindings, Binding.send),
         )
         self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
         self._n_settled = 0
         self._mask = np.ones((1, spec.context_length), np.int64)
         self._logits = np.zeros((1, 1, spec.vocab_size), first.outputs["logits"][0] or np.float32)
-        self._bindings: dict[Graph, Binding] = {}
-        for one in [first] if takes_turns else [graph, first]:
+        for one in [first] if self.takes_turns else [graph, first]:
             self._bound(one)
         self.n_past = 0
 
@@ -214,16 +208,18 @@ class OnnxDecoder:
 
     def _bind_cache(self) -> None:
         """Bind what is held anew, after it moved."""
-        self._each(self._bind_state)
+        _each(self._bindings, self._bind_state)
 
     def _bind_state(self, binding: Binding) -> None:
         past, present = self._cache.arrays, self._cache.present
         for name in self._layers:
             binding.bind_state(f"past_key_values.{name}", f"present.{name}", past[name], present[name])
 
-    def _each(self, do: Callable[[Binding], None]) -> None:
-        for binding in self._bindings.values():
-            do(binding)
+
+def _each(bindings: Mapping[Graph, Binding], do: Callable[[Binding], None]) -> None:
+    """Do something to every binding; a decoder's cache holds this and not the decoder, whose memory it would keep."""
+    for binding in bindings.values():
+        do(binding)
 
 
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:

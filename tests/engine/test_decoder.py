@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,19 @@ def test_half_precision_rows_and_graphs(tmp_path: Path) -> None:
     logits = made.logits()
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits, [20, 21, 22, 23, 24])
+
+
+def test_its_memory_is_free_once_nobody_has_it(tmp_path: Path) -> None:
+    """A graph's weights are too much to wait for the garbage collector."""
+    made = decoder(tmp_path)
+    made.extend(ids(1, 3))
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_more_tokens_than_a_block_of_the_cache(tmp_path: Path) -> None:
