@@ -43,21 +43,24 @@ from edgevl.store import disk
 
 N_GREEDY, N_PROMPT = 16, 64
 MIN_WITNESS_COSINE = 0.999
-N_TURNS, TURN_S = 3, 6.0
-"""Turns of a round in which is measured what aims look at and takes about a second, and how long, at least once, each
-variant encodes in a turn: one moment on a machine shared with others says little."""
 N_EQUAL = 4
 """Greedy tokens that unquantized files must have in common with float32; later ones may part on a near tie."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is measured in a round."""
+    """How much is measured in a round.
+
+    What aims look at and takes about a second is measured in `n_turns`, and encoding, at least once, for `turn_s`
+    seconds of each: one moment on a machine shared with others says little.
+    """
 
     rounds: int
     n_tiles: int
     n_tokens: int
     contexts: tuple[int, ...]
+    n_turns: int = 1
+    turn_s: float = 0.0
 
 
 class Comparison:
@@ -191,20 +194,22 @@ class Comparison:
         decode = [
             ("decode", {"context": n, "n_tokens": amount.n_tokens})
             for n in amount.contexts
-            for _ in range(N_TURNS if n == AIMED_CONTEXT else 1)
+            for _ in range(amount.n_turns if n == AIMED_CONTEXT else 1)
         ]
-        encode = [("encode", {"n_tiles": amount.n_tiles})] * N_TURNS
+        encode = [("encode", {"n_tiles": amount.n_tiles})] * amount.n_turns
         return [*encode, ("prefill", {}), ("prefill_text", {}), *decode]
 
     def _stage(self, worker: Worker, stage: str, arguments: dict[str, Any]) -> None:
         """Run a stage; a run counts once, with the median of its tiles or the mean of its tokens."""
-        started, name = time.perf_counter(), worker.variant.name
-        values = worker.run(stage, **arguments)
+        name = worker.variant.name
         if stage == "encode":
-            self.samples.add(name, "encode_tile_s", median(values))
-            while time.perf_counter() - started < TURN_S:
+            started, is_first = time.perf_counter(), True
+            while is_first or time.perf_counter() - started < self.amount.turn_s:
                 self.samples.add(name, "encode_tile_s", median(worker.run(stage, **arguments)))
-        elif stage == "decode":
+                is_first = False
+            return
+        values = worker.run(stage, **arguments)
+        if stage == "decode":
             self.samples.add(name, f"decode_{arguments['context']}_tokens_per_s", len(values) / sum(values))
         else:
             self.samples.add(name, f"{stage}_tokens_per_s", *values)
@@ -276,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.quick:
         amount = Amount(rounds=1, n_tiles=2, n_tokens=8, contexts=CONTEXTS[:2])
     else:
-        amount = Amount(rounds=settings.rounds, n_tiles=4, n_tokens=32, contexts=CONTEXTS)
+        amount = Amount(rounds=settings.rounds, n_tiles=4, n_tokens=32, contexts=CONTEXTS, n_turns=3, turn_s=6.0)
     n_cores = use_cores(settings.threads)
     case = Case(settings.model, settings.shared.resolve(), settings.threads, grid=2 if settings.quick else 4)
     try:

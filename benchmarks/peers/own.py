@@ -104,8 +104,8 @@ class Peer:
 
     def prefill(self) -> list[float]:
         """Feed the prompt chunk by chunk, as the runtime does."""
-        chunks, decoder = list(self._case.chunks()), self._emptied()
-        self._take_turn(chunks[0])
+        chunks = list(self._case.chunks())
+        decoder = self._ready(chunks[0])
         started = time.perf_counter()
         for chunk in chunks:
             decoder.extend(chunk)
@@ -114,8 +114,8 @@ class Peer:
 
     def prefill_text(self) -> list[float]:
         """Feed text in one piece."""
-        decoder, ids = self._emptied(), np.array(self._case.text_ids(N_PREFILL_TEXT))
-        self._take_turn(ids[:2])
+        ids = np.array(self._case.text_ids(N_PREFILL_TEXT))
+        decoder = self._ready(ids[:2])
         started = time.perf_counter()
         decoder.extend(ids)
         decoder.logits()
@@ -143,11 +143,15 @@ class Peer:
             decoder.extend(np.array(chosen[-1:]))
         return {"token_ids": chosen, "logits": logits}
 
-    def _take_turn(self, chunk: NDArray[Any]) -> None:
-        """Have the graph for prompts in memory, as every other peer has its model; opening it counts as cold start."""
+    def _ready(self, chunk: NDArray[Any]) -> Any:
+        """Return the decoder empty, its graph for prompts in memory as every other peer has its model.
+
+        Feeding it a `chunk` opens that graph, which counts as cold start.
+        """
         decoder = self._emptied()
         decoder.extend(chunk)
         decoder.truncate(0)
+        return decoder
 
     def _emptied(self, keep: int = 0) -> Any:
         """Return the decoder cut back to `keep` tokens at most; what it held is no longer what the model thinks."""

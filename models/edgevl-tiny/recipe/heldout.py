@@ -86,14 +86,13 @@ def _drawn_item(paths: Paths, task: str) -> Callable[[random.Random, str], Item]
 
 def _photo_items(paths: Paths, task: str, n: int, seed: str) -> Iterator[Item]:
     pack, asks_kind = PHOTO_TASKS[task], task in OF_KINDS
+    asked = questions.PHOTOS[pack].kind if asks_kind else questions.PHOTOS[pack].label
     photos = sorted(packs.photos(paths.packs, pack, True), key=lambda photo: photo.file)
     rng = random.Random(f"{seed}s-{pack}")
     rng.shuffle(photos)
     for photo in photos[:n]:
         picture = np.asarray(packs.open_photo(paths.packs, photo))
-        row = questions.PHOTOS[pack]
-        asked, answer = (row.kind, photo.kind) if asks_kind else (row.label, photo.label)
-        yield Item(picture, rng.choice(asked), answer, "exact")
+        yield Item(picture, rng.choice(asked), photo.kind if asks_kind else photo.label, "exact")
 
 
 def scene_question(rng: random.Random, task: str, size: tuple[int, int]) -> tuple[scenes.Scene, tuple[str, str]]:

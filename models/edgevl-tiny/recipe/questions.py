@@ -367,7 +367,7 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
     """Draw up to `n` questions about a photo of `pack`: its label, one of `labels`, and its coarser label `kind`."""
     row = PHOTOS[pack]
     pairs = [(rng.choice(row.label), label)]
-    if row.kind and kind:
+    if kind:
         pairs.append((rng.choice(row.kind), kind))
     if rng.random() < 0.6:
         pairs.append((rng.choice(DESCRIBE), row.described.format(label)))
