@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgevl import machine
+from edgevl import machine, steps
 from edgevl.engine.decoder import Decoder, OnnxDecoder
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
@@ -20,6 +20,7 @@ from edgevl.model import manifest, prompt
 from edgevl.model.families import family
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.placement import Placement
+from edgevl.steps import Step
 from edgevl.store.disk import Disk
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, Detail, Message
@@ -87,6 +88,11 @@ class Loaded:
         self.is_warm = False
         self.load_s = time.perf_counter() - started
 
+    @property
+    def joins_chunks(self) -> bool:
+        """Whether text and features can be fed to the decoder together."""
+        return self._placement.decoder_part == "onnx"
+
     @cached_property
     def encoder(self) -> VisionEncoder:
         """The vision encoder, opened again if it was let go."""
@@ -139,11 +145,15 @@ class Loaded:
         others = (spec.embeddings.file if spec.embeddings else None, spec.decoder.prefill)
         names = (spec.decoder.file, *(name for name in others if name))
         content = manifest.content(spec, self.folder, *names)
-        return f"{self.vision_id}:{content}:{backend}"
+        return f"{self.vision_id}:{content}:{steps.LEAST if self.joins_chunks else 0}:{backend}"
 
     def plan(self, size: tuple[int, int], detail: Detail) -> TilePlan:
         """Return how an image of `size` (height, width) is cut."""
         return tiling.plan(size, self.manifest.image, self.family.tiling, detail)
+
+    def steps(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[Step]:
+        """Return the prompt in what the decoder is fed at once."""
+        return steps.cut(self.chunks(messages, plans), plans, self.joins_chunks)
 
     def chunks(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[Chunk]:
         """Return the prompt of `messages` whose images are cut by `plans`, in order."""

@@ -127,7 +127,7 @@ class VLM:
         """Answer a whole conversation (`Message`s or OpenAI-style dictionaries), word by word.
 
         `detail` is "auto", "high", "low" or a number of tiles at most; `cancel` ends the answer between tiles
-        and tokens; `on_tile(done, total)` reports tiles as they are prefilled; `on_answer` is called once with the
+        and tokens; `on_tile(done, total)` reports tiles as they are encoded; `on_answer` is called once with the
         finished answer; `max_pixels` is the largest image taken (default 100 million), and `reduce` lets
         a larger JPEG be reduced while it is decoded; `sampling` are the fields of `SamplingParams`.
         `within` is a budget to the first token, in seconds or as a text such as "800ms": images get the most tiles up

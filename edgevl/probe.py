@@ -24,6 +24,7 @@ from edgevl.latency import kept
 from edgevl.latency.profile import MAX_OVERLAP, MIN_OVERLAP, Profile, Work, resized_pixels, work_of
 from edgevl.loaded import PREFIXES_BYTES, TILES_BYTES, Loaded
 from edgevl.request import Request, TileSource, prefill
+from edgevl.steps import Step, array
 from edgevl.store.keys import tile_key
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, ImageChunk, ImagePart, Message, SamplingParams, TextChunk, TextPart
@@ -31,7 +32,7 @@ from edgevl.types import Chunk, ImageChunk, ImagePart, Message, SamplingParams, 
 PROBE_S = 0.5
 """How long a probe may go on; a model of which one tile takes longer is still asked twice."""
 _QUESTION = "what's here?"
-_N_FEW = 2  # tokens of a small chunk, such as the markers between tiles
+_N_FEW = 2  # tokens of a small step, such as the markers between tiles
 _SIDE = 1024  # pixels; the size at which resizing is timed
 
 log = logging.getLogger(__name__)
@@ -63,16 +64,16 @@ def cut(model: Loaded, picture: Picture, plan: TilePlan) -> float:
     return time.perf_counter() - started
 
 
-def decode(model: Loaded, chunks: Sequence[Chunk], features: NDArray[np.float32], n_steps: int) -> DecoderTimes:
-    """Feed `chunks` to the empty decoder, `features` for every tile, then choose `n_steps` tokens.
+def decode(model: Loaded, prompt: Sequence[Step], features: NDArray[np.float32], n_steps: int) -> DecoderTimes:
+    """Feed `prompt` to the empty decoder, `features` for every tile, then choose `n_steps` tokens.
 
     The decoder is empty afterwards. What comes out is of no interest; neither stops it.
     """
     forget(model)
     try:
         started = time.perf_counter()
-        for chunk in chunks:
-            model.decoder.extend(_array(chunk, features))
+        for step in prompt:
+            model.decoder.extend(array(model.decoder, [_array(chunk, features) for chunk in step]))
         scores = model.decoder.logits()
         fed = time.perf_counter()
         n_steps = min(n_steps, model.manifest.decoder.context_length - model.decoder.n_past)
@@ -157,7 +158,7 @@ def _ask(model: Loaded, rng: np.random.Generator, grid: tuple[int, int]) -> _Ask
     model.decoder.logits().argmax()
     first_token_s = time.perf_counter() - started
     n_tiles = [sum(isinstance(chunk, ImageChunk) for chunk in request.chunks)]
-    return _Asked(work_of(request.chunks, request.plans, n_tiles), first_token_s, source.encode_s)
+    return _Asked(work_of(request.steps, request.plans, n_tiles), first_token_s, source.encode_s)
 
 
 def _parts(model: Loaded, rng: np.random.Generator) -> dict[str, Callable[[], float]]:
@@ -195,7 +196,7 @@ def _from_one_tile(model: Loaded, rounds: Sequence[_Asked], parts: dict[str, flo
         resize_s=parts["resize"] / (resized_pixels((_SIDE, _SIDE), (_SIDE // 2, _SIDE // 2)) * 1e-6),
         cut_s=parts["cut"],
         encode_s=median(asked.encode_s for asked in rounds),
-        chunk_s=max(parts["few"] - _N_FEW * token_s, 0.0),
+        feed_s=max(parts["few"] - _N_FEW * token_s, 0.0),
         token_s=token_s,
         fixed_s=0.0,
         cold_s=0.0,

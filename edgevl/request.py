@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl import steps
 from edgevl.engine.vision import run_ahead
 from edgevl.errors import ContextOverflow, GraphError, InputError
 from edgevl.image import pixels, tiling
@@ -86,13 +87,13 @@ class Request:
         return [token for chunk in self.chunks if isinstance(chunk, TextChunk) for token in chunk.token_ids]
 
     def keys(self, decoder_id: str) -> list[str]:
-        """Return for each chunk what the prompt up to its end is: the key of the KV cache that it makes."""
-        return prefix_keys(decoder_id, map(self._content, self.chunks))
+        """Return for each step what the prompt up to its end is: the key of the KV cache that it makes."""
+        keys = prefix_keys(decoder_id, map(self._content, self.chunks))
+        return [keys[n - 1] for n in accumulate(map(len, self.steps))]
 
     def ends_image(self, index: int) -> bool:
-        """Return whether chunk `index` is the last tile of an image."""
-        chunk = self.chunks[index]
-        return isinstance(chunk, ImageChunk) and chunk.tile == self.plans[chunk.image].n_tiles - 1
+        """Return whether step `index` ends with the last tile of an image."""
+        return steps.ends_image(self.steps[index][-1], self.plans)
 
     def _content(self, chunk: Chunk) -> str:
         """Say what a chunk is: its token ids, or an image's content, plan and tile."""
@@ -119,6 +120,7 @@ class Request:
     def _cut(self, model: Loaded, messages: Sequence[Message], plans: Sequence[TilePlan]) -> None:
         self.plans = list(plans)
         self.chunks = model.chunks(messages, self.plans)
+        self.steps = steps.cut(self.chunks, self.plans, model.joins_chunks)
         self.n_tokens = n_tokens(self.chunks)
 
     def _choose(
@@ -141,13 +143,9 @@ class Request:
 
     def _work(self, model: Loaded) -> Work:
         """Return what is to be done behind the prefix that is held or stored; stored tiles cannot be told yet."""
-        rest = self.chunks[_n_reusable(model, self, self.keys(model.decoder_id)) :]
-        n_tiles = [
-            sum(isinstance(chunk, ImageChunk) and chunk.image == index for chunk in rest)
-            if isinstance(image, Picture)
-            else 0
-            for index, image in enumerate(self.images)
-        ]
+        rest = self.steps[_n_reusable(model, self, self.keys(model.decoder_id)) :]
+        images = [image for image, _ in _tiles(rest)]
+        n_tiles = [images.count(index) if isinstance(image, Picture) else 0 for index, image in enumerate(self.images)]
         return work_of(rest, self.plans, n_tiles)
 
     def _overflow(self, model: Loaded, messages: Sequence[Message], n_context: int) -> ContextOverflow:
@@ -194,16 +192,29 @@ class TileSource:
         """Seconds in which at least one tile was being encoded."""
         return self._encoding.seconds
 
-    def ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
-        """Yield the features of `tiles` (image, tile) in order, worked on ahead by as many threads as are of use."""
+    def ahead(
+        self, tiles: Sequence[tuple[int, int]], on_tile: OnTile | None = None
+    ) -> Generator[NDArray[np.float32], None, None]:
+        """Yield the features of `tiles` (image, tile) in order, worked on ahead; `on_tile` is told before each."""
+        features = self._ahead(tiles)
+        try:
+            for n_done, array in enumerate(features, start=1):
+                if on_tile is not None:
+                    on_tile(n_done, len(tiles))
+                yield array
+        finally:
+            features.close()
+
+    def _ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
+        """Return the features of `tiles` in order, by as many threads as are of use."""
         if all(self._is_at_hand(*tile) for tile in tiles):
             return (self.features(*tile) for tile in tiles)
         n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
         return run_ahead((partial(self.features, *tile, n_at_once) for tile in tiles), n_at_once)
 
-    def prepare(self, tiles: Sequence[tuple[int, int]]) -> Generator[None, None, None]:
+    def prepare(self, tiles: Sequence[tuple[int, int]], on_tile: OnTile | None = None) -> Generator[None, None, None]:
         """Encode `tiles`, yielding after each: `ahead` then gives their features without the encoder."""
-        features = self.ahead(tiles)
+        features = self.ahead(tiles, on_tile)
         try:
             for tile, array in zip(tiles, features, strict=True):
                 self._ready[tile] = array
@@ -288,8 +299,8 @@ def prefill(
     """Feed the request's chunks to the decoder, beginning after the longest prefix that is held or stored.
 
     Tile k is prefilled while threads encode the next ones, unless encoder and decoder take turns. `cancel` is seen
-    between chunks, and by some decoders within one; what has been fed stays usable for the next request. A prefix is
-    reused by whole chunks, each settled before the next one is fed, so that every chunk is computed from the same
+    between chunks, and by some decoders within a step; what has been fed stays usable for the next request. A prefix is
+    reused by whole steps, each settled before the next one is fed, so that every step is computed from the same
     bits, with and without reuse.
     """
     model.is_warm = True
@@ -301,35 +312,41 @@ def prefill(
     decoder.expect(request.n_tokens + min(request.limit, LIKELY_ANSWER))
     first, last_image = _reuse(model, request, keys), _last_image(request)
     n_cached = decoder.n_past
-    rest = request.chunks[first:]
-    tiles = _tiles(rest)
-    features = source.ahead(tiles)
-    prefill_s, n_done = time.perf_counter() - started, 0
+    rest = request.steps[first:]
+    features = source.ahead(_tiles(rest), None if model.takes_turns else on_tile)  # told already
+    prefill_s = time.perf_counter() - started
     try:
-        for index, chunk in enumerate(rest, start=first):
+        for index, step in enumerate(rest, start=first):
+            parts = _parts(request, step, features, cancel)
             if cancel.is_set():
                 return Prefilled(n_cached, prefill_s, complete=False)
-            array: NDArray[Any]
-            if isinstance(chunk, TextChunk):
-                array = np.array(chunk.token_ids, np.int64)
-            else:
-                array = next(features)
-                check_seam(array, chunk, request.plans[chunk.image])
             started = time.perf_counter()
-            if not decoder.extend(array, cancel):
+            if not decoder.extend(steps.array(decoder, parts), cancel):
                 return Prefilled(n_cached, prefill_s, complete=False)
             decoder.settle()
             if index == last_image:
                 model.prefixes.put(keys[index], decoder.save())
             model.held.append(Held(keys[index], decoder.n_past))
             prefill_s += time.perf_counter() - started
-            if isinstance(chunk, ImageChunk):
-                n_done += 1
-                if on_tile is not None and not model.takes_turns:
-                    on_tile(n_done, len(tiles))
     finally:
         features.close()
     return Prefilled(n_cached, prefill_s, complete=True)
+
+
+def _parts(
+    request: Request, step: steps.Step, features: Iterator[NDArray[np.float32]], cancel: threading.Event
+) -> list[NDArray[Any]]:
+    """Return token ids or features of each of a step's chunks; not all of them once `cancel` is set."""
+    parts: list[NDArray[Any]] = []
+    for chunk in step:
+        if cancel.is_set():
+            break
+        if isinstance(chunk, TextChunk):
+            parts.append(np.array(chunk.token_ids, np.int64))
+        else:
+            parts.append(next(features))
+            check_seam(parts[-1], chunk, request.plans[chunk.image])
+    return parts
 
 
 def _encode_first(
@@ -340,12 +357,10 @@ def _encode_first(
     A prefix that turns out to be damaged when it is loaded is encoded after all, with an encoder opened again.
     """
     keys = request.keys(model.likely_decoder_id)
-    tiles = _tiles(request.chunks[_n_reusable(model, request, keys) :])
-    encoding = source.prepare(tiles)
+    tiles = _tiles(request.steps[_n_reusable(model, request, keys) :])
+    encoding = source.prepare(tiles, on_tile)
     try:
-        for n_done, _ in enumerate(encoding, start=1):
-            if on_tile is not None:
-                on_tile(n_done, len(tiles))
+        for _ in encoding:
             if cancel.is_set():
                 return False
     finally:
@@ -354,9 +369,9 @@ def _encode_first(
     return True
 
 
-def _tiles(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
-    """Return the tiles (image, tile) among chunks."""
-    return [(chunk.image, chunk.tile) for chunk in chunks if isinstance(chunk, ImageChunk)]
+def _tiles(some: Sequence[steps.Step]) -> list[tuple[int, int]]:
+    """Return the tiles (image, tile) of steps."""
+    return [(chunk.image, chunk.tile) for chunk in steps.chunks_of(some) if isinstance(chunk, ImageChunk)]
 
 
 def check_seam(features: NDArray[np.float32], chunk: ImageChunk, plan: TilePlan) -> None:
@@ -371,7 +386,7 @@ def check_seam(features: NDArray[np.float32], chunk: ImageChunk, plan: TilePlan)
 def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
     """Bring the decoder to the longest prefix of the request that it holds or that is stored.
 
-    Returns the chunks that are done; at least one is left to feed, so that there are scores to choose from.
+    Returns the steps that are done; at least one is left to feed, so that there are scores to choose from.
     """
     n_same = _n_held(model, keys)
     for index in range(len(keys) - 2, n_same - 1, -1):
@@ -383,25 +398,25 @@ def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
 
 
 def _n_held(model: Loaded, keys: Sequence[str]) -> int:
-    """Return how many chunks at the beginning the decoder holds; the last one never counts."""
+    """Return how many steps at the beginning the decoder holds; the last one never counts."""
     held = [part.key for part in model.held]
     n_same = next((i for i, pair in enumerate(zip(held, keys[:-1], strict=False)) if pair[0] != pair[1]), None)
     return min(len(held), len(keys) - 1) if n_same is None else n_same
 
 
 def _n_reusable(model: Loaded, request: Request, keys: Sequence[str]) -> int:
-    """Return how many chunks at the beginning `_reuse` will most likely find, without touching the decoder."""
+    """Return how many steps at the beginning `_reuse` will most likely find, without touching the decoder."""
     n_held = _n_held(model, keys)
     stored = (i for i in range(len(keys) - 2, n_held - 1, -1) if request.ends_image(i) and model.prefixes.has(keys[i]))
     return next(stored, n_held - 1) + 1
 
 
 def _restore(model: Loaded, request: Request, keys: Sequence[str]) -> bool:
-    """Load the stored KV cache of the chunks that `keys` name; return whether there is one."""
+    """Load the stored KV cache of the steps that `keys` name; return whether there is one."""
     state = model.prefixes.get(keys[-1])
     if state is None:
         return False
-    ends = list(accumulate(chunk.n_tokens for chunk in request.chunks[: len(keys)]))
+    ends = list(accumulate(map(n_tokens, request.steps[: len(keys)])))
     if not model.decoder.load(state, ends[-1]):
         return False
     model.held[:] = [Held(key, end) for key, end in zip(keys, ends, strict=True)]
@@ -409,8 +424,8 @@ def _restore(model: Loaded, request: Request, keys: Sequence[str]) -> bool:
 
 
 def _last_image(request: Request) -> int:
-    """Return the index of the last image's last tile; -1 without an image."""
-    return max((i for i in range(len(request.chunks)) if request.ends_image(i)), default=-1)
+    """Return the index of the step that ends the last image; -1 without an image."""
+    return max((i for i in range(len(request.steps)) if request.ends_image(i)), default=-1)
 
 
 def open_image(source: Any, max_pixels: int | None = None, reduce: bool = False) -> Picture | Features:

@@ -31,6 +31,7 @@ LAYERS = (
     "engine",
     "store",
     "generate",
+    "steps",
     "placement",
     "loaded",
     "latency",

@@ -35,7 +35,7 @@ def test_a_profile_is_measured(profiles: tuple[Profile, Profile]) -> None:
         assert profile.encode_s > 0
         assert profile.resize_s > 0
         assert profile.cut_s > 0
-        assert profile.chunk_s + profile.token_s > 0
+        assert profile.feed_s + profile.token_s > 0
 
 
 def test_the_first_time_after_opening_is_measured_where_it_is_the_first(profiles: tuple[Profile, Profile]) -> None:
@@ -102,9 +102,9 @@ def test_stages_are_timed_alone(model: Loaded) -> None:
     picture = read(np.zeros((256, 256, 3), np.uint8))
     assert probe.cut(model, picture, model.plan(picture.size, "auto")) > 0
     messages = [Message("user", (ImagePart(None), TextPart("what's here?")))]
-    chunks = model.chunks(messages, [model.plan((256, 256), "auto")])
-    times = probe.decode(model, chunks, features, 3)
+    steps = model.steps(messages, [model.plan((256, 256), "auto")])
+    times = probe.decode(model, steps, features, 3)
     assert times.prefill_s > 0
     assert times.step_s > 0
     assert (model.decoder.n_past, model.held) == (0, [])
-    assert math.isnan(probe.decode(model, chunks, features, 0).step_s)
+    assert math.isnan(probe.decode(model, steps, features, 0).step_s)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgevl import steps
 from edgevl.errors import ContextOverflow, GraphError, InputError
 from edgevl.image.read import read
 from edgevl.image.tiling import TilePlan
@@ -30,6 +31,7 @@ class Echo:
     def __init__(self) -> None:
         self.held: list[float] = []
         self.n_fed = 0
+        self.fed: list[list[float]] = []
         self.n_settled = 0
         self.n_expected = 0
 
@@ -41,9 +43,13 @@ class Echo:
         self.n_expected = n_tokens
 
     def extend(self, chunk: NDArray[Any], cancelled: threading.Event | None = None) -> bool:
-        self.held += chunk.tolist() if chunk.ndim == 1 else chunk[:, 0].tolist()
+        self.fed.append(chunk.tolist() if chunk.ndim == 1 else chunk[:, 0].tolist())
+        self.held += self.fed[-1]
         self.n_fed += len(chunk)
         return True
+
+    def embed(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.repeat(token_ids[:, None].astype(np.float32), 4, axis=1)
 
     def logits(self) -> NDArray[np.float32]:
         return np.zeros(3, np.float32)
@@ -80,7 +86,8 @@ class Brightness:
 class Model:
     """What a request needs of a loaded model. A text is its letters' code points, an image goes before the text."""
 
-    def __init__(self, context_length: int = 200, prefixes: Store | None = None) -> None:
+    def __init__(self, context_length: int = 200, prefixes: Store | None = None, joins_chunks: bool = False) -> None:
+        self.joins_chunks = joins_chunks
         self.decoder = Echo()
         self.encoder = Brightness()
         self.held: list[Any] = []
@@ -226,18 +233,35 @@ def test_another_plan_of_the_same_image_is_not_the_held_one() -> None:
     assert model.decoder.held == [1007, 1007, 98]
 
 
-@given(st.lists(st.lists(st.one_of(st.text("ab", min_size=1, max_size=4), st.integers(0, 1)), max_size=5), max_size=5))
-def test_what_is_held_after_reuse_is_what_is_held_from_scratch(prompts: list[list[Any]]) -> None:
-    model, shared = Model(), Store("prefixes", 400)  # room for few: some are dropped
+@given(
+    st.lists(st.lists(st.one_of(st.text("ab", min_size=1, max_size=4), st.integers(0, 1)), max_size=5), max_size=5),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_what_is_held_after_reuse_is_what_is_held_from_scratch(
+    prompts: list[list[Any]], joins_chunks: bool, least: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "LEAST", least)
+        hold_and_compare(prompts, joins_chunks)
+
+
+def hold_and_compare(prompts: list[list[Any]], joins_chunks: bool) -> None:
+    """Ask several prompts of one model, of ones that share a store, and of fresh ones: all hold and feed the same."""
+    model = Model(joins_chunks=joins_chunks)
+    shared = Store("prefixes", 400)  # room for few: some are dropped
     for prompt in prompts:
         parts = [part if isinstance(part, str) else picture(part, 8, 16) for part in prompt]
         run(model, ask(model, *parts, "?"))
-        scratch = Model()
+        scratch = Model(joins_chunks=joins_chunks)
         run(scratch, ask(scratch, *parts, "?"))
         assert model.decoder.held == scratch.decoder.held
         assert model.held == scratch.held
-        other = Model(prefixes=shared)
+        other = Model(prefixes=shared, joins_chunks=joins_chunks)
         run(other, ask(other, *parts, "?"))
+        for decoder in (model.decoder, other.decoder):  # whatever is fed is fed as it was from scratch
+            assert decoder.fed == scratch.decoder.fed[-len(decoder.fed) :]
+        model.decoder.fed.clear()
         assert other.decoder.held == scratch.decoder.held
 
 
@@ -260,7 +284,12 @@ def test_a_chunk_that_the_decoder_gives_up_is_not_held(monkeypatch: pytest.Monke
 def test_cancel_is_seen_between_chunks_and_keeps_what_was_fed() -> None:
     model, cancel = Model(), threading.Event()
     request = ask(model, "a", picture(1, 16, 8), "b")
-    prefilled, _ = run(model, request, cancel, on_tile=lambda done, total: cancel.set())
+
+    def on_tile(done: int, total: int) -> None:
+        if done == 2:  # encoded, and not fed yet
+            cancel.set()
+
+    prefilled, _ = run(model, request, cancel, on_tile)
     assert not prefilled.complete
     assert model.decoder.held == [97, 1001, 1001]
     cancel.clear()

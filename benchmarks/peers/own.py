@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.peers import N_PREFILL_TEXT, Variant, llamacpp
 from benchmarks.peers.case import ROOT, Case, digest
+from edgevl import steps
 from edgevl.engine.vision import run_ahead
+from edgevl.types import ImageChunk, TextChunk
 
 
 def folder(case: Case, variant: Variant) -> Path:
@@ -103,14 +106,26 @@ class Peer:
         return np.stack([self._model.encoder.encode(tile[None]) for tile in values])
 
     def prefill(self) -> list[float]:
-        """Feed the prompt chunk by chunk, as the runtime does."""
-        chunks = list(self._case.chunks())
-        decoder = self._ready(chunks[0])
+        """Feed the prompt step by step, as the runtime does."""
+        left = self._case.chunks()
+        prompt = [[next(left) for _ in step] for step in self._steps()]
+        decoder = self._ready(prompt[0][0])
         started = time.perf_counter()
-        for chunk in chunks:
-            decoder.extend(chunk)
+        for step in prompt:
+            decoder.extend(steps.array(decoder, step))
         decoder.logits()
         return [decoder.n_past / (time.perf_counter() - started)]
+
+    def _steps(self) -> list[steps.Step]:
+        """Return the case's prompt as the runtime cuts it."""
+        with Image.open(self._case.photo(0)) as picture:
+            plan = self._model.plan(picture.size[::-1], "high")
+        per_tile = self._model.manifest.image.tokens_per_tile
+        chunks = [
+            TextChunk(tuple(chunk)) if isinstance(chunk, list) else ImageChunk(0, chunk, per_tile)
+            for chunk in self._case.prompt["chunks"]
+        ]
+        return steps.cut(chunks, [plan], self._model.joins_chunks)
 
     def prefill_text(self) -> list[float]:
         """Feed text in one piece."""

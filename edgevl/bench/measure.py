@@ -131,8 +131,8 @@ class _Measurement:
         model, plan = vlm._open(), vlm.plan(fresh)
         self._counts[subject.size, threads] = plan.n_tiles, answer.usage.prompt_tokens
         encode_s, features = probe.encode(model, self._rng)
-        chunks = model.chunks([Message("user", (ImagePart(None), TextPart(QUESTION)))], [plan])
-        decoder = probe.decode(model, chunks, features, N_STEPS)
+        steps = model.steps([Message("user", (ImagePart(None), TextPart(QUESTION)))], [plan])
+        decoder = probe.decode(model, steps, features, N_STEPS)
         return {
             "read_s": read_s,
             "tile_s": probe.cut(model, fresh, plan),

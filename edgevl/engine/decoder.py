@@ -17,9 +17,9 @@ from edgevl.engine.kv import KVCache
 from edgevl.errors import GraphError, ModelError
 from edgevl.model.manifest import DecoderSpec
 
-PIECE = 256
-"""The most tokens of a long chunk that the graph for prompts takes at once: what it computes of them stays in a
-processor's caches. 1,024 at once took 1.6 times as long (SmolVLM-256M shapes, two cores)."""
+PIECE = 320
+"""The most tokens of a long chunk that the graph for prompts takes at once, in pieces of one size: what it computes of
+them stays in a processor's caches. 1,024 at once took 1.6 times as long (SmolVLM-256M shapes, two cores)."""
 
 
 class Decoder(Protocol):
@@ -127,11 +127,11 @@ class OnnxDecoder:
             self._feed(self._graph, chunk)
             return True
         before = self.n_past
-        for start in range(0, len(chunk), PIECE):
-            if start and cancelled is not None and cancelled.is_set():
+        for piece in np.array_split(chunk, -(-len(chunk) // PIECE)):
+            if self.n_past > before and cancelled is not None and cancelled.is_set():
                 self.truncate(before)
                 return False
-            self._feed(self._prefill, chunk[start : start + PIECE])
+            self._feed(self._prefill, piece)
         return True
 
     def _feed(self, graph: Graph, chunk: NDArray[Any]) -> None:
@@ -146,6 +146,11 @@ class OnnxDecoder:
         binding.run()
         self._cache.turn()
         self.n_past = total
+
+    def embed(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what token ids [n] are fed as, float32 [n, hidden]: feeding that is the same, beside features too."""
+        rows: NDArray[np.float32] = self._embeddings[token_ids].astype(np.float32)
+        return rows
 
     def logits(self) -> NDArray[np.float32]:
         """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from edgevl.image.tiling import TilePlan
-from edgevl.types import Chunk
+from edgevl.steps import Step, chunks_of
 
 Size = tuple[int, int]
 
@@ -20,12 +20,12 @@ class Work:
     """What a request has still to do up to its first token.
 
     `resized` counts the pixels that resizing goes over (see `resized_pixels`), `n_tiles` the tiles to encode;
-    `n_chunks` and `n_tokens` are what the decoder is fed.
+    `n_steps` and `n_tokens` are what the decoder is fed.
     """
 
     resized: int
     n_tiles: int
-    n_chunks: int
+    n_steps: int
     n_tokens: int
 
 
@@ -44,7 +44,7 @@ class Estimate:
 class Profile:
     """How long each piece of work takes: one machine, one model, one number of threads. All in seconds but `overlap`.
 
-    `resize_s` is for a million pixels gone over; `cut_s` and `encode_s` for a tile; `chunk_s` for a chunk fed to
+    `resize_s` is for a million pixels gone over; `cut_s` and `encode_s` for a tile; `feed_s` for a step fed to
     the decoder and `token_s` for each token in it; `fixed_s` comes once a question, `cold_s` once after opening
     the model. `overlap` is the share of the shorter of encoding and prefill that goes on behind the longer one; below
     0, they slow one another down by that share.
@@ -53,7 +53,7 @@ class Profile:
     resize_s: float
     cut_s: float
     encode_s: float
-    chunk_s: float
+    feed_s: float
     token_s: float
     fixed_s: float
     cold_s: float
@@ -63,7 +63,7 @@ class Profile:
         """Predict the seconds of `work` after reading has taken `read_s`; `is_cold`: nothing has run yet."""
         tile_s = work.resized * 1e-6 * self.resize_s + work.n_tiles * self.cut_s
         encode_s = work.n_tiles * self.encode_s
-        prefill_s = work.n_chunks * self.chunk_s + work.n_tokens * self.token_s
+        prefill_s = work.n_steps * self.feed_s + work.n_tokens * self.token_s
         hidden_s = self.overlap * min(tile_s + encode_s, prefill_s) * _behind(work.n_tiles)
         once_s = self.fixed_s + (self.cold_s if is_cold else 0.0)
         total_s = read_s + once_s + tile_s + encode_s + prefill_s - hidden_s
@@ -88,14 +88,14 @@ class Profile:
         return cls(**{name: float(value) for name, value in raw.items()})
 
 
-def work_of(chunks: Sequence[Chunk], plans: Sequence[TilePlan], n_tiles: Sequence[int]) -> Work:
-    """Return the work of feeding `chunks`, of whose images image i has `n_tiles[i]` tiles to encode."""
+def work_of(steps: Sequence[Step], plans: Sequence[TilePlan], n_tiles: Sequence[int]) -> Work:
+    """Return the work of feeding `steps`, of whose images image i has `n_tiles[i]` tiles to encode."""
     cut = [plan for plan, n in zip(plans, n_tiles, strict=True) if n]
     return Work(
         resized=sum(resized_pixels(*pair) for plan in cut for pair in plan.resizes),
         n_tiles=sum(n_tiles),
-        n_chunks=len(chunks),
-        n_tokens=sum(chunk.n_tokens for chunk in chunks),
+        n_steps=len(steps),
+        n_tokens=sum(chunk.n_tokens for chunk in chunks_of(steps)),
     )
 
 

@@ -51,6 +51,18 @@ def test_features_are_taken_as_they_are(tmp_path: Path) -> None:
     assert made.n_past == 4
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_what_ids_are_fed_as_may_be_fed_instead(tmp_path: Path, dtype: Any) -> None:
+    made = decoder(tmp_path, table(dtype))
+    embedded = made.embed(ids(1, 3))
+    assert embedded.dtype == np.float32
+    made.extend(np.concatenate([embedded, np.full((1, VOCAB), 9, np.float32)]))
+    np.testing.assert_array_equal(made.logits(), [9] * VOCAB)
+    made.truncate(0)
+    made.extend(embedded)
+    np.testing.assert_array_equal(made.logits(), [15, 16, 17, 18, 19])
+
+
 def test_scores_are_the_callers_own(tmp_path: Path) -> None:
     made = decoder(tmp_path)
     made.extend(ids(0))

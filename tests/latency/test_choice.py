@@ -34,7 +34,8 @@ def chunks_of(plans: tuple[TilePlan, ...]) -> list[Chunk]:
 
 
 def estimate(plans: tuple[TilePlan, ...], profile: Profile) -> Estimate:
-    return profile.estimate(work_of(chunks_of(plans), plans, [cut.n_tiles for cut in plans]), read_s=0.01)
+    steps = [(chunk,) for chunk in chunks_of(plans)]
+    return profile.estimate(work_of(steps, plans, [cut.n_tiles for cut in plans]), read_s=0.01)
 
 
 def chosen(

@@ -15,7 +15,7 @@ from edgevl.model.manifest import ImageSpec
 from edgevl.types import ImageChunk, TextChunk
 
 PROFILE = Profile(
-    resize_s=0.01, cut_s=0.002, encode_s=0.1, chunk_s=0.003, token_s=0.001, fixed_s=0.005, cold_s=0.05, overlap=0.5
+    resize_s=0.01, cut_s=0.002, encode_s=0.1, feed_s=0.003, token_s=0.001, fixed_s=0.005, cold_s=0.05, overlap=0.5
 )
 short = st.floats(0, 0.5)
 profiles = st.builds(Profile, short, short, short, short, short, short, short, st.floats(-2, 1))
@@ -23,7 +23,7 @@ counts = st.integers(0, 40)
 
 
 def test_an_estimate_is_the_sum_of_its_parts() -> None:
-    work = Work(resized=2_000_000, n_tiles=4, n_chunks=6, n_tokens=100)
+    work = Work(resized=2_000_000, n_tiles=4, n_steps=6, n_tokens=100)
     found = PROFILE.estimate(work, read_s=0.03)
     assert found.tile_s == pytest.approx(0.02 + 4 * 0.002)
     assert found.encode_s == pytest.approx(0.4)
@@ -54,15 +54,15 @@ def test_no_estimate_is_shorter_than_its_longer_half(profile: Profile, n_tiles: 
 def test_work_counts_only_what_is_still_to_do() -> None:
     spec = ImageSpec(512, 2048, 64, (0.5,) * 3, (0.5,) * 3, "lanczos")
     plans = [plan((1024, 1024), spec, "split_grid"), plan((512, 512), spec, "split_grid")]
-    chunks = [TextChunk((1, 2, 3)), ImageChunk(1, 0, 64), TextChunk((4,))]
-    assert work_of(chunks, plans, [0, 1]) == Work(resized=0, n_tiles=1, n_chunks=3, n_tokens=68)
+    steps = [(TextChunk((1, 2, 3)),), (ImageChunk(1, 0, 64),), (TextChunk((4,)),)]
+    assert work_of(steps, plans, [0, 1]) == Work(resized=0, n_tiles=1, n_steps=3, n_tokens=68)
     # The first image is cut into 2x2 tiles of its own size, and resized to the overview.
-    assert work_of(chunks, plans, [5, 1]).resized == 1024 * 1024 + 512 * 1024
+    assert work_of(steps, plans, [5, 1]).resized == 1024 * 1024 + 512 * 1024
 
     closest = plan((1024, 1024), ImageSpec(512, 4 * 512, 64, (0.5,) * 3, (0.5,) * 3, "bicubic"), "closest_grid")
-    assert work_of(chunks, [closest, closest], [5, 0]).resized == 1024 * 1024 + 512 * 1024
+    assert work_of(steps, [closest, closest], [5, 0]).resized == 1024 * 1024 + 512 * 1024
     middle = plan((512, 1024), spec, "centre_square")
-    assert work_of(chunks, [middle, middle], [1, 0]).resized == 0
+    assert work_of(steps, [middle, middle], [1, 0]).resized == 0
 
 
 @pytest.mark.parametrize(
