@@ -51,8 +51,8 @@ N_EQUAL = 4
 class Amount:
     """How much is measured in a round.
 
-    What aims look at and takes about a second is measured in `n_turns`, and encoding, at least once, for `turn_s`
-    seconds of each: one moment on a machine shared with others says little.
+    What aims look at and takes seconds is measured in `n_turns`, and encoding, at least once, for `turn_s` seconds of
+    each: one moment on a machine shared with others says little.
     """
 
     rounds: int
@@ -191,13 +191,13 @@ class Comparison:
 
     def _stages(self) -> list[tuple[str, dict[str, Any]]]:
         amount = self.amount
+        aimed = [("encode", {"n_tiles": amount.n_tiles}), ("prefill", {}), ("prefill_text", {})]
         decode = [
             ("decode", {"context": n, "n_tokens": amount.n_tokens})
             for n in amount.contexts
             for _ in range(amount.n_turns if n == AIMED_CONTEXT else 1)
         ]
-        encode = [("encode", {"n_tiles": amount.n_tiles})] * amount.n_turns
-        return [*encode, ("prefill", {}), ("prefill_text", {}), *decode]
+        return [stage for stage in aimed for _ in range(amount.n_turns)] + decode
 
     def _stage(self, worker: Worker, stage: str, arguments: dict[str, Any]) -> None:
         """Run a stage; a run counts once, with the median of its tiles or the mean of its tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -89,6 +90,44 @@ def test_a_row_is_computed_as_if_it_were_alone(graphs: tuple[Path, Path]) -> Non
     for index in range(5):
         np.testing.assert_array_equal(found[index], run(graphs[1], x[index : index + 1])[0][0])
     assert not found[2].any()
+
+
+def test_a_product_that_is_split_becomes_one_for_each_part(graphs: tuple[Path, Path], tmp_path: Path) -> None:
+    model = onnx.load(graphs[0])
+    split = helper.make_node("Split", ["y"], ["left", "right"], axis=-1, num_outputs=2)
+    model.graph.node.append(split)
+    del model.graph.output[0]
+    parts = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("left", "right")]
+    model.graph.output.extend(parts)
+    onnx.save(model, tmp_path / "split.onnx")
+    write_prefill(tmp_path / "split.onnx", tmp_path / "parts.onnx")
+    assert "Split" not in {node.op_type for node in onnx.load(tmp_path / "parts.onnx").graph.node}
+    x = np.random.default_rng(3).standard_normal((7, K)).astype(np.float32)
+    _, left, right = run(tmp_path / "parts.onnx", x)
+    np.testing.assert_array_equal(np.concatenate([left, right], -1), run(graphs[1], x)[0])
+
+
+def test_a_sink_changes_nothing_but_how_attention_is_computed(smolvlm_int4_dir: Path, tmp_path: Path) -> None:
+    for file in ("prefill.onnx", "prefill.onnx.data"):
+        shutil.copy(smolvlm_int4_dir / file, tmp_path)
+    model = onnx.load(tmp_path / "prefill.onnx", load_external_data=False)
+    heads = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    assert heads
+    assert all(node.input[11] for node in heads)
+    for node in heads:
+        node.input[11] = ""
+    onnx.save(model, tmp_path / "without.onnx")
+    spec = manifest.read(smolvlm_int4_dir)
+    assert spec.embeddings is not None
+    table = read_embeddings(smolvlm_int4_dir / spec.embeddings.file, spec.decoder)
+    decoders = [
+        OnnxDecoder(Graph(tmp_path / name, threads=1), spec.decoder, table) for name in ("prefill.onnx", "without.onnx")
+    ]
+    for decoder in decoders:
+        decoder.extend(np.arange(50) + 3)
+        decoder.extend(np.arange(20) + 9)
+    whole, in_tiles = (decoder.logits() for decoder in decoders)
+    assert whole @ in_tiles / np.linalg.norm(whole) / np.linalg.norm(in_tiles) > 0.9999
 
 
 def test_its_data_lies_beside_it_for_whoever_may_read_the_graph(graphs: tuple[Path, Path]) -> None:
