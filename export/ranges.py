@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgevl.engine.openvino import LEVELS, ranges_path
+from edgevl.engine.kernels import LEVELS
+from edgevl.engine.openvino import ranges_path
 
 MARGIN = 0.1
 """How much wider than measured a range is made, as a share of itself: other pictures reach further."""

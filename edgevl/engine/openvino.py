@@ -1,9 +1,7 @@
 """Vision graphs on OpenVINO, for Intel's processors (extra `openvino`). The only module that imports it.
 
-It runs the same file as onnxruntime. Where that file quantizes activations on the fly, by the range of each picture,
-OpenVINO's integer kernels want ranges that are known beforehand; the export measured them (`ranges_path`). A MatMul
-without one gets its int8 weights widened instead. What is not int8 in such a graph runs in bfloat16 where the
-processor has it; a graph that is not quantized stays float32.
+It runs the same file as onnxruntime, laid out anew for its kernels (`edgevl.engine.kernels`). What is not int8 in a
+quantized graph runs in bfloat16 where the processor has it; a graph that is not quantized stays float32.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import json
 import mmap
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,15 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl.engine.kernels import FORM, Ranges, lay_out
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.machine import UNKNOWN, describe, give_back
 
 MAX_AT_ONCE = 4
 """Tiles encoded side by side at most: each needs memory of its own."""
-LEVELS = 256
-
-Ranges = Mapping[str, tuple[float, float]]
-"""Least and greatest value of each tensor that is quantized on the fly, by its name in the graph."""
 
 
 def is_present() -> bool:
@@ -139,12 +133,12 @@ class OpenVINOGraph:
             "INFERENCE_PRECISION_HINT": "bf16" if self._is_quantized and _has_bf16(core) else "f32",
         }
         about = describe()
-        name = f"{self.backend}:{about.cpu}:{about.features}:{sorted(settings.items())}"
+        name = f"{self.backend}:{FORM}:{about.cpu}:{about.features}:{sorted(settings.items())}"
         kept = self._load(name) if self._load else None
         if kept is not None:
             return core.import_model(self._shared(openvino, kept), "CPU", settings)
         model = core.read_model(self.path)
-        replace_dynamic(openvino, model, _read_ranges(self.path))
+        lay_out(openvino, model, _read_ranges(self.path))
         compiled = core.compile_model(model, "CPU", settings)
         if self._keep:
             self._keep(name, np.frombuffer(compiled.export_model().getvalue(), np.uint8).copy())
@@ -168,36 +162,6 @@ class OpenVINOGraph:
             raise GraphError(f"{self.path}: lacks the outputs {sorted(missing)}; export it again")
 
 
-def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
-    """Replace each MatMulInteger over a dynamically quantized tensor by what OpenVINO's int8 kernels know.
-
-    That is a FakeQuantize with the tensor's range, and a MatMul with the int8 weights and their scales; without a
-    range, the MatMul alone. The pattern is the one that onnxruntime's dynamic quantizer
-    writes, as OpenVINO's reader lays it out: Multiply(Convert(MatMul(x - zero point, weights - zero point)), scales).
-    """
-    opset = openvino.opset13
-    quantized: dict[str, Any] = {}
-    products = [node for node in model.get_ordered_ops() if _is_integer_product(openvino, node)]
-    for product in products:
-        x = _quantized_tensor(product.input_value(0).get_node())
-        name = next((name for name in x.get_names() if name in ranges), None)
-        if name is not None:
-            if name not in quantized:
-                low, high = (opset.constant(np.float32(bound)) for bound in ranges[name])
-                quantized[name] = opset.fake_quantize(x, low, high, low, high, LEVELS).output(0)
-            x = quantized[name]
-        weights, zero_points = (_constant(v.get_node()) for v in product.input_value(1).get_node().input_values())
-        if zero_points.any():
-            raise ValueError("int8 weights with zero points")
-        scaled = _only_user(_only_user(product))  # the Convert, then the Multiply by both scales
-        scales = _weight_scales(scaled)
-        widened = opset.convert(opset.constant(np.ascontiguousarray(weights.T)), "f32")
-        matmul = opset.matmul(x, opset.multiply(widened, opset.constant(scales.reshape(-1, 1))), False, True)
-        matmul.set_friendly_name(scaled.get_friendly_name())
-        scaled.output(0).replace(matmul.output(0))
-    model.validate_nodes_and_infer_types()
-
-
 def _let_go(array: NDArray[Any]) -> None:
     """Let the system take back the pages of a mapped file; those that are still needed are read again."""
     owner: Any = array
@@ -210,47 +174,6 @@ def _let_go(array: NDArray[Any]) -> None:
 
 def _has_bf16(core: Any) -> bool:
     return bool("BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-def _is_integer_product(openvino: Any, node: Any) -> bool:
-    return node.get_type_name() == "MatMul" and bool(node.output(0).get_element_type() == openvino.Type.i32)
-
-
-def _quantized_tensor(node: Any) -> Any:
-    """Return the float tensor that was quantized into `node`: the one whose greatest value its scale is made from."""
-    seen, left = set(), deque([node])
-    while left:  # the nearest one: further up there are those of earlier layers
-        node = left.popleft()
-        if node.get_type_name() == "ReduceMax":
-            return node.input_value(0)
-        for value in node.input_values():
-            above = value.get_node()
-            if above.get_friendly_name() not in seen:
-                seen.add(above.get_friendly_name())
-                left.append(above)
-    raise ValueError("a quantized tensor without a scale")
-
-
-def _constant(node: Any) -> NDArray[Any]:
-    while node.get_type_name() != "Constant":
-        node = node.input_value(0).get_node()
-    data: NDArray[Any] = node.data
-    return data
-
-
-def _only_user(node: Any) -> Any:
-    [target] = node.output(0).get_target_inputs()
-    return target.get_node()
-
-
-def _weight_scales(scaled: Any) -> NDArray[np.float32]:
-    """Return the weights' scales [n_columns], or [1], of Multiply(product, Multiply(x's scale, weights' scales))."""
-    for value in scaled.input_values():
-        factors = value.get_node()
-        if factors.get_type_name() == "Multiply":
-            constants = [v.get_node() for v in factors.input_values() if v.get_node().get_type_name() == "Constant"]
-            return np.array(constants[0].data, np.float32).reshape(-1)
-    raise ValueError("int8 weights without scales")
 
 
 def _read_ranges(path: Path) -> Ranges:
