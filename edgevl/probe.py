@@ -21,7 +21,7 @@ from edgevl.image import pixels
 from edgevl.image.read import Picture, read, resize
 from edgevl.image.tiling import TilePlan
 from edgevl.latency import kept
-from edgevl.latency.profile import MAX_OVERLAP, MIN_OVERLAP, Profile, Work, resized_pixels, work_of
+from edgevl.latency.profile import Profile, Work, resized_pixels, work_of
 from edgevl.loaded import PREFIXES_BYTES, TILES_BYTES, Loaded
 from edgevl.request import Request, TileSource, prefill
 from edgevl.steps import Step, array
@@ -118,7 +118,7 @@ def measure(model: Loaded, seconds: float) -> Profile:
     """Measure the profile, in about `seconds` on a model that is quick enough.
 
     Rounds of a question about one tile and of its parts are followed by one about several tiles, if there is time for
-    that: it tells how much of the prefill goes on behind the encoder. The decoder is empty afterwards.
+    that: it tells what tiles save by going on side by side, and beside the prefill. The decoder is empty afterwards.
     """
     started = time.perf_counter()
     was_warm, quiet = model.is_warm, _without_stores(model)
@@ -139,7 +139,7 @@ def measure(model: Loaded, seconds: float) -> Profile:
     several: list[_Asked] = []
     while grid and (not several or time.perf_counter() - started < seconds):
         several.append(_ask(quiet, rng, grid))
-    profile = _with_overlap(profile, several) if several else profile
+    profile = _with_several(profile, several) if several else profile
     forget(model)
     model.is_warm = True
     return profile
@@ -189,30 +189,33 @@ def _prepare(model: Loaded, tile: NDArray[np.uint8]) -> None:
 
 
 def _from_one_tile(model: Loaded, rounds: Sequence[_Asked], parts: dict[str, float]) -> Profile:
-    """Return the profile by which one tile takes what it took; no overlap."""
+    """Return the profile by which one tile takes what it took, and each further one the same."""
     n_many = model.manifest.image.tokens_per_tile
     token_s = max(parts["many"] - parts["few"], 0.0) / max(n_many - _N_FEW, 1)
+    encode_s = median(asked.encode_s for asked in rounds)
     profile = Profile(
         resize_s=parts["resize"] / (resized_pixels((_SIDE, _SIDE), (_SIDE // 2, _SIDE // 2)) * 1e-6),
         cut_s=parts["cut"],
-        encode_s=median(asked.encode_s for asked in rounds),
+        encode_s=encode_s,
+        encode_more_s=encode_s,
         feed_s=max(parts["few"] - _N_FEW * token_s, 0.0),
         token_s=token_s,
         fixed_s=0.0,
         cold_s=0.0,
-        overlap=0.0,
+        saved_s=0.0,
     )
     over_s = [asked.first_token_s - profile.estimate(asked.work).first_token_s for asked in rounds]
     return replace(profile, fixed_s=max(median(over_s), 0.0))
 
 
-def _with_overlap(profile: Profile, several: Sequence[_Asked]) -> Profile:
-    """Return the profile with the overlap by which several tiles take what they took."""
-    apart, work = profile.estimate(several[0].work), several[0].work
-    saved_s = apart.first_token_s - median(asked.first_token_s for asked in several)
-    shorter_s = min(apart.tile_s + apart.encode_s, apart.prefill_s) * (1 - 1 / work.n_tiles)
-    overlap = saved_s / shorter_s if shorter_s > 0 else 0.0
-    return replace(profile, overlap=min(max(overlap, MIN_OVERLAP), MAX_OVERLAP))
+def _with_several(profile: Profile, several: Sequence[_Asked]) -> Profile:
+    """Return the profile by which several tiles take what they took."""
+    work = several[0].work
+    n_more = work.n_tiles - 1
+    encode_more_s = (median(asked.encode_s for asked in several) - profile.encode_s) / n_more
+    profile = replace(profile, encode_more_s=max(encode_more_s, 0.0))
+    apart_s = profile.estimate(work).first_token_s
+    return replace(profile, saved_s=(apart_s - median(asked.first_token_s for asked in several)) / n_more)
 
 
 def _without_stores(model: Loaded) -> Loaded:

@@ -67,7 +67,8 @@ def test_several_tiles_are_asked_if_there_is_time(model: Loaded, monkeypatch: py
         return original(model, rng, grid)
 
     monkeypatch.setattr(probe, "_ask", ask)
-    assert probe.measure(model, seconds=0.0).overlap == 0
+    profile = probe.measure(model, seconds=0.0)
+    assert (profile.encode_more_s, profile.saved_s) == (profile.encode_s, 0)
     assert set(asked) == {(1, 1)}
     asked.clear()
     monkeypatch.setattr(probe, "median", lambda values: 1e-3)
@@ -75,15 +76,23 @@ def test_several_tiles_are_asked_if_there_is_time(model: Loaded, monkeypatch: py
     assert (2, 2) in asked
 
 
-def test_an_overlap_makes_several_tiles_take_what_they_took() -> None:
-    profile = Profile(0, 0, 0.1, 0.01, 0.001, 0.0, 0, 0)
+@pytest.mark.parametrize("encoded_s", [0.5, 0.3, 0.1])
+@pytest.mark.parametrize("saved_s", [0.0, 0.05, 0.08, -0.05])
+def test_several_tiles_are_predicted_to_take_what_they_took(encoded_s: float, saved_s: float) -> None:
+    profile = Profile(0, 0.02, 0.1, 0.1, 0.01, 0.001, 0.0, 0, 0)
     work = probe.Work(0, 5, 10, 90)
-    apart_s = profile.estimate(work).first_token_s
-    for taken_s in (apart_s, apart_s - 0.05, apart_s + 0.05):
-        fitted = probe._with_overlap(profile, [probe._Asked(work, taken_s, 0.5)])
-        assert fitted.estimate(work).first_token_s == pytest.approx(taken_s)
-    assert probe._with_overlap(profile, [probe._Asked(work, 0.0, 0.5)]).overlap == 1
-    assert probe._with_overlap(profile, [probe._Asked(work, 99.0, 0.5)]).overlap == -2
+    taken_s = 0.1 + encoded_s + 0.19 - saved_s
+    fitted = probe._with_several(profile, [probe._Asked(work, taken_s, encoded_s)]).estimate(work)
+    assert fitted.first_token_s == pytest.approx(taken_s)
+    assert fitted.encode_s == pytest.approx(encoded_s)
+
+
+def test_several_tiles_that_took_less_than_one_leave_a_sound_profile() -> None:
+    profile = Profile(0, 0.02, 0.1, 0.1, 0.01, 0.001, 0.0, 0, 0)
+    fitted = probe._with_several(profile, [probe._Asked(probe.Work(0, 5, 10, 90), 0.0, 0.05)])
+    assert Profile.from_dict(fitted.to_dict()) == fitted
+    one, many = (fitted.estimate(probe.Work(0, n, 2, 20)).first_token_s for n in (1, 9))
+    assert one == pytest.approx(many)
 
 
 def test_a_profile_that_cannot_be_kept_is_still_one(

@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 SHAPES = str(SAMPLES / "shapes.png")  # 512x512: 5 tiles at most
 WIDE = str(SAMPLES / "wide.png")  # 384x192: 3 tiles at most
 QUESTION = "what's here?"
-SECOND_A_TILE = Profile(0, 0, 1.0, 0, 0, 0, 0, 0)
+SECOND_A_TILE = Profile(0, 0, 1.0, 1.0, 0, 0, 0, 0, 0)
 
 
 def key() -> kept.Key:
@@ -130,7 +130,7 @@ def test_text_alone_has_a_forecast_too(vlm: edgevl.VLM) -> None:
 
 
 def test_the_first_question_after_opening_is_slower(vlm: edgevl.VLM) -> None:
-    kept.write(key(), Profile(0, 0, 1.0, 0, 0, 0, 10.0, 0))
+    kept.write(key(), Profile(0, 0, 1.0, 1.0, 0, 0, 0, 10.0, 0))
     cold, warm = (forecast_of(vlm.ask(SHAPES, q, within=100, max_tokens=1)) for q in (QUESTION, "is it red?"))
     assert cold.first_token_s > 15
     assert warm.first_token_s < 10

@@ -12,8 +12,6 @@ from edgevl.steps import Step, chunks_of
 
 Size = tuple[int, int]
 
-MIN_OVERLAP, MAX_OVERLAP = -2.0, 1.0
-
 
 @dataclass(frozen=True)
 class Work:
@@ -42,31 +40,34 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Profile:
-    """How long each piece of work takes: one machine, one model, one number of threads. All in seconds but `overlap`.
+    """How long each piece of work takes, in seconds: one machine, one model, one number of threads.
 
-    `resize_s` is for a million pixels gone over; `cut_s` and `encode_s` for a tile; `feed_s` for a step fed to
-    the decoder and `token_s` for each token in it; `fixed_s` comes once a question, `cold_s` once after opening
-    the model. `overlap` is the share of the shorter of encoding and prefill that goes on behind the longer one; below
-    0, they slow one another down by that share.
+    `resize_s` is for a million pixels gone over; `cut_s` for a tile; `encode_s` for a tile alone, `encode_more_s` for
+    each one after it, for several are encoded side by side; `feed_s` for a step fed to the decoder and `token_s` for
+    each token in it; `fixed_s` comes once a question, `cold_s` once after opening the model. `saved_s` is what each
+    tile but the first saves because tiles are cut and encoded while others are prefilled; below 0, that slows both
+    down.
     """
 
     resize_s: float
     cut_s: float
     encode_s: float
+    encode_more_s: float
     feed_s: float
     token_s: float
     fixed_s: float
     cold_s: float
-    overlap: float
+    saved_s: float
 
     def estimate(self, work: Work, *, read_s: float = 0.0, is_cold: bool = False) -> Estimate:
         """Predict the seconds of `work` after reading has taken `read_s`; `is_cold`: nothing has run yet."""
         tile_s = work.resized * 1e-6 * self.resize_s + work.n_tiles * self.cut_s
-        encode_s = work.n_tiles * self.encode_s
+        n_more = max(work.n_tiles - 1, 0)
+        encode_s = (work.n_tiles - n_more) * self.encode_s + n_more * self.encode_more_s
         prefill_s = work.n_steps * self.feed_s + work.n_tokens * self.token_s
-        hidden_s = self.overlap * min(tile_s + encode_s, prefill_s) * _behind(work.n_tiles)
+        saved_s = n_more * min(self.saved_s, self.cut_s + self.encode_more_s)  # a tile more never takes less time
         once_s = self.fixed_s + (self.cold_s if is_cold else 0.0)
-        total_s = read_s + once_s + tile_s + encode_s + prefill_s - hidden_s
+        total_s = read_s + once_s + tile_s + encode_s + prefill_s - saved_s
         return Estimate(total_s, read_s, tile_s, encode_s, prefill_s)
 
     def to_dict(self) -> dict[str, float]:
@@ -82,8 +83,7 @@ class Profile:
         for name, value in raw.items():
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"{name} is not a number")
-            low, high = (MIN_OVERLAP, MAX_OVERLAP) if name == "overlap" else (0, math.inf)
-            if not low <= value <= high:
+            if value < 0 and name != "saved_s":
                 raise ValueError(f"{name} is out of range")
         return cls(**{name: float(value) for name, value in raw.items()})
 
@@ -112,8 +112,3 @@ def resized_pixels(size: Size, *steps: Size) -> int:
         total += new_width * max(height, new_height) if height != new_height else 0
         size = step
     return total
-
-
-def _behind(n_tiles: int) -> float:
-    """Return the share of a prefill that has an encoding to go on behind: all tiles but one."""
-    return 1 - 1 / n_tiles if n_tiles else 0.0

@@ -19,7 +19,7 @@ sides = st.integers(1, 6000)
 sizes = st.lists(st.tuples(sides, sides), min_size=1, max_size=3)
 details = st.sampled_from(["auto", "high", "low", 1, 4, 6, 11])
 short = st.floats(0, 0.5)
-profiles = st.builds(Profile, short, short, short, short, st.floats(0, 0.01), short, short, st.floats(-2, 1))
+profiles = st.builds(Profile, short, short, short, short, short, st.floats(0, 0.01), short, short, st.floats(-0.5, 0.5))
 budgets = st.floats(0.01, 100)
 moderate = settings(max_examples=50, deadline=None)
 
