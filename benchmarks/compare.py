@@ -1,7 +1,7 @@
 """Compare edgevl with other runtimes on this machine, stage by stage, in one run.
 
     python -m benchmarks.compare [--model 256m|500m|internvl3-1b] [--peers edgevl,llama.cpp] [--rounds 5] [--threads N]
-                                 [--quick]
+                                 [--awake] [--quick]
 
 Random weights in the true shapes of SmolVLM-256M, SmolVLM2-500M or InternVL3-1B; every peer gets the same checkpoint
 in its own format, the same pictures, the same tiles (17, and 13 of InternVL), the same number of threads and the same
@@ -34,6 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks import report
+from benchmarks.awake import AWAKE, awake
 from benchmarks.cold import ROOT, _high_water, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
 from benchmarks.peers.case import MODELS, QUESTION, SECOND_QUESTION, Absent, Case
@@ -266,6 +267,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--awake", action="store_true", help=AWAKE)
     parser.add_argument("--quick", action="store_true", help="one round of 5 tiles, and no file in benchmarks/results")
     parser.add_argument("--prepare", action="store_true", help="make all files and check the weights; measure nothing")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")
@@ -300,10 +302,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, found in comparison.checks.items():
             print(f"{name}: {found}")
         return 0
-    for index in range(amount.rounds):
-        print(f"round {index + 1} of {amount.rounds}", flush=True)
-        comparison.round(index)
-    document = report.document(comparison, n_cores)
+    with awake(settings.awake):
+        for index in range(amount.rounds):
+            print(f"round {index + 1} of {amount.rounds}", flush=True)
+            comparison.round(index)
+    document = report.document(comparison, n_cores, settings.awake)
     report.show(document)
     folder = case.folder if is_trial else ROOT / "benchmarks" / "results"
     for path in report.write(document, folder):

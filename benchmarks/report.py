@@ -122,7 +122,7 @@ RATIOS = (
 MIN_COSINE = 0.999
 
 
-def document(comparison: Comparison, n_cores: int) -> dict[str, Any]:
+def document(comparison: Comparison, n_cores: int, is_awake: bool) -> dict[str, Any]:
     """Return everything as plain data."""
     summary, case = comparison.samples.summary(), comparison.case
     return {
@@ -135,6 +135,7 @@ def document(comparison: Comparison, n_cores: int) -> dict[str, Any]:
             "tiles": case.prompt["n_tiles"],
             "prompt_tokens": case.prompt["n_tokens"],
             **asdict(comparison.amount),
+            "awake": is_awake,
         },
         "must_hold": [*ratios(summary), *counts(summary, comparison.checks)],
         "skipped": comparison.skipped,

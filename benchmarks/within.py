@@ -1,6 +1,6 @@
 """How far off is what `--within` goes by? First tokens predicted and measured, over sizes of pictures and details.
 
-    python -m benchmarks.within [--rounds 5] [--model NAME] [--check]
+    python -m benchmarks.within [--rounds 5] [--model NAME] [--awake] [--check]
 
 Each round opens the model anew and measures this machine's profile as a user's first question does, for half a
 second; then every picture is predicted and asked, with fresh noise, in this process, and once in a new process, whose
@@ -26,6 +26,7 @@ import numpy as np
 
 import edgevl
 from benchmarks import cold
+from benchmarks.awake import AWAKE, awake
 from edgevl.bench.pictures import synthetic
 from edgevl.image.read import jpeg_bytes, resize
 from edgevl.types import Detail
@@ -115,10 +116,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--model", help="a model's name or folder; default: the bundled one")
+    parser.add_argument("--awake", action="store_true", help=AWAKE)
     parser.add_argument("--check", action="store_true", help="end with 1 where the limit is not kept; write no file")
     settings = parser.parse_args()
     n_cores = cold.use_cores(settings.cores)
-    shots = rounds(settings.model, settings.rounds)
+    with awake(settings.awake):
+        shots = rounds(settings.model, settings.rounds)
     results = {
         "same_process": summary([shot for shot in shots if not shot.new_process]),
         "new_process": summary([shot for shot in shots if shot.new_process]),
@@ -129,6 +132,7 @@ def main() -> int:
         "model": settings.model or "bundled",
         "commit": cold._commit(),
         "machine": cold.machine(n_cores),
+        "awake": settings.awake,
         "limits": {"median_error": MAX_MEDIAN_ERROR},
         "within": results,
         "shots": [asdict(shot) | {"error": shot.error} for shot in shots],

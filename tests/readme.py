@@ -231,8 +231,9 @@ def comparison() -> str:
 
 def _comparison(path: Path, found: dict[str, Any]) -> str:
     about, settings = found["machine"], found["settings"]
+    cores = f"{about['cores']} cores{' kept awake' if settings.get('awake') else ''}"
     head = (
-        f"{about['cpu']}, {about['cores']} cores, {settings['threads']} threads; shapes {found['model']}, "
+        f"{about['cpu']}, {cores}, {settings['threads']} threads; shapes {found['model']}, "
         f"{settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians of {settings['rounds']} "
         f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
         f"![The same figures as bars](benchmarks/results/{path.stem}.png)\n\n"

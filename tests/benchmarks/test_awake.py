@@ -1,0 +1,71 @@
+"""Cores that are kept awake: at the lowest priority, and not a moment longer than the benchmark."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("psutil")
+
+import psutil
+
+from benchmarks.awake import SPIN, awake
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="no idle scheduling on this system")
+
+
+def _until(holds: object, seconds: float = 20.0) -> bool:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if holds():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_every_core_has_one_process_of_the_lowest_priority_and_none_is_left() -> None:
+    cores = os.sched_getaffinity(0)
+    with awake():
+        children = [child for child in psutil.Process().children() if SPIN in child.cmdline()]
+        assert _until(lambda: all(os.sched_getscheduler(child.pid) == os.SCHED_IDLE for child in children))
+        assert sorted(core for child in children for core in os.sched_getaffinity(child.pid)) == sorted(cores)
+    assert not any(child.is_running() for child in children)
+
+
+def test_nothing_is_started_unless_it_is_wanted() -> None:
+    before = len(psutil.Process().children())
+    with awake(wanted=False):
+        assert len(psutil.Process().children()) == before
+
+
+def test_a_benchmark_that_is_killed_leaves_nothing_behind() -> None:
+    code = (
+        "import os, time\nfrom benchmarks.awake import awake\n"
+        "with awake():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    spinning = psutil.Process(parent.pid).children()
+    assert len(spinning) == len(os.sched_getaffinity(0))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert _until(lambda: all(_has_ended(child) for child in spinning))
+
+
+def test_a_system_without_idle_scheduling_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "SCHED_IDLE")
+    with pytest.raises(RuntimeError, match="--awake"), awake():
+        pass
