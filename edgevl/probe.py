@@ -30,7 +30,10 @@ from edgevl.store.memory import Store
 from edgevl.types import Chunk, ImageChunk, ImagePart, Message, SamplingParams, TextChunk, TextPart
 
 PROBE_S = 0.5
-"""How long a probe may go on; a model of which one tile takes longer is still asked twice."""
+"""How long a probe goes on; a model of which one tile takes longer is still asked twice."""
+_ENOUGH = 5
+"""Samples of which the median is sound though the machine stalls in one or two: a probe may take twice its time for
+them."""
 _QUESTION = "what's here?"
 _N_FEW = 2  # tokens of a small step, such as the markers between tiles
 _SIDE = 1024  # pixels; the size at which resizing is timed
@@ -115,7 +118,7 @@ def profile_of(model: Loaded, key: kept.Key) -> Profile:
 
 
 def measure(model: Loaded, seconds: float) -> Profile:
-    """Measure the profile, in about `seconds` on a model that is quick enough.
+    """Measure the profile, in about `seconds` on a model that is quick enough and a machine that does not stall.
 
     Rounds of a question about one tile and of its parts are followed by one about several tiles, if there is time for
     that: it tells what tiles save by going on side by side, and beside the prefill. The decoder is empty afterwards.
@@ -127,7 +130,7 @@ def measure(model: Loaded, seconds: float) -> Profile:
     first = _ask(quiet, rng, (1, 1))
     rounds: list[_Asked] = []
     parts: dict[str, list[float]] = {name: [] for name in timers}
-    while not rounds or time.perf_counter() - started < seconds / 2:
+    while _goes_on(started, seconds / 2, len(rounds)):
         rounds.append(_ask(quiet, rng, (1, 1)))
         for name, seconds_of in timers.items():
             parts[name].append(seconds_of())
@@ -137,12 +140,19 @@ def measure(model: Loaded, seconds: float) -> Profile:
         profile = replace(profile, cold_s=max(first.first_token_s - one_s, 0.0))
     grid = next((grid for grid in ((2, 2), (1, 2)) if (grid[0] * grid[1] + 1) * one_s <= 2 * seconds), None)
     several: list[_Asked] = []
-    while grid and (not several or time.perf_counter() - started < seconds):
+    started = time.perf_counter()
+    while grid and _goes_on(started, seconds / 2, len(several)):
         several.append(_ask(quiet, rng, grid))
     profile = _with_several(profile, several) if several else profile
     forget(model)
     model.is_warm = True
     return profile
+
+
+def _goes_on(started: float, seconds: float, n_samples: int) -> bool:
+    """Return whether to measure on: for `seconds`, and up to twice that for samples enough; once in any case."""
+    spent_s = time.perf_counter() - started
+    return n_samples == 0 or spent_s < seconds or (n_samples < _ENOUGH and spent_s < 2 * seconds)
 
 
 def _ask(model: Loaded, rng: np.random.Generator, grid: tuple[int, int]) -> _Asked:

@@ -76,6 +76,17 @@ def test_several_tiles_are_asked_if_there_is_time(model: Loaded, monkeypatch: py
     assert (2, 2) in asked
 
 
+def test_a_probe_takes_twice_its_time_at_most_to_have_samples_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: 10.0)
+    first, quick, stalled, slow = 10.0, 9.7, 9.4, 8.9
+    assert probe._goes_on(slow, 0.5, 0), "once in any case"
+    assert probe._goes_on(quick, 0.5, 99)
+    assert not probe._goes_on(stalled, 0.5, probe._ENOUGH)
+    assert probe._goes_on(stalled, 0.5, probe._ENOUGH - 1)
+    assert not probe._goes_on(slow, 0.5, 1)
+    assert probe._goes_on(first, 0.5, probe._ENOUGH)
+
+
 @pytest.mark.parametrize("encoded_s", [0.5, 0.3, 0.1])
 @pytest.mark.parametrize("saved_s", [0.0, 0.05, 0.08, -0.05])
 def test_several_tiles_are_predicted_to_take_what_they_took(encoded_s: float, saved_s: float) -> None:
