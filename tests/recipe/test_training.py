@@ -27,7 +27,7 @@ from edgevl.recipe.model import load_checkpoint
 from edgevl.recipe.plan import LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.tokenizer import IMAGE
-from edgevl.recipe.train import Statistics, Trainer
+from edgevl.recipe.train import Statistics, Trainer, answer_weights
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
@@ -183,6 +183,13 @@ def test_every_answer_is_labelled_and_a_segment_of_its_own_or_all_are_a_chat() -
         assert writer.read(labelled) == "a dog<|end|>no<|end|>"
         assert (text["labels"][1] == IGNORE).all()
     assert writer.read(chat["input_ids"][0]).count("<|user|>") == 2
+
+
+def test_long_answers_do_not_drown_short_ones() -> None:
+    no = IGNORE
+    labels = torch.tensor([[no, no, 7, 8, no, 9, no, 9], [no, 1, 2, 3, 4, no, no, no], [no] * 8])
+    assert answer_weights(labels).tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    assert answer_weights(labels[2:]).tolist() == []
 
 
 def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:

@@ -170,7 +170,7 @@ class Trainer:
                 self._report(self.held_out(), kind="held_out")
                 started = time.perf_counter()
         self.save()
-        if self.stage == "whole":
+        if self.stage == "whole" and self.step % CHECK_EVERY:
             self._report(self.held_out(), kind="held_out")
 
     def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
@@ -233,7 +233,8 @@ class Trainer:
             tokens = self.model.projector(patches)
             found = self.heads.token_loss(tokens[overviews], self._words(), batch, seen)
             logits, target = self._answers(tokens, batch)
-        loss = F.cross_entropy(logits.float(), target, reduction="sum") / max(1, len(target))
+        weights = answer_weights(batch["labels"])
+        loss = (F.cross_entropy(logits.float(), target, reduction="none") * weights).sum() / weights.sum().clamp(1)
         seen.add("loss", loss.detach())
         return loss + 0.25 * auxiliary + found
 
@@ -314,6 +315,18 @@ def word_ids(tokenizer: Path) -> dict[str, Tensor]:
         name: torch.tensor([encode(f" {word}", add_special_tokens=False).ids[0] for word in words])
         for name, words in WORDS.items()
     }
+
+
+def answer_weights(labels: Tensor) -> Tensor:
+    """Return for each answer token of labels [n, length] its share in the loss, [m]: 1 / sqrt(tokens of its answer).
+
+    By tokens alone, transcripts and JSON, which are long and mostly not yet readable, drowned answers of one word.
+    """
+    places = labels[:, 1:] != IGNORE
+    starts = places & ~F.pad(places[:, :-1], (1, 0))
+    answers = starts.cumsum(1) * places  # 0 where there is none
+    counts = torch.zeros(len(labels), int(answers.max()) + 1).scatter_add(1, answers, places.float())
+    return counts.gather(1, answers)[places].rsqrt()
 
 
 def normalise(tiles: Tensor) -> Tensor:
