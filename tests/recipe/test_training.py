@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import zipfile
 from collections import Counter
@@ -27,7 +28,7 @@ from edgevl.recipe.model import load_checkpoint
 from edgevl.recipe.plan import LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.tokenizer import IMAGE
-from edgevl.recipe.train import Statistics, Trainer, answer_weights
+from edgevl.recipe.train import Statistics, Trainer, answer_weights, mean_gradients
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
@@ -308,6 +309,37 @@ def test_the_whole_takes_over_what_the_encoder_has_learned_since_the_start(
     assert all((whole[name] == learned[name]).all() for name in whole if name.startswith("vision."))
     assert any((whole[name] != shipped[name]).any() for name in whole if name.startswith("vision."))
     assert all((whole[name] == shipped[name]).all() for name in whole if name.startswith("text."))
+
+
+def _rank(rank: int, meeting: str, found: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    one, both, none = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
+    both.grad = torch.full((2, 2), 1.0 + rank)
+    if rank:
+        one.grad = torch.full((2, 2), 4.0)
+    mean_gradients([one, both, none])
+    found.put((rank, [None if p.grad is None else p.grad.tolist() for p in (one, both, none)]))
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_step_by_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    found = context.Queue()
+    ranks = [context.Process(target=_rank, args=(rank, str(tmp_path / "ranks"), found)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    grads = dict(found.get(timeout=120) for _ in ranks)
+    for process in ranks:
+        process.join()
+        assert process.exitcode == 0
+    assert grads[0] == grads[1] == [[[2.0, 2.0]] * 2, [[1.5, 1.5]] * 2, None]
+
+
+def test_ranks_share_the_batches_of_a_step(places: Paths) -> None:
+    alone = list(islice(batches(places), 4))
+    shared = [list(islice(batches(places, rank=rank, n_ranks=2), 2)) for rank in range(2)]
+    for one, other in zip(alone, (shared[0][0], shared[1][0], shared[0][1], shared[1][1]), strict=True):
+        np.testing.assert_array_equal(one["tiles"], other["tiles"])
 
 
 def test_dense_labels_are_those_of_the_heads() -> None:

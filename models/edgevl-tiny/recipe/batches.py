@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,27 +88,28 @@ WHOLE = Stage(
 class Batches(IterableDataset[dict[str, NDArray[Any]]]):
     """Endless batches from (seed, index) of `n_tiles` tiles at most; worker k of n takes every n-th index.
 
-    Without a tokenizer they have no text. With `grounded`, the stage's first pictures are left out.
+    Of several ranks that train together, each takes one batch of every step, from step `start` on. Without a tokenizer
+    batches have no text. With `grounded`, the stage's first pictures are left out.
     """
 
     def __init__(
         self, paths: Paths, tokenizer: Path | None, stage: Stage, *, seed: int, start: int, n_tiles: int,
-        grounded: bool = False,
+        grounded: bool = False, rank: int = 0, n_ranks: int = 1,
     ) -> None:  # fmt: skip
         self._paths, self._tokenizer, self._stage = paths, tokenizer, stage
         self._seed, self._start, self._n_tiles, self._grounded = seed, start, n_tiles, grounded
+        self._rank, self._n_ranks = rank, n_ranks
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         source = Source(self._paths)
         writer = Writer(self._tokenizer) if self._tokenizer else None
         worker = get_worker_info()
         step, first = (worker.num_workers, worker.id) if worker else (1, 0)
-        index = self._start + first
-        while True:
+        for number in count(self._start + first, step):
+            index = number * self._n_ranks + self._rank
             rng = random.Random(f"{self._seed}-{index}")
             examples = self.examples(rng, source, index)
             yield collate(examples, writer, chat=rng.random() < CHAT)
-            index += step
 
     def examples(self, rng: random.Random, source: Source, index: int) -> list[Example]:
         """Draw the pictures of batch `index`: of one size class, by their shares, until the tiles are spent."""
