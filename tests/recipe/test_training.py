@@ -335,11 +335,25 @@ def test_ranks_step_by_the_mean_of_their_gradients(tmp_path: Path) -> None:
     assert grads[0] == grads[1] == [[[2.0, 2.0]] * 2, [[1.5, 1.5]] * 2, None]
 
 
-def test_ranks_share_the_batches_of_a_step(places: Paths) -> None:
-    alone = list(islice(batches(places), 4))
-    shared = [list(islice(batches(places, rank=rank, n_ranks=2), 2)) for rank in range(2)]
-    for one, other in zip(alone, (shared[0][0], shared[1][0], shared[0][1], shared[1][1]), strict=True):
-        np.testing.assert_array_equal(one["tiles"], other["tiles"])
+def test_ranks_draw_other_pictures_of_the_same_size_class(places: Paths, source: Source) -> None:
+    ranks = [batches(places, rank=rank, n_ranks=2) for rank in range(2)]
+    for step in range(5):
+        drawn = [_drawn(ranks[rank], source, 2 * step + rank) for rank in range(2)]
+        assert len({most for classes, _ in drawn for most in classes}) == 1
+        assert drawn[0][1] != drawn[1][1]
+
+
+def _drawn(batches: Batches, source: Source, index: int) -> tuple[list[int], list[bytes]]:
+    """Return the size classes that batch `index` asks for, and its pictures."""
+    classes: list[int] = []
+
+    class Noting:
+        def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
+            classes.append(most_tiles)
+            return source.example(rng, subject, most_tiles)
+
+    examples = batches.examples(random.Random(f"3-{index}"), Noting(), index)  # type: ignore[arg-type]
+    return classes, [example.rgb.tobytes() for example in examples]
 
 
 def test_dense_labels_are_those_of_the_heads() -> None:

@@ -116,7 +116,8 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
         is_first = not self._grounded and index * self._n_tiles < self._stage.n_first
         mix = self._stage.first if is_first else self._stage.mix
         spent = [n * sum(row.share * row.sizes[k] for row in mix.values()) for k, n in enumerate(SIZES)]
-        size = rng.choices(range(len(SIZES)), spent)[0]
+        step = random.Random(f"{self._seed}-step-{index // self._n_ranks}")
+        size = step.choices(range(len(SIZES)), spent)[0]  # one for all ranks, so that none waits for another
         weights = [row.share * row.sizes[size] for row in mix.values()]
         found: list[Example] = []
         room = self._n_tiles

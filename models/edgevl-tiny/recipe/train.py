@@ -12,8 +12,8 @@ Both stages can be stopped and started again: they go on from the last state in 
 (seed, batch number). The learning rate rises, stays, and falls linearly over the last steps.
 
 With --processes N a step takes N batches, one in each process, and their mean gradient. On two cores, two processes
-of one thread each train the whole on 1.6 times as many pictures a second as one of two threads: much of a step is too
-small to be shared by threads.
+of one thread each train the whole on a quarter more pictures a second than one of two threads, those that draw the
+pictures included: much of a step is too small to be shared by threads.
 """
 
 from __future__ import annotations
