@@ -26,17 +26,20 @@ SPIN = (
 
 
 @contextmanager
-def awake(wanted: bool = True) -> Iterator[None]:
-    """Keep this process's cores awake meanwhile; raises RuntimeError where the system has no idle scheduling."""
+def awake(wanted: bool = True) -> Iterator[list[int]]:
+    """Keep this process's cores awake meanwhile, each by a process; give the ids of these.
+
+    Raises RuntimeError where the system has no idle scheduling.
+    """
     if not wanted:
-        yield
+        yield []
         return
     if not hasattr(os, "SCHED_IDLE"):
         raise RuntimeError("--awake: this system has no idle scheduling (Linux has); run without it")
     cores = sorted(os.sched_getaffinity(0))
     spinning = [subprocess.Popen([sys.executable, "-c", SPIN, str(core), str(os.getpid())]) for core in cores]
     try:
-        yield
+        yield [process.pid for process in spinning]
     finally:
         for process in spinning:
             process.kill()

@@ -13,7 +13,7 @@ pytest.importorskip("psutil")
 
 import psutil
 
-from benchmarks.awake import SPIN, awake
+from benchmarks.awake import awake
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="no idle scheduling on this system")
 
@@ -36,17 +36,17 @@ def _has_ended(process: psutil.Process) -> bool:
 
 def test_every_core_has_one_process_of_the_lowest_priority_and_none_is_left() -> None:
     cores = os.sched_getaffinity(0)
-    with awake():
-        children = [child for child in psutil.Process().children() if SPIN in child.cmdline()]
-        assert _until(lambda: all(os.sched_getscheduler(child.pid) == os.SCHED_IDLE for child in children))
-        assert sorted(core for child in children for core in os.sched_getaffinity(child.pid)) == sorted(cores)
-    assert not any(child.is_running() for child in children)
+    with awake() as spinning:
+        assert _until(lambda: all(os.sched_getscheduler(pid) == os.SCHED_IDLE for pid in spinning))
+        assert sorted(core for pid in spinning for core in os.sched_getaffinity(pid)) == sorted(cores)
+    assert not any(psutil.pid_exists(pid) for pid in spinning)
 
 
 def test_nothing_is_started_unless_it_is_wanted() -> None:
     before = len(psutil.Process().children())
-    with awake(wanted=False):
+    with awake(wanted=False) as spinning:
         assert len(psutil.Process().children()) == before
+        assert not spinning
 
 
 def test_a_benchmark_that_is_killed_leaves_nothing_behind() -> None:
