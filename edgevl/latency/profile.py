@@ -62,8 +62,9 @@ class Profile:
     def estimate(self, work: Work, *, read_s: float = 0.0, is_cold: bool = False) -> Estimate:
         """Predict the seconds of `work` after reading has taken `read_s`; `is_cold`: nothing has run yet."""
         tile_s = work.resized * 1e-6 * self.resize_s + work.n_tiles * self.cut_s
-        n_more = max(work.n_tiles - 1, 0)
-        encode_s = (work.n_tiles - n_more) * self.encode_s + n_more * self.encode_more_s
+        n_first = min(work.n_tiles, 1)
+        n_more = work.n_tiles - n_first
+        encode_s = n_first * self.encode_s + n_more * self.encode_more_s
         prefill_s = work.n_steps * self.feed_s + work.n_tokens * self.token_s
         saved_s = n_more * min(self.saved_s, self.cut_s + self.encode_more_s)  # a tile more never takes less time
         once_s = self.fixed_s + (self.cold_s if is_cold else 0.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,17 +13,9 @@ pytest.importorskip("psutil")
 import psutil
 
 from benchmarks.awake import awake
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="no idle scheduling on this system")
-
-
-def _until(holds: object, seconds: float = 20.0) -> bool:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if holds():  # type: ignore[operator]
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def _has_ended(process: psutil.Process) -> bool:
@@ -37,7 +28,7 @@ def _has_ended(process: psutil.Process) -> bool:
 def test_every_core_has_one_process_of_the_lowest_priority_and_none_is_left() -> None:
     cores = os.sched_getaffinity(0)
     with awake() as spinning:
-        assert _until(lambda: all(os.sched_getscheduler(pid) == os.SCHED_IDLE for pid in spinning))
+        wait_until(lambda: all(os.sched_getscheduler(pid) == os.SCHED_IDLE for pid in spinning), 20)
         assert sorted(core for pid in spinning for core in os.sched_getaffinity(pid)) == sorted(cores)
     assert not any(psutil.pid_exists(pid) for pid in spinning)
 
@@ -62,7 +53,7 @@ def test_a_benchmark_that_is_killed_leaves_nothing_behind() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert _until(lambda: all(_has_ended(child) for child in spinning))
+    wait_until(lambda: all(_has_ended(child) for child in spinning), 20)
 
 
 def test_a_system_without_idle_scheduling_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from edgevl.engine.vision import VisionEncoder, run_ahead
 from edgevl.errors import GraphError
+from tests.waiting import wait_until
 
 JOIN_S = 10.0
 T = TypeVar("T")
@@ -19,13 +20,6 @@ T = TypeVar("T")
 
 def encoder_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("edgevl-encoder")]
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + JOIN_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
 
 
 def jobs(items: Iterable[T]) -> Iterator[Callable[[], T]]:
