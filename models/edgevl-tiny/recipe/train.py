@@ -60,7 +60,7 @@ FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
 
 
-CHECK_EVERY = 3000
+CHECK_EVERY = 1500
 """Steps between two looks at what is held out; one takes as long as 300 steps."""
 
 
