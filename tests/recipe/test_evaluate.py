@@ -163,6 +163,13 @@ def test_what_is_known_is_not_asked_again(
     assert read(tmp_path / "report.json")["tasks"]["counting"]["against"] == {}
 
 
+def test_tasks_asked_side_by_side_give_the_same_report(asked: Path, answers: Path, tmp_path: Path) -> None:
+    evaluate.measure(hub.find(None), asked, tmp_path / "report.json", {}, threads=1, workers=2)
+    found, before = read(tmp_path / "report.json")["tasks"], read(answers / "report.json")["tasks"]
+    assert {task: row["accuracy"] for task, row in found.items()} == {t: row["accuracy"] for t, row in before.items()}
+    assert list(found) == list(before)
+
+
 def test_the_change_of_a_form_is_paired(answers: Path) -> None:
     rows = read(answers / "report.json")["tasks"]
     for form in datasets.FORMS[1:]:

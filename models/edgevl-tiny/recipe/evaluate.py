@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,19 @@ def write(paths: Paths, output: Path, n: int, workers: int) -> None:
     write_forms(output, TASKS)
 
 
-def measure(model: Path, data: Path, output: Path, against: Mapping[str, Path], threads: int | None = None) -> None:
+def measure(
+    model: Path,
+    data: Path,
+    output: Path,
+    against: Mapping[str, Path],
+    threads: int | None = None,
+    workers: int = 1,
+) -> None:
     """Ask the model, and those it is measured `against`, every task that lies in `data`; write the report.
 
-    The report has a row a task: the figures, those of each other model with the paired difference, and some of the
-    wrong answers. It is written after every task. Raises what `edgevl eval` raises, and FileNotFoundError for a folder
-    without tasks.
+    `workers` tasks are asked at once, each in a process of its own with `threads` threads. The report has a row a
+    task: the figures, those of each other model with the paired difference, and some of the wrong answers. It is
+    written after every task. Raises what `edgevl eval` raises, and FileNotFoundError for a folder without tasks.
     """
     tasks = [task for task in (*TASKS, *FORMS) if (data / task / TABLE).exists()]
     if not tasks:
@@ -65,8 +73,8 @@ def measure(model: Path, data: Path, output: Path, against: Mapping[str, Path], 
     answers.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"data": str(data.absolute()), "models": {}, "tasks": {}}
     units: dict[str, list[Unit]] = {}
-    for task in tasks:
-        found = _asked(Settings(model, "jsonl", data / task, answers / f"{task}.ndjson", threads=threads), against)
+    settings = [Settings(model, "jsonl", data / task, answers / f"{task}.ndjson", threads=threads) for task in tasks]
+    for task, found in zip(tasks, _all_asked(settings, against, workers), strict=True):
         units[task] = found[""].outcomes[0].units
         report["tasks"][task] = row = _row(found)
         if task in FORMS[1:] and (drop := compare(units[task], units[FORMS[0]])) is not None:
@@ -74,6 +82,23 @@ def measure(model: Path, data: Path, output: Path, against: Mapping[str, Path], 
         report["models"] = {name: asdict(one.outcomes[-1].run) for name, one in found.items()}
         output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{task:<20} {row['accuracy']:.3f} of {row['n']} (constant {row['baseline']:.3f})", flush=True)
+
+
+def _all_asked(settings: Sequence[Settings], against: Mapping[str, Path], workers: int) -> Iterator[Found]:
+    """Ask one task after another, or `workers` of them at once; yield what came of each, in order.
+
+    What processes have asked is read from their answers' files, where it is not asked again.
+    """
+    if workers == 1:
+        yield from (_asked(one, against) for one in settings)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for one, _ in zip(settings, pool.map(partial(_kept, against=against), settings), strict=True):
+            yield _asked(one, against)
+
+
+def _kept(settings: Settings, against: Mapping[str, Path]) -> None:
+    _asked(settings, against)
 
 
 def _asked(settings: Settings, against: Mapping[str, Path]) -> Found:
@@ -128,7 +153,7 @@ def main() -> None:
         paths = Paths(options.packs, options.work / "packs", options.fonts, options.words)
         write(paths, options.output, options.n, options.workers)
     elif options.command == "run":
-        measure(options.model, options.data, options.output, dict(options.against), options.threads)
+        measure(options.model, options.data, options.output, dict(options.against), options.threads, options.workers)
     else:
         report = json.loads(options.report.read_text(encoding="utf-8"))
         if options.command == "table":
@@ -158,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     for option in ("--model", "--data", "--output"):
         command.add_argument(option, type=Path, required=True)
     command.add_argument("--against", type=_named, nargs="*", default=[], metavar="NAME=FOLDER")
-    command.add_argument("--threads", type=int)
+    command.add_argument("--threads", type=int, help="of each task that is asked")
+    command.add_argument("--workers", type=int, default=1, help="tasks asked at once, each in a process")
     command = commands.add_parser("table")
     command.add_argument("report", type=Path)
     command.add_argument("--card", type=Path, required=True)
