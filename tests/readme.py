@@ -222,10 +222,9 @@ COMPARED = (
 
 def comparison() -> str:
     """Return what each comparison with other runtimes found: its plot, every variant's figures, and every verdict."""
-    found = [
-        (path, json.loads(path.read_text(encoding="utf-8")))
-        for path in sorted((ROOT / "benchmarks" / "results").glob("*-compare-*.json"))
-    ]
+    paths = (ROOT / "benchmarks" / "results").glob("*-compare-*.json")
+    by_shapes = sorted(paths, key=lambda path: (path.stem.rpartition("-compare-")[2], path.name))
+    found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in by_shapes]
     return "\n".join(_comparison(path, document) for path, document in found)
 
 
