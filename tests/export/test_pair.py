@@ -32,8 +32,11 @@ pytest.importorskip("llama_cpp", reason=LLAMA_MISSING)
 
 
 @pytest.fixture(scope="module")
-def files(smolvlm_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return written(tmp_path_factory.mktemp("pair"), smolvlm_checkpoint)
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    # Of seeds 1 to 6 the one whose best two scores are never nearer than 0.02 in any answer asked for here: what
+    # llama.cpp computes in half precision is rounded otherwise on another processor, and nearer ones changed places.
+    folder = tmp_path_factory.mktemp("pair")
+    return written(folder, make_smolvlm(folder / "checkpoint", seed=6))
 
 
 @pytest.fixture(scope="module")
