@@ -54,7 +54,8 @@ def test_several_runs_have_a_curve_each_of_what_they_share(log: Path, tmp_path: 
 
 def test_the_figure_has_a_panel_a_group_and_the_loss(log: Path, tmp_path: Path) -> None:
     run = curves.read(log)
-    figure = curves.draw({"small": run, "large": run})
+    runs = {"small": run, "large": run}
+    figure = curves.draw(runs, curves.panels(runs))
     assert [panel.get_title() for panel in figure.axes] == [
         "scenes",
         "photos",
@@ -70,5 +71,23 @@ def test_the_figure_has_a_panel_a_group_and_the_loss(log: Path, tmp_path: Path) 
 
 def test_runs_without_a_common_task_are_refused(log: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [line(5, counting=0.6)])
-    with pytest.raises(ValueError, match="no held-out task in common"):
-        curves.draw({"small": curves.read(log), "large": curves.read(other)})
+    runs = {"small": curves.read(log), "large": curves.read(other)}
+    with pytest.raises(ValueError, match="no measure in common"):
+        curves.draw(runs, curves.panels(runs))
+
+
+def test_encoders_of_two_sizes_are_laid_over_one_another(tmp_path: Path) -> None:
+    runs = {}
+    for name, share in (("small", 0.2), ("large", 0.6)):
+        lines = [
+            line(100, kind="training", stage="encoder", shape=share, left_glyph=share / 2, flowers=0.5),
+            line(200, kind="training", stage="encoder", shape=share + 0.1, left_glyph=share, flowers=0.5),
+            line(300, kind="training", shape=0.9, loss=1.0),
+        ]
+        runs[name] = curves.read(write(tmp_path / f"{name}.jsonl", lines), "encoder")
+    found = curves.dense(runs)
+    assert list(found) == ["shape", "left glyph"]
+    assert found["left glyph"]["large"] == [(1600, 30), (3200, 60)]
+    figure = curves.draw(runs, found)
+    assert [panel.get_title() for panel in figure.axes] == ["shape", "left glyph"]
+    assert [one.get_label() for one in figure.axes[0].lines] == ["small", "large"]

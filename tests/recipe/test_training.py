@@ -24,7 +24,7 @@ from edgevl.image import pixels
 from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
 from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
-from edgevl.recipe.model import load_checkpoint
+from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.tokenizer import IMAGE
@@ -281,6 +281,18 @@ def test_a_few_steps_lower_the_loss(places: Paths, crowds: list[dict[str, Tensor
     training, seen = trainer(places, tmp_path, stage), Statistics()
     losses = [training.advance(batch, seen) for _ in range(5)]
     assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_model_of_another_width_has_the_same_proportions() -> None:
+    assert sized(192, text_config()) == TinyConfig(text_config=text_config())
+    counts = {}
+    for width in (96, 192, 288):
+        model = EdgeVLTiny(sized(width, text_config(width=width)))
+        assert model.encode(torch.zeros(1, 3, 128, 128)).shape == (1, 16, width)
+        counts[width] = sum(p.numel() for p in model.vision.parameters())
+    assert counts[96] < 0.3 * counts[192] < 0.15 * counts[288]
+    with pytest.raises(ValueError, match="multiple of 48"):
+        sized(100, text_config())
 
 
 @pytest.mark.usefixtures("_one_thread")

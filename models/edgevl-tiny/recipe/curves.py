@@ -1,10 +1,11 @@
 """Draws training logs: held-out scores, a panel a group of tasks, and the loss, against pictures seen.
 
     python -m edgevl.recipe.curves --runs tiny=log.jsonl -o curves.png
-    python -m edgevl.recipe.curves --runs "6 M"=small.jsonl "25 M"=large.jsonl -o sizes.png
+    python -m edgevl.recipe.curves --runs "2 M"=small.jsonl "6 M"=tiny.jsonl -o sizes.png --stage encoder
 
 Of one run every task has its line. Runs of another size or with other data are laid over one another; a line is then
-the mean over those of a group's tasks that all runs were asked.
+the mean over those of a group's tasks that all runs were asked. Of the encoder stage the panels are what it tells of
+each patch, measured on the very pictures it learns from, before it has learned from them: none is drawn twice.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import glyphs
 from .goals import GROUP_OF, GROUPS
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PROGRESS = ("stage", "kind", "step", "pictures", "seconds")
 OTHERS = "others"
 """The group of what is in no other."""
+DENSE = ("shape", "colour", *glyphs.HALVES)
+"""What the encoder stage tells of each patch."""
 COLUMNS = 3
 STYLES = ("-", "--", ":")
 
@@ -32,12 +36,12 @@ Points = list[tuple[float, float]]
 """Pictures seen, and a value there."""
 
 
-def read(log: Path) -> Run:
-    """Return the lines of the whole-model stage by kind ("training", "held_out"), each step once, the last count."""
+def read(log: Path, stage: str = "whole") -> Run:
+    """Return the lines of a stage by kind ("training", "held_out"), each step once, the last count."""
     kinds: dict[str, dict[int, Line]] = {"training": {}, "held_out": {}}
     for text in log.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        if line["stage"] == "whole":
+        if line["stage"] == stage:
             kinds[line["kind"]][line["step"]] = line
     return {kind: [lines[step] for step in sorted(lines)] for kind, lines in kinds.items()}
 
@@ -59,6 +63,15 @@ def panels(runs: Mapping[str, Run]) -> dict[str, dict[str, Points]]:
     return found
 
 
+def dense(runs: Mapping[str, Run]) -> dict[str, dict[str, Points]]:
+    """Return a panel for each of DENSE that all runs of the encoder stage were measured by: a curve a run, percent."""
+    shared = [name for name in DENSE if all(name in _tasks(run["training"]) for run in runs.values())]
+    return {
+        name.replace("_", " "): {label: _mean(run["training"], [name]) for label, run in runs.items()}
+        for name in shared
+    }
+
+
 def _tasks(lines: Iterable[Line]) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name in line if name not in PROGRESS))
 
@@ -72,33 +85,41 @@ def _mean(lines: Iterable[Line], tasks: Sequence[str]) -> Points:
     ]
 
 
-def draw(runs: Mapping[str, Run]) -> Figure:
-    """Draw the panels and the loss; raises ValueError where the runs share no task."""
+def draw(runs: Mapping[str, Run], groups: Mapping[str, Mapping[str, Points]]) -> Figure:
+    """Draw `panels` or `dense` of runs, and their loss if they have one; raises ValueError where there is no panel."""
     from matplotlib.figure import Figure
 
-    groups = panels(runs)
     if not groups:
-        raise ValueError("the logs have no held-out task in common; there is nothing to draw")
-    n_rows = -(-(len(groups) + 1) // COLUMNS)
+        raise ValueError("the logs have no measure in common; there is nothing to draw")
+    losses = {
+        name: [(line["pictures"], line["loss"]) for line in run["training"] if "loss" in line]
+        for name, run in runs.items()
+    }
+    losses = {name: points for name, points in losses.items() if points}
+    n_panels = len(groups) + bool(losses)
+    n_rows = -(-n_panels // COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 3.4 * n_rows), dpi=90, layout="constrained")
     axes = figure.subplots(n_rows, COLUMNS, squeeze=False).flatten()
     for panel, (group, curves) in zip(axes, groups.items(), strict=False):
         for number, (label, points) in enumerate(curves.items()):
             if points:
                 panel.plot(*zip(*points, strict=True), STYLES[number // 10 % len(STYLES)], marker=".", label=label)
-        panel.set(title=group, ylabel="held-out score (%)", ylim=(0, 100))
+        panel.set(title=group, ylabel="right on unseen pictures (%)", ylim=(0, 100))
         panel.legend(fontsize=7)
-    loss = axes[len(groups)]
-    for name, run in runs.items():
-        if points := [(line["pictures"], line["loss"]) for line in run["training"] if "loss" in line]:
-            loss.plot(*zip(*points, strict=True), label=name)
-    loss.set(title="loss per answer token (nats)", yscale="log")
-    loss.legend(fontsize=7)
-    for panel in axes[: len(groups) + 1]:
+    if losses:
+        _draw_losses(axes[len(groups)], losses)
+    for panel in axes[:n_panels]:
         panel.set_xlabel("pictures seen")
-    for empty in axes[len(groups) + 1 :]:
+    for empty in axes[n_panels:]:
         empty.remove()
     return figure
+
+
+def _draw_losses(panel: Any, losses: Mapping[str, Points]) -> None:
+    for name, points in losses.items():
+        panel.plot(*zip(*points, strict=True), label=name)
+    panel.set(title="loss per answer token (nats)", yscale="log")
+    panel.legend(fontsize=7)
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -113,8 +134,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=_named, nargs="+", required=True, metavar="NAME=LOG")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--stage", choices=("encoder", "whole"), default="whole")
     options = parser.parse_args()
-    draw({name: read(log) for name, log in options.runs}).savefig(options.output)
+    runs = {name: read(log, options.stage) for name, log in options.runs}
+    draw(runs, panels(runs) if options.stage == "whole" else dense(runs)).savefig(options.output)
 
 
 if __name__ == "__main__":

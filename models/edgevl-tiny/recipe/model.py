@@ -57,17 +57,35 @@ class TinyConfig:
         return (self.vision.grid // self.scale_factor) ** 2
 
 
-def text_config(vocab_size: int = 4096, eos_token_id: int = 4, pad_token_id: int = 0) -> dict[str, Any]:
+def sized(width: int, text: dict[str, Any], **fields: Any) -> TinyConfig:
+    """Return the bundled model's proportions at another width (192 is its own), with the decoder `text` of that width.
+
+    Layers and heads stay as many. Raises ValueError for a width that is no multiple of 48: a third of it, which is a
+    head, must be a multiple of 16 for onnxruntime's attention.
+    """
+    if width <= 0 or width % 48:
+        raise ValueError(f"width: is {width}; must be a multiple of 48")
+    vision = VisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        stem_channels=(width // 6, width // 3, 2 * width // 3),
+    )
+    return TinyConfig(vision=vision, projector_hidden_size=2 * width, text_config=text, **fields)
+
+
+def text_config(
+    vocab_size: int = 4096, eos_token_id: int = 4, pad_token_id: int = 0, width: int = 192
+) -> dict[str, Any]:
     """Return the fields of the decoder's `LlamaConfig`."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": vocab_size,
-        "hidden_size": 192,
-        "intermediate_size": 512,
+        "hidden_size": width,
+        "intermediate_size": 8 * width // 3,
         "num_hidden_layers": 4,
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
-        "head_dim": 64,
+        "head_dim": width // 3,
         "max_position_embeddings": 2048,
         "rope_theta": 10000.0,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},

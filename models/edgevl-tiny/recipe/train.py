@@ -43,7 +43,7 @@ from .batches import ENCODER, IGNORE, WHOLE, Batches
 from .data import CLASS_PACKS, Paths, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
-from .model import EdgeVLTiny, TinyConfig, load_checkpoint, pixel_shuffle, text_config
+from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, pixel_shuffle, sized, text_config
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
 DENSE = {
@@ -54,6 +54,7 @@ DENSE = {
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
 SHUFFLE = TinyConfig().scale_factor
+WIDTH = TinyConfig().vision.hidden_size
 ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
 """At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
 FALL = 0.4
@@ -149,11 +150,13 @@ class Trainer:
         peak: float,
         frozen: int = 0,
         start: Path | None = None,
+        width: int = WIDTH,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
         self.frozen, self.start = frozen, start
-        config = TinyConfig(image_token_id=IMAGE, text_config=text_config(eos_token_id=END, pad_token_id=PAD))
+        text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
+        config = sized(width, text, image_token_id=IMAGE) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
@@ -380,6 +383,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=24, help="tiles a batch, at most")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures, for each that trains")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, a batch each")
@@ -420,7 +424,9 @@ def train(options: argparse.Namespace) -> None:
     whole = options.stage == "whole"
     rate = options.rate or (WHOLE_RATE if whole else ENCODER_RATE)
     paths = _places(options)
-    trainer = Trainer(options.stage, paths, options.work, options.steps, rate, options.frozen, options.start)
+    trainer = Trainer(
+        options.stage, paths, options.work, options.steps, rate, options.frozen, options.start, options.width
+    )
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
