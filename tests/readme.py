@@ -276,6 +276,10 @@ def _spread(found: dict[str, Any] | None, factor: float, decimals: int) -> str:
     return f"{middle} ({low} to {high})"
 
 
+FORMS = ("plain", "paraphrased", "chat")
+"""Not tasks: the same questions in other forms, whose table is in the model's card."""
+
+
 def accuracy() -> str:
     """Return the table of the bundled model's accuracy per task, or nothing before it has been measured."""
     path = ROOT / "models" / "edgevl-tiny" / "accuracy.json"
@@ -283,12 +287,21 @@ def accuracy() -> str:
 
 
 def _accuracy(found: dict[str, Any]) -> str:
-    keys = ("accuracy", "fp32", "baseline")
+    """Return a row for each task that the model does better than one answer to all, and the names of the others."""
+    tasks = {task: row for task, row in found.items() if task not in FORMS}
+    can = {task for task, row in tasks.items() if row["interval"][0] > row["baseline"]}
     rows = [
-        (task.replace("_", " "), str(row["n"]), *(f"{row[key]:.1%}" if key in row else "" for key in keys))
-        for task, row in found.items()
+        (_words(task), str(row["n"]), *(f"{row[key]:.1%}" for key in ("accuracy", "fp32", "baseline")))
+        for task, row in tasks.items()
+        if task in can
     ]
-    return _table(("task", "held-out examples", "right", "right in fp32", "best constant answer"), rows)
+    titles = ("task", "held-out examples", "right", "right in fp32", "best constant answer")
+    others = ", ".join(_words(task) for task in tasks if task not in can)
+    return _table(titles, rows) + (f"\nNo better than one constant answer: {others}.\n" if others else "")
+
+
+def _words(task: str) -> str:
+    return task.replace("_", " ")
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -43,6 +43,17 @@ def test_tables_are_what_the_data_say() -> None:
     assert readme.with_tables(TEXT) == TEXT
 
 
+def test_the_accuracy_table_names_what_no_answer_beats() -> None:
+    row = {"n": 500, "accuracy": 0.5, "fp32": 0.5, "baseline": 0.3, "interval": [0.4, 0.6]}
+    chance = {**row, "interval": [0.29, 0.6]}
+    rows = {"hand_signs": row, "chart_trend": chance, "plain": row, "chat": {**row, "drop": {}}}
+    assert readme._accuracy(rows).splitlines()[2:] == [
+        "| hand signs | 500 | 50.0% | 50.0% | 30.0% |",
+        "",
+        "No better than one constant answer: chart trend.",
+    ]
+
+
 def test_the_table_of_devices_says_what_was_tested() -> None:
     rows = readme.devices().splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == [f"| `{name}`" for name in DEVICES]

@@ -6,7 +6,11 @@ from edgevl.image import tiling
 
 TILE = 128
 LONGEST_EDGE = 384
-"""A picture becomes at most 3x3 tiles and the overview."""
+"""Training cuts a picture into 3x3 tiles at most, and the overview."""
+SHIPPED_EDGE = 256
+"""The checkpoint asks for 2x2: as long as print is not read, nine tiles were worth no more than four (of 300 held-out
+questions each, counting 72.7 % against 76.7 %, relations 96.0 % against 94.7 %) and cost a large picture
+twice the time."""
 
 
 def plan(size: tuple[int, int]) -> tiling.TilePlan:
