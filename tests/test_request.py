@@ -77,6 +77,10 @@ class Brightness:
 
     def __init__(self) -> None:
         self.n_encoded = 0
+        self.opened: list[int] = []
+
+    def open(self, n_at_once: int) -> None:
+        self.opened.append(n_at_once)
 
     def encode(self, pixel_values: NDArray[np.float32], n_at_once: int) -> NDArray[np.float32]:
         self.n_encoded += 1
@@ -310,6 +314,21 @@ def test_an_error_of_the_encoder_is_raised_and_leaves_a_usable_state() -> None:
     model.encoder.encode = encode  # type: ignore[method-assign]
     run(model, ask(model, "a", picture(7), "b"))
     assert model.decoder.held == [97, 1007, 1007, 98]
+
+
+def test_the_encoder_is_opened_while_an_image_of_several_tiles_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgevl.image import pixels
+
+    model, both, tiles = Model(), threading.Barrier(2, timeout=20), pixels.tiles
+
+    def cut(*given: Any) -> Any:
+        both.wait()
+        return tiles(*given)
+
+    monkeypatch.setattr(pixels, "tiles", cut)
+    monkeypatch.setattr(model.encoder, "open", lambda n_at_once: both.wait())
+    prefilled, _ = run(model, ask(model, "a", picture(1, 16, 8), "b"))
+    assert prefilled.complete
 
 
 def test_features_stand_in_for_their_image() -> None:

@@ -65,7 +65,7 @@ class Device:
 
 _ROWS = (
     Device("cpu", "any", {"vision": CPU_PROVIDER, "onnx": CPU_PROVIDER, "gguf": LLAMA}, is_tested=True),
-    Device("openvino", "Intel processors", {"vision": OPENVINO}, is_tested=True),
+    Device("openvino", "x86 processors", {"vision": OPENVINO}, is_tested=True),
     Device(
         "cuda",
         "NVIDIA graphics cards",

@@ -103,6 +103,9 @@ class Graph:
         """Dtype and shape of each output."""
         return {o.name: (_DTYPES.get(o.type), list(o.shape)) for o in self._session.get_outputs()}
 
+    def open(self, n_at_once: int = 1) -> None:
+        """Do nothing more than was done: it is loaded when it is made, or when it is first asked for anything."""
+
     def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
         """Run the graph on arrays; raise GraphError naming graph, input, expected and got.
 

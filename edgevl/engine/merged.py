@@ -47,6 +47,10 @@ class MaskedVision:
         """Raise GraphError unless the graph takes exactly `inputs` and the mask, and gives at least `outputs`."""
         self._graph.require(inputs | {MASK} if self._is_masked else inputs, outputs)
 
+    def open(self, n_at_once: int = 1) -> None:
+        """Do now what the first run would have to do; raise GraphError as it would."""
+        self._graph.open(n_at_once)
+
     def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
         """Run the graph on one tile, `pixel_values` [1, 3, tile, tile]."""
         tile = feeds["pixel_values"].astype(self._dtype, copy=False)

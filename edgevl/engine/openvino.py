@@ -85,6 +85,11 @@ class OpenVINOGraph:
         """Have it checked, when the graph is compiled, that it takes exactly `inputs` and gives at least `outputs`."""
         self._wanted = (inputs, outputs)
 
+    def open(self, n_at_once: int = 1) -> None:
+        """Compile the graph for up to `n_at_once` calls at a time, or wait for who does; raise GraphError."""
+        with self._compiling:
+            self._ready(min(n_at_once, self.n_at_once))
+
     def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
         """Run the graph on arrays, as one of up to `n_at_once` such calls at a time; raise GraphError."""
         with self._request(min(n_at_once, self.n_at_once)) as request:
@@ -98,14 +103,17 @@ class OpenVINOGraph:
     def _request(self, n_at_once: int) -> Iterator[Any]:
         """Lend one of `n_at_once` requests, each on its share of the threads."""
         with self._compiling:
-            if n_at_once not in self._requests:
-                self._requests[n_at_once] = self._compile(n_at_once)
-        requests = self._requests[n_at_once]
+            requests = self._ready(n_at_once)
         request = requests.get()
         try:
             yield request
         finally:
             requests.put(request)
+
+    def _ready(self, n_at_once: int) -> queue.SimpleQueue[Any]:
+        if n_at_once not in self._requests:
+            self._requests[n_at_once] = self._compile(n_at_once)
+        return self._requests[n_at_once]
 
     def _compile(self, n_streams: int) -> queue.SimpleQueue[Any]:
         import openvino

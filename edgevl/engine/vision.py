@@ -35,6 +35,9 @@ class VisionGraph(Protocol):
     def require(self, inputs: set[str], outputs: set[str]) -> None:
         """Raise GraphError unless the graph takes exactly `inputs` and gives at least `outputs`."""
 
+    def open(self, n_at_once: int = 1) -> None:
+        """Do now what the first of `n_at_once` calls of `run` would have to do; raise GraphError as it would."""
+
     def run(self, feeds: Mapping[str, NDArray[Any]], n_at_once: int = 1) -> dict[str, NDArray[Any]]:
         """Run the graph on arrays, as one of `n_at_once` such calls."""
 
@@ -48,6 +51,10 @@ class VisionEncoder:
         self.backend = graph.backend
         self.n_at_once = graph.n_at_once
 
+    def open(self, n_at_once: int = 1) -> None:
+        """Get ready to encode, by `n_at_once` threads; raise GraphError where the graph cannot be run."""
+        self._graph.open(n_at_once)
+
     def encode(self, pixel_values: NDArray[np.float32], n_at_once: int = 1) -> NDArray[np.float32]:
         """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not finite.
 
@@ -60,11 +67,16 @@ class VisionEncoder:
         return features
 
 
-def run_ahead(jobs: Iterable[Callable[[], T]], n_workers: int = 1, depth: int = 2) -> Generator[T, None, None]:
+def run_ahead(
+    jobs: Iterable[Callable[[], T]],
+    n_workers: int = 1,
+    depth: int = 2,
+    before: Callable[[], object] = lambda: None,
+) -> Generator[T, None, None]:
     """Yield what `jobs` return, in order; `n_workers` threads do them ahead: `depth` results wait at most.
 
-    An error of a job is raised here, at its place. Closing this iterator lets the threads end what they are at, and
-    waits for that.
+    `before` is what the first of the threads does, while the others begin with the jobs. An error of either is raised
+    here, a job's at its place. Closing this iterator lets the threads end what they are at, and waits for that.
     """
     coming, waiting = iter(jobs), deque[Future[T]]()
     pool = ThreadPoolExecutor(n_workers, "edgevl-encoder")
@@ -74,7 +86,9 @@ def run_ahead(jobs: Iterable[Callable[[], T]], n_workers: int = 1, depth: int = 
             waiting.append(pool.submit(job))
 
     try:
+        first = pool.submit(before)
         refill()
+        _result(first)
         while waiting:
             result = _result(waiting.popleft())
             refill()

@@ -132,6 +132,13 @@ def test_a_compiled_graph_is_kept_and_used_again(path: Path) -> None:
     assert list(kept) == [name]
 
 
+def test_once_opened_it_is_not_compiled_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = open_graph(path)
+    graph.open(1)
+    monkeypatch.setattr(graph, "_compile", None)
+    assert run(graph, inputs(1)[0]).shape == (1, 8, WIDTH)
+
+
 def test_nothing_is_read_before_it_is_run(tmp_path: Path) -> None:
     graph = open_graph(tmp_path / "missing.onnx")
     graph.require({"pixel_values"}, {"image_features"})

@@ -132,6 +132,19 @@ class TestRunAhead:
         ahead.close()
         assert encoder_threads() == []
 
+    def test_what_comes_before_is_done_beside_the_first_job(self) -> None:
+        both = threading.Barrier(2, timeout=20)
+        assert list(run_ahead([lambda: both.wait() >= 0, lambda: True], 2, before=both.wait)) == [True, True]
+
+    def test_an_error_of_what_comes_before_is_raised_first(self) -> None:
+        def broken() -> None:
+            raise GraphError("no")
+
+        ahead = run_ahead([lambda: 1, lambda: 2], 2, before=broken)
+        with pytest.raises(GraphError, match="no"):
+            next(ahead)
+        assert encoder_threads() == []
+
 
 class FakeGraph:
     """Stands in for a vision graph: returns `features` for any tile."""
