@@ -84,7 +84,7 @@ def test_relations_are_true(seed: int) -> None:
     if len(places) < 2:  # named by shape alone
         places = sorted((pair[0].index(t.shape), t) for t in scene.things if t.shape in pair[0])
     first, second = places[0][1], places[1][1]
-    if pair[0].startswith("on which side of"):
+    if pair[0].startswith(("on which side of", "compared to")):  # these name the second one first
         first, second = second, first
     truth = {"left": first.x < second.x, "right": first.x > second.x, "above": first.y < second.y}
     assert truth.get(pair[1], first.y > second.y)

@@ -115,3 +115,16 @@ def test_no_paraphrase_is_a_phrasing_of_training() -> None:
     written += [text for held_out in paraphrases.PHOTOS.values() for text in held_out]
     assert not training.intersection(map(shape, written))
     assert set(paraphrases.PHOTOS) == set(questions.PHOTOS)
+
+
+def test_words_around_a_question_are_not_those_of_paraphrases() -> None:
+    around, held_out = (
+        {word for text in texts for word in re.findall(r"\w+", text)}
+        for texts in (questions.AROUND, paraphrases.SPELLINGS)
+    )
+    assert held_out == {"please", "thank", "you"}
+    assert around & held_out == {"you"}
+    rng = random.Random(5)
+    said = [questions.spoken(rng, "what is this?") for _ in range(600)]
+    assert all("what is this?" in one for one in said)
+    assert 60 < sum(one != "what is this?" for one in said) < 150

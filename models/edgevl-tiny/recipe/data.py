@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,12 @@ DRAWS = 4
 MOST_PAIRS = 8
 
 PACK_MIX = {
-    "eurosat": 0.5,
-    "flowers": 0.15,
-    "objects": 0.14,
-    "grocery": 0.08,
-    "trash": 0.06,
-    "signs": 0.06,
+    "eurosat": 0.35,
+    "flowers": 0.17,
+    "objects": 0.15,
+    "grocery": 0.1,
+    "trash": 0.1,
+    "signs": 0.12,
     "cards": 0.01,
 }
 CLASS_PACKS = tuple(name for name in PACK_MIX if name != "cards")
@@ -107,6 +107,10 @@ class Source:
 
     def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         """Draw a picture of a subject (of `SCENES`, `GENERATED`, text or photos) of at most so many tiles."""
+        found = self._example(rng, subject, most_tiles)
+        return replace(found, pairs=[(questions.spoken(rng, question), answer) for question, answer in found.pairs])
+
+    def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         if subject in SCENES:
             return self._scene(rng, _canvas(rng, most_tiles), SCENES[subject])
         if subject == "text":

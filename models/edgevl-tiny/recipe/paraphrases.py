@@ -39,7 +39,7 @@ SCENES: tuple[Phrasings, ...] = (
     (questions.HEIGHTS, ("does the {a} lie above or below the {b}?", "is the {a} placed above or below the {b}?")),
     (questions.IS_SIDE, ("does the {a} lie to the {side} of the {b}?", "is it {side} of the {b} that the {a} is?")),
     (questions.IS_HEIGHT, ("does the {a} lie {side} the {b}?", "is it {side} the {b} that the {a} is?")),
-    (("is the {shape} {colour}?",), ("does the {shape} have the colour {colour}?", "the {shape}: is it {colour}?")),
+    (questions.IS_COLOUR, ("does the {shape} have the colour {colour}?", "the {shape}: is it {colour}?")),
     (questions.WHERE, ("tell me where the {} is.", "at what place of the picture is the {}?")),
     (questions.LARGER, ("of the {a} and the {b}, which is larger?", "the {a} or the {b}: which is bigger?")),
     (questions.SMALLER, ("of the {a} and the {b}, which is smaller?",)),

@@ -19,42 +19,88 @@ Maker = Callable[[random.Random, Scene], QA | None]
 DESCRIBE = (
     "what's here?", "what is here?", "what is in this picture?", "what's in this image?", "what do you see?",
     "describe the picture.", "describe this image.", "what does the picture show?", "what can you see here?",
-    "what is this a picture of?", "tell me what is in the image.", "what is shown here?",
+    "what is this a picture of?", "tell me what is in the image.", "what is shown here?", "list what you see.",
+    "give me a description.", "name everything in the image.", "which objects are in the picture?",
 )  # fmt: skip
 COUNT_ALL = ("how many objects are there?", "how many shapes are there?", "how many things do you see?",
-             "count the objects.", "how many shapes are in the picture?", "what is the number of objects?")  # fmt: skip
+             "count the objects.", "how many shapes are in the picture?", "what is the number of objects?",
+             "how many are there?", "give the number of shapes.", "how many objects can you count?",
+             "number of things?")  # fmt: skip
 COUNT_SOME = ("how many {} are there?", "how many {} do you see?", "count the {}.", "how many {} are in the picture?",
-              "what is the number of {}?")  # fmt: skip
+              "what is the number of {}?", "how many {} can you count?", "give the number of {}.", "number of {}?",
+              "there are how many {}?")  # fmt: skip
 COLOUR_OF = (
     "what colour is the {}?",
     "what color is the {}?",
     "which colour does the {} have?",
     "the {} is what colour?",
+    "what's the colour of the {}?",
+    "name the colour of the {}.",
+    "the colour of the {}?",
+    "what colour has the {}?",
 )
 SHAPE_OF = ("what shape is {}?", "which shape is {}?", "what is the shape of the {} object?", "what is the {} thing?",
-            "what is {}?", "which object is {}?")  # fmt: skip
-NAME_ONE = ("what is this?", "what object is this?", "name the object.", "which object is shown?", "what is it?")
+            "what is {}?", "which object is {}?", "name the {} shape.", "what kind of shape is {}?",
+            "what thing is {}?", "the {} object has which shape?")  # fmt: skip
+NAME_ONE = (
+    "what is this?",
+    "what object is this?",
+    "name the object.",
+    "which object is shown?",
+    "what is it?",
+    "which object is it?",
+    "what do we have here?",
+    "say what it is.",
+    "what can this be?",
+)
 NAME_AT = {
-    "left": ("what is on the far left?", "what is the leftmost object?", "name the object furthest to the left."),
-    "right": ("what is on the far right?", "what is the rightmost object?", "name the object furthest to the right."),
-    "top": ("what is at the top?", "what is the topmost object?", "name the highest object."),
-    "bottom": ("what is at the bottom?", "what is the lowest object?", "name the lowest object."),
-}
+    "left": ("what is on the far left?", "what is the leftmost object?", "name the object furthest to the left.",
+             "what comes first from the left?", "the leftmost thing is what?", "what stands on the left?",
+             "which is the leftmost?"),
+    "right": ("what is on the far right?", "what is the rightmost object?", "name the object furthest to the right.",
+              "what comes first from the right?", "the rightmost thing is what?", "what stands on the right?",
+              "which is the rightmost?"),
+    "top": ("what is at the top?", "what is the topmost object?", "name the highest object.",
+            "what comes first from the top?", "the topmost thing is what?", "what is above all others?",
+            "which is the highest?"),
+    "bottom": ("what is at the bottom?", "what is the lowest object?", "name the lowest object.",
+               "what comes first from the bottom?", "the lowest thing is what?", "what is below all others?",
+               "which is the lowest?"),
+}  # fmt: skip
 EXISTS = ("is there a {}?", "is there a {} in the picture?", "can you see a {}?", "do you see a {}?",
-          "does the image show a {}?")  # fmt: skip
+          "does the image show a {}?", "does the picture have a {}?", "is a {} shown?", "do we see a {}?",
+          "say if there is a {}.", "is there any {}?", "has it got a {}?", "is a {} there?")  # fmt: skip
 SIDES = ("is the {a} left or right of the {b}?", "is the {a} to the left or to the right of the {b}?",
-         "on which side of the {b} is the {a}, left or right?")  # fmt: skip
+         "on which side of the {b} is the {a}, left or right?", "is the {a} on the left or on the right of the {b}?",
+         "where is the {a}, left or right of the {b}?", "compared to the {b}, is the {a} left or right?")  # fmt: skip
 HEIGHTS = ("is the {a} above or below the {b}?", "is the {a} higher or lower than the {b}, above or below?",
-           "the {a}: above or below the {b}?")  # fmt: skip
-IS_SIDE = ("is the {a} to the {side} of the {b}?", "is the {a} {side} of the {b}?")
-IS_HEIGHT = ("is the {a} {side} the {b}?", "is the {a} placed {side} the {b}?")
-WHERE = ("where is the {}?", "in which part of the picture is the {}?", "where do you see the {}?")
+           "the {a}: above or below the {b}?", "where is the {a}, above or below the {b}?",
+           "compared to the {b}, is the {a} above or below?", "does the {a} stand above or below the {b}?")  # fmt: skip
+IS_SIDE = ("is the {a} to the {side} of the {b}?", "is the {a} {side} of the {b}?",
+           "is the {a} on the {side} of the {b}?", "does the {a} stand {side} of the {b}?",
+           "can the {a} be found {side} of the {b}?", "do you see the {a} {side} of the {b}?")  # fmt: skip
+IS_HEIGHT = ("is the {a} {side} the {b}?", "is the {a} placed {side} the {b}?",
+             "does the {a} stand {side} the {b}?", "can the {a} be found {side} the {b}?",
+             "do you see the {a} {side} the {b}?", "has the {a} its place {side} the {b}?")  # fmt: skip
+IS_COLOUR = ("is the {shape} {colour}?", "is the colour of the {shape} {colour}?",
+             "do you see that the {shape} is {colour}?", "is {colour} the colour of the {shape}?",
+             "would you call the {shape} {colour}?")  # fmt: skip
+WHERE = ("where is the {}?", "in which part of the picture is the {}?", "where do you see the {}?", "find the {}.",
+         "the {} is where?", "where in the picture is the {}?", "where can the {} be found?",
+         "say where the {} is.")  # fmt: skip
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
-LARGER = ("which is larger, the {a} or the {b}?", "which one is bigger, the {a} or the {b}?")
-SMALLER = ("which is smaller, the {a} or the {b}?",)
-MORE = ("are there more {a} than {b}?",)
+LARGER = ("which is larger, the {a} or the {b}?", "which one is bigger, the {a} or the {b}?",
+          "is the {a} or the {b} larger?", "which is the larger one, the {a} or the {b}?",
+          "compare the {a} and the {b}: which is bigger?")  # fmt: skip
+SMALLER = ("which is smaller, the {a} or the {b}?", "is the {a} or the {b} smaller?",
+           "compare the {a} and the {b}: which is smaller?", "which one is smaller, the {a} or the {b}?")  # fmt: skip
+MORE = ("are there more {a} than {b}?", "do you see more {a} than {b}?", "are the {a} more than the {b}?",
+        "does the picture have more {a} than {b}?")  # fmt: skip
 MARGIN = 0.1
 """Two things are only compared by place where their centres differ by this part of the picture's side."""
+
+AROUND = ("could you tell me: {}", "hello. {}", "i want to know: {}", "look closely. {}", "question: {}",
+          "{} answer briefly.", "{} just say it.", "one more thing: {}")  # fmt: skip
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PLURALS = {shape: f"{shape}es" if shape.endswith("s") else f"{shape}s" for shape in SHAPES}
@@ -174,10 +220,11 @@ def is_colour(rng: random.Random, scene: Scene) -> QA | None:
         return None
     thing = rng.choice(things)
     if rng.random() < 0.5:
-        return f"is the {thing.shape} {thing.colour}?", "yes"
+        return rng.choice(IS_COLOUR).format(shape=thing.shape, colour=thing.colour), "yes"
     others = [c for c in COLOURS if c != thing.colour]
     near = [t.colour for t in scene.things if t.colour != thing.colour]
-    return f"is the {thing.shape} {rng.choice(near if near and rng.random() < 0.5 else others)}?", "no"
+    wrong = rng.choice(near if near and rng.random() < 0.5 else others)
+    return rng.choice(IS_COLOUR).format(shape=thing.shape, colour=wrong), "no"
 
 
 def _pair(rng: random.Random, scene: Scene, axis: str) -> tuple[Thing, Thing] | None:
@@ -335,27 +382,33 @@ class PhotoQuestions:
 PHOTOS = {
     "eurosat": PhotoQuestions(
         ("what land use is this?", "what does this satellite picture show?", "which kind of land is this?",
-         "what kind of land does the satellite see?"),
+         "what kind of land does the satellite see?", "name the kind of land.", "which land is it?",
+         "what is the land used for?"),
         "a satellite picture: {}.", "satellite picture"),
     "flowers": PhotoQuestions(
-        ("what flower is this?", "which flower is this?", "what kind of flower is it?", "name the flower."),
+        ("what flower is this?", "which flower is this?", "what kind of flower is it?", "name the flower.",
+         "the flower is called what?", "what is the flower called?", "what sort of flower can you see?"),
         "a flower: {}.", "flower"),
     "objects": PhotoQuestions(
         ("what object is this?", "what is this object?", "which object is in the photo?",
-         "name the object in the photo."),
+         "name the object in the photo.", "what can be seen in the photo?", "the photo shows what?",
+         "what is the object called?"),
         "a photo: {}.", "object"),
     "grocery": PhotoQuestions(
-        ("what product is this?", "which grocery product is this?", "name the product.", "what food is in the photo?"),
+        ("what product is this?", "which grocery product is this?", "name the product.", "what food is in the photo?",
+         "what is the product called?", "which product can you see?"),
         "groceries: {}.", "product",
         ("what kind of groceries are these?", "which kind of food is this?", "what sort of food is in the photo?",
-         "name the kind of groceries.")),
+         "name the kind of groceries.", "what sort of groceries can you see?")),
     "trash": PhotoQuestions(
         ("what material is this?", "what kind of waste is this?", "which bin does this belong to?",
-         "what is this waste made of?"),
+         "what is this waste made of?", "name the material.", "what sort of waste can you see?",
+         "of which material is it?"),
         "waste: {}.", "piece of waste"),
     "signs": PhotoQuestions(
         ("which digit does the hand show?", "what number does this hand sign mean?",
-         "which number is the hand showing?"),
+         "which number is the hand showing?", "name the digit.", "what digit is this?",
+         "the hand shows which number?"),
         "a hand sign: {}.", "hand sign"),
     "cards": PhotoQuestions(
         ("which cards are these?", "what playing cards do you see?", "name the playing cards."),
@@ -382,6 +435,11 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
         pairs.append((f"is this {article(PHOTOS[asked].noun)}?", "yes" if asked == pack else "no"))
     rng.shuffle(pairs)
     return [(vary(rng, question), answer) for question, answer in pairs[:n]]
+
+
+def spoken(rng: random.Random, question: str) -> str:
+    """Put words around one question in six that ask nothing: a model that never met any takes them for the question."""
+    return rng.choice(AROUND).format(question) if rng.random() < 1 / 6 else question
 
 
 def vary(rng: random.Random, question: str) -> str:
