@@ -129,3 +129,14 @@ def test_words_fonts_and_photos_held_out_are_apart(tmp_path: Path, fonts: Path) 
     pack = packs.PACKS["flowers"]
     share = np.mean([packs.is_held_out(pack, f"{i}.jpg") for i in range(4000)])
     assert abs(share - pack.held_out) < 0.03
+
+
+def test_what_no_scene_shows_is_asked_for_by_other_names_than_in_training() -> None:
+    assert not {*questions.ELSEWHERE} & {*questions.ELSEWHERE_HELD_OUT}
+    assert not {*questions.ELSEWHERE, *questions.ELSEWHERE_HELD_OUT} & {*SHAPES, *COLOURS}
+    rng, (_, scene) = random.Random(3), some_scene(11)
+    asked = [scene_question(rng, "absent_things", (128, 128))[1] for _ in range(200)]
+    trained = [pair for _ in range(60) for pair in questions.about_scene(rng, scene, 8, {"absent_things": 1.0})]
+    for pairs, things in ((asked, questions.ELSEWHERE_HELD_OUT), (trained, questions.ELSEWHERE)):
+        assert {answer for _, answer in pairs} <= {"no", *(f"there is no {thing}." for thing in things)}
+        assert all(any(thing in question.lower() for thing in things) for question, _ in pairs)

@@ -22,7 +22,7 @@ GOALS: dict[str, float] = {
     "emoji": 0.85,
     **dict.fromkeys(("counting", "counting_kinds", "relations", "size", "yes_no"), 0.90),
     **dict.fromkeys(("emoji_count", "emoji_exists"), 0.90),
-    **dict.fromkeys(("absent", "emoji_absent"), 0.90),
+    **dict.fromkeys(("absent", "absent_things", "emoji_absent"), 0.90),
     "groceries": 0.60,
     "grocery_kinds": 0.75,
     "waste": 0.80,

@@ -102,6 +102,18 @@ MARGIN = 0.1
 AROUND = ("could you tell me: {}", "hello. {}", "i want to know: {}", "look closely. {}", "question: {}",
           "{} answer briefly.", "{} just say it.", "one more thing: {}")  # fmt: skip
 
+_NOUNS = """
+    cat car house tree apple ball bird boat cup fish chair book hat horse key lamp leaf plane shoe table train
+    banana bottle clock cloud sun flower man woman child face hand door window bag box bed bear cow sheep pig
+    duck frog snake bridge road river stone cake bread egg pizza glass knife fork plate pen pencil shirt coat
+    sock wheel engine ladder candle drum flag kite tent truck tower mountain wall fence rabbit mouse lion
+"""
+_NOUNS_HELD_OUT = """
+    dog bus bicycle spoon guitar elephant sofa phone monkey bucket ship carrot
+"""
+ELSEWHERE, ELSEWHERE_HELD_OUT = tuple(_NOUNS.split()), tuple(_NOUNS_HELD_OUT.split())
+"""Things that no scene shows."""
+
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PLURALS = {shape: f"{shape}es" if shape.endswith("s") else f"{shape}s" for shape in SHAPES}
 
@@ -321,6 +333,22 @@ def absent(rng: random.Random, scene: Scene) -> QA:
     return rng.choice(SHAPE_OF[:4]).format(colour), f"nothing is {colour}."
 
 
+def _elsewhere(rng: random.Random, things: tuple[str, ...]) -> QA:
+    """Ask about a thing that no scene shows: what colour it has, where it is, or whether it is there."""
+    thing, asked = rng.choice(things), rng.random()
+    if asked < 0.3:
+        return rng.choice(EXISTS).format(thing), "no"
+    return rng.choice(COLOUR_OF if asked < 0.7 else WHERE).format(thing), f"there is no {thing}."
+
+
+def absent_thing(rng: random.Random, scene: Scene) -> QA:
+    return _elsewhere(rng, ELSEWHERE)
+
+
+def absent_thing_held_out(rng: random.Random, scene: Scene) -> QA:
+    return _elsewhere(rng, ELSEWHERE_HELD_OUT)
+
+
 TASKS: dict[str, tuple[Maker, ...]] = {
     "description": (describe,),
     "naming": (name,),
@@ -334,14 +362,17 @@ TASKS: dict[str, tuple[Maker, ...]] = {
     "yes_no": (exists, exists, is_colour, is_relation, more),
     "size": (size,),
     "absent": (absent,),
+    "absent_things": (absent_thing_held_out,),
 }
 """Each task of the accuracy table, and the makers it draws from."""
+IN_TRAINING: dict[str, tuple[Maker, ...]] = {**TASKS, "absent_things": (absent_thing,)}
 
 ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
 
 MIX = {"description": 1.2, "naming": 1.0, "position": 1.0, "colours": 1.0, "shapes": 0.5, "counting": 2.0,
-       "counting_kinds": 1.0, "location": 0.6, "relations": 1.6, "yes_no": 1.7, "size": 0.2, "absent": 0.2}  # fmt: skip
+       "counting_kinds": 1.0, "location": 0.6, "relations": 1.6, "yes_no": 1.7, "size": 0.2, "absent": 0.2,
+       "absent_things": 0.4}  # fmt: skip
 GROUNDING_MIX = {"description": 0.4, "position": 0.7, "colours": 2.5, "shapes": 0.3, "counting": 0.2,
                  "counting_kinds": 0.5, "location": 2.5, "relations": 3.0, "yes_no": 2.5, "size": 0.5,
                  "absent": 0.1}  # fmt: skip
@@ -355,7 +386,7 @@ def about_scene(rng: random.Random, scene: Scene, n: int, mix: dict[str, float] 
     spent: set[Maker] = set()
     for _ in range(4 * n):
         task = rng.choices(tuple(mix), tuple(mix.values()))[0]
-        maker = rng.choice(TASKS[task])
+        maker = rng.choice(IN_TRAINING[task])
         pair = None if maker in spent else maker(rng, scene)
         if pair is not None and pair[0] not in pairs:
             pairs[pair[0]] = pair[1]
