@@ -18,6 +18,7 @@ import pytest
 from edgevl.cli import run
 from edgevl.image.read import read
 from edgevl.model import hub, manifest
+from tests.waiting import heed_ctrl_c
 
 SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 SHAPES = str(SAMPLES / "shapes.png")
@@ -272,7 +273,9 @@ def test_chat_ends_with_the_error_of_a_bad_line() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
 def test_ctrl_c_is_130() -> None:
-    with subprocess.Popen([*EDGEVL, "chat", SHAPES], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*EDGEVL, "chat", SHAPES], stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c
+    ) as process:
         assert process.stderr is not None
         time.sleep(3)
         process.send_signal(signal.SIGINT)

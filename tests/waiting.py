@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -12,3 +13,8 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.005)
+
+
+def heed_ctrl_c() -> None:
+    """Let a process that is being started be ended by Ctrl-C, also where that is ignored, as behind a shell's `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

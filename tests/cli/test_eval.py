@@ -15,6 +15,7 @@ from edgevl.cli import run
 from edgevl.eval import tasks
 from edgevl.model import hub
 from tests.eval import datasets
+from tests.waiting import heed_ctrl_c
 
 MODEL = str(hub.find(None))
 EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
@@ -98,7 +99,7 @@ def test_ctrl_c_says_where_the_answers_are(table: Path) -> None:
     row = json.loads(table.read_text("utf-8").splitlines()[0])
     datasets.lines(table, [{**row, "question": f"what's here? {number}"} for number in range(3000)])
     command = [*EDGEVL, "eval", MODEL, "--task", "jsonl", "--data", str(table), "--detail", "low"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c) as process:
         kept = Path("eval-jsonl.ndjson")
         while not (kept.exists() and kept.read_bytes().count(b"\n") > 3):
             assert process.poll() is None
