@@ -211,7 +211,7 @@ class TileSource:
             return (self.features(*tile) for tile in tiles)
         n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
         jobs = (partial(self.features, *tile, n_at_once) for tile in tiles)
-        if n_at_once == 1:
+        if n_at_once == 1:  # nothing would be saved, and a tile that is stored needs no encoder
             return run_ahead(jobs)
         # One thread opens the encoder while another one cuts the image: each takes a third of a second.
         return run_ahead(jobs, n_at_once, before=partial(self._model.encoder.open, n_at_once))

@@ -277,7 +277,7 @@ def _spread(found: dict[str, Any] | None, factor: float, decimals: int) -> str:
 
 
 FORMS = ("plain", "paraphrased", "chat")
-"""Not tasks: the same questions in other forms, whose table is in the model's card."""
+"""Not tasks: the same questions in other forms, whose table is in the card. The recipe's `FORMS`, which need torch."""
 
 
 def accuracy() -> str:

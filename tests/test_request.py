@@ -77,10 +77,8 @@ class Brightness:
 
     def __init__(self) -> None:
         self.n_encoded = 0
-        self.opened: list[int] = []
 
-    def open(self, n_at_once: int) -> None:
-        self.opened.append(n_at_once)
+    def open(self, n_at_once: int) -> None: ...
 
     def encode(self, pixel_values: NDArray[np.float32], n_at_once: int) -> NDArray[np.float32]:
         self.n_encoded += 1

@@ -20,6 +20,7 @@ from edgevl.recipe import card, datasets, evaluate
 from edgevl.recipe.data import Paths
 from edgevl.recipe.goals import GOALS, GROUPS
 from edgevl.recipe.heldout import TASKS, items
+from tests import readme
 from tests.recipe.conftest import WORDS
 
 ASKED = ("naming", "chart_title")
@@ -233,3 +234,7 @@ def test_every_task_is_in_one_group() -> None:
     grouped = [task for tasks in GROUPS.values() for task in tasks]
     assert sorted(grouped) == sorted(TASKS)
     assert set(GOALS) <= set(TASKS)
+
+
+def test_the_readme_leaves_out_the_forms_of_the_recipe() -> None:
+    assert readme.FORMS == datasets.FORMS

@@ -29,6 +29,7 @@ TOKENS_PER_TILE = 16
 IGNORE = -100
 N_PATCHES = 256
 DENSE = ("shape", "colour", *glyphs.HALVES)
+"""What the encoder stage learns to tell of each patch."""
 CHAT = 0.15
 """The share of batches whose questions are one conversation."""
 Row = tuple[list[int], list[int], list[int]]

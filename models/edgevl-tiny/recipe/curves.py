@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import glyphs
+from .batches import DENSE
 from .goals import GROUP_OF, GROUPS
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 PROGRESS = ("stage", "kind", "step", "pictures", "seconds")
 OTHERS = "others"
 """The group of what is in no other."""
-DENSE = ("shape", "colour", *glyphs.HALVES)
-"""What the encoder stage tells of each patch."""
 COLUMNS = 3
 STYLES = ("-", "--", ":")
 

@@ -366,6 +366,7 @@ TASKS: dict[str, tuple[Maker, ...]] = {
 }
 """Each task of the accuracy table, and the makers it draws from."""
 IN_TRAINING: dict[str, tuple[Maker, ...]] = {**TASKS, "absent_things": (absent_thing,)}
+"""What training draws from instead: nothing held out."""
 
 ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
