@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -91,17 +92,17 @@ def test_answers_are_those_of_the_scene(pack: Path, training: Stock) -> None:
         assert emoji.count(rng, training, read, scene)[1] == str(len(names))
         question, answer = emoji.exists(rng, training, read, scene)
         answers[answer] += 1
-        words = question.replace("?", "").split()
+        words = re.findall(r"\w+", question)
         assert (answer == "yes") == any(name.split()[-1] in words for name in names)
         question, answer = emoji.missing(rng, training, read, scene)
         asked = answer.removeprefix("there is no ").removesuffix(".")
         assert asked in question
         assert asked not in names
         if pair := emoji.colour(rng, training, read, scene):
-            (one,) = [one for one in scene.shown if one.emoji.name in pair[0].replace("?", "").split()]
+            (one,) = [one for one in scene.shown if one.emoji.name in re.findall(r"\w+", pair[0])]
             assert pair[1] == COLOURS[int(Path(one.emoji.file).stem) % 6]
         if pair := emoji.where(rng, training, read, scene):
-            (one,) = [one for one in scene.shown if one.emoji.name in pair[0].replace("?", "").split()]
+            (one,) = [one for one in scene.shown if one.emoji.name in re.findall(r"\w+", pair[0])]
             row = ("top", "", "bottom")[int(3 * one.y / scene.size[0])]
             column = ("left", "", "right")[int(3 * one.x / scene.size[1])]
             assert pair[1] == (f"{row} {column}".strip() or "centre")

@@ -73,6 +73,13 @@ def test_answers_follow_from_the_scene(seed: int) -> None:
         assert 0 <= int(pair[1]) <= len(scene.things)
 
 
+SECOND_FIRST = (
+    "on which side of", "to which side of", "compared to", "seen from", "next to", "left or right of",
+    "above or below the",
+)  # fmt: skip
+"""How questions begin that name the second of two things first."""
+
+
 @given(SEEDS)
 @settings(max_examples=60, deadline=None)
 def test_relations_are_true(seed: int) -> None:
@@ -84,7 +91,7 @@ def test_relations_are_true(seed: int) -> None:
     if len(places) < 2:  # named by shape alone
         places = sorted((pair[0].index(t.shape), t) for t in scene.things if t.shape in pair[0])
     first, second = places[0][1], places[1][1]
-    if pair[0].startswith(("on which side of", "compared to")):  # these name the second one first
+    if pair[0].startswith(SECOND_FIRST):
         first, second = second, first
     truth = {"left": first.x < second.x, "right": first.x > second.x, "above": first.y < second.y}
     assert truth.get(pair[1], first.y > second.y)

@@ -30,13 +30,13 @@ DRAWS = 4
 MOST_PAIRS = 8
 
 PACK_MIX = {
-    "eurosat": 0.35,
-    "flowers": 0.17,
-    "objects": 0.15,
-    "grocery": 0.1,
-    "trash": 0.1,
-    "signs": 0.12,
-    "cards": 0.01,
+    "eurosat": 0.18,
+    "flowers": 0.12,
+    "objects": 0.24,
+    "grocery": 0.14,
+    "trash": 0.12,
+    "signs": 0.18,
+    "cards": 0.02,
 }
 CLASS_PACKS = tuple(name for name in PACK_MIX if name != "cards")
 

@@ -27,19 +27,51 @@ from .colours import RGB, ground, mix
 from .drawn import Drawn, Stock, Task
 from .places import ninth
 from .questions import QA
+from .wording import spelled
 
-DESCRIBE = (
-    "what's here?", "what is here?", "what is in this picture?", "what do you see?", "which emoji are here?",
-    "what emoji do you see?", "name the emoji.", "describe the picture.", "name everything in the image.",
-)  # fmt: skip
+DESCRIBE = spelled(
+    "[what's|what is] [here|in this picture|in the image|shown here|in view]?",
+    "what [do|can] [you|we|i] see [here|in the picture|]?",
+    "[which|what] emoji [are here|do you see|are in the picture|are shown|can you see|are these]?",
+    "[name|list|write down] [the emoji|all emoji|everything in the image|what is there].",
+    "[describe|explain] [the|this] [picture|image].",
+    "what does [the|this] [picture|image] [show|contain]?",
+)
 DESCRIBE_HELD_OUT = ("which emoji does the picture contain?", "what can be seen here?", "list what is shown.")
-EXISTS = ("is there {a} here?", "do you see {a}?", "can you see {a} in the picture?", "does the picture show {a}?")
+EXISTS = spelled(
+    "is there {a} [here|there|in the picture|in the image|to be seen|]?",
+    "[can|do|could|did] [you|we|i] [see|find|spot|make out] {a} [here|there|in it|in the picture|]?",
+    "does [the image|the picture|it] [show|have|contain|include] {a}?",
+    "is {a} [shown|there|here|visible|present|in the picture|one of these|part of it]?",
+    "[say|tell|check] [if|whether] [there is {a}|{a} is here|you see {a}].",
+    "{a} [is here, yes or no|in the picture|here]?",
+)
 EXISTS_HELD_OUT = ("would you find {a} in this image?", "is {a} among the emoji?")
-COUNT = ("how many emoji are there?", "count the emoji.", "how many emoji do you see?", "what is the number of emoji?")
+COUNT = spelled(
+    "how many emoji [are there|do you see|are here|are in the picture|can you count|are shown]?",
+    "[count|count up] [the|all] emoji.",
+    "[what is|give|what's] the number of emoji?",
+    "number of emoji?",
+    "[there are|you see] how many emoji?",
+)
 COUNT_HELD_OUT = ("tell how many emoji are shown.", "how many emoji does the image have?")
-COLOUR = ("what colour is the {}?", "which colour does the {} have?", "what color is the {}?", "the {} is what colour?")
+COLOUR = spelled(
+    "[what|which] [colour|color] [is|has] the {}?",
+    "[what|which] [colour|color] does the {} have?",
+    "the {} [is|has] [what|which] [colour|color]?",
+    "[what's|what is|] the [colour|color] of the {}?",
+    "[give|say|write] the [colour|color] of the {}.",
+    "the {}: [what|which] [colour|color]?",
+)
 COLOUR_HELD_OUT = ("in what colour is the {} shown?", "name the colour of the {}.")
-WHERE = ("where is the {}?", "in which part of the picture is the {}?", "where do you see the {}?")
+WHERE = spelled(
+    "where [is|do you see|can you see|lies] the {}?",
+    "where [in|on] the [picture|image] is the {}?",
+    "[in|at] [which|what] [part|area] of the [picture|image] [is|lies] the {}?",
+    "[find|locate|point to] the {}.",
+    "where can the {} be [found|seen]?",
+    "[say|describe|write] where [the {} is|you see the {}].",
+)
 WHERE_HELD_OUT = ("at which place is the {}?", "tell where the {} is.")
 GROUNDS, GROUNDS_HELD_OUT = ("plain", "plain", "fade"), ("plain", "stripes")
 HELD_OUT = 1 / 12

@@ -87,13 +87,16 @@ def measure(
 def _all_asked(settings: Sequence[Settings], against: Mapping[str, Path], workers: int) -> Iterator[Found]:
     """Ask one task after another, or `workers` of them at once; yield what came of each, in order.
 
-    What processes have asked is read from their answers' files, where it is not asked again.
+    What processes have asked is read from their answers' files, where it is not asked again. They begin with the last
+    task: chats, which take longest, would otherwise keep one core busy when all else is done.
     """
     if workers == 1:
         yield from (_asked(one, against) for one in settings)
         return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for one, _ in zip(settings, pool.map(partial(_kept, against=against), settings), strict=True):
+        waiting = [pool.submit(_kept, one, against) for one in reversed(settings)]
+        for one, asked in zip(settings, reversed(waiting), strict=True):
+            asked.result()
             yield _asked(one, against)
 
 

@@ -12,95 +12,180 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .scenes import COLOURS, SHAPES, Scene, Thing
+from .wording import spelled
 
 QA = tuple[str, str]
 Maker = Callable[[random.Random, Scene], QA | None]
 
-DESCRIBE = (
-    "what's here?", "what is here?", "what is in this picture?", "what's in this image?", "what do you see?",
-    "describe the picture.", "describe this image.", "what does the picture show?", "what can you see here?",
-    "what is this a picture of?", "tell me what is in the image.", "what is shown here?", "list what you see.",
-    "give me a description.", "name everything in the image.", "which objects are in the picture?",
-)  # fmt: skip
-COUNT_ALL = ("how many objects are there?", "how many shapes are there?", "how many things do you see?",
-             "count the objects.", "how many shapes are in the picture?", "what is the number of objects?",
-             "how many are there?", "give the number of shapes.", "how many objects can you count?",
-             "number of things?")  # fmt: skip
-COUNT_SOME = ("how many {} are there?", "how many {} do you see?", "count the {}.", "how many {} are in the picture?",
-              "what is the number of {}?", "how many {} can you count?", "give the number of {}.", "number of {}?",
-              "there are how many {}?")  # fmt: skip
-COLOUR_OF = (
-    "what colour is the {}?",
-    "what color is the {}?",
-    "which colour does the {} have?",
-    "the {} is what colour?",
-    "what's the colour of the {}?",
-    "name the colour of the {}.",
-    "the colour of the {}?",
-    "what colour has the {}?",
+DESCRIBE = spelled(
+    "[what's|what is] [here|in this picture|in the image|shown here|to be seen here|in view|this a picture of]?",
+    "what [do|can|could] [you|we|i] see [here|in the picture|in this image|on it|]?",
+    "[describe|explain|sum up] [the|this] [picture|image|photo|scene].",
+    "what [does|might] [the|this] [picture|image|photo] [show|contain|have in it]?",
+    "[list|say|write down] [what you see|what is there|all objects|what the picture shows|all that is here].",
+    "[which|what] [objects|things] [are in the picture|are here|are there|do you see|does the image show]?",
+    "give me [a description|a list of what is here|the contents].",
+    "tell me [what is in the image|all that is here|what this shows].",
+    "name [everything|all things|what is] in the [image|picture].",
 )
-SHAPE_OF = ("what shape is {}?", "which shape is {}?", "what is the shape of the {} object?", "what is the {} thing?",
-            "what is {}?", "which object is {}?", "name the {} shape.", "what kind of shape is {}?",
-            "what thing is {}?", "the {} object has which shape?")  # fmt: skip
-NAME_ONE = (
-    "what is this?",
-    "what object is this?",
-    "name the object.",
-    "which object is shown?",
-    "what is it?",
-    "which object is it?",
+COUNT_ALL = spelled(
+    "how many [objects|shapes|things|items|figures] [are there|do you see|are here|are in the picture|can you count|"
+    "does it have|have been drawn]?",
+    "[count|count up|add up] [the|all] [objects|shapes|things|items].",
+    "[what is|give|find|what's] the number of [objects|shapes|things].",
+    "number of [objects|shapes|things|items]?",
+    "how many [are there|are in it|is that|in all|altogether]?",
+    "[there are|you see|the image has] how many [objects|shapes|things]?",
+)
+COUNT_SOME = spelled(
+    "how many {} [are there|do you see|are here|are in the picture|can you count|does it have|have been drawn|]?",
+    "[count|count up|add up] [the|all] {}.",
+    "[what is|give|find|what's] the number of {}.",
+    "number of {}?",
+    "[there are|you see|the image has] how many {}?",
+    "{}: how many [are there|do you see|]?",
+)
+COLOUR_OF = spelled(
+    "[what|which] [colour|color] [is|has] the {}?",
+    "[what|which] [colour|color] does the {} have?",
+    "the {} [is|has] [what|which] [colour|color]?",
+    "[what's|what is|name|give|say|find|] the [colour|color] of the {}?",
+    "[name|give|say] the [colour|color] of the {}.",
+    "[what|which] [colour|color] [was|would you say is|do you see for] the {}?",
+    "the {}: [what|which] [colour|color]?",
+    "how is the {} coloured?",
+)
+SHAPE_OF = (
+    "what shape is {}?", "which shape is {}?", "what is the shape of the {} object?", "what is the {} thing?",
+    *spelled(
+        "[what|which object|which thing|what thing|what kind of shape|what form] is {}?",
+        "[name|give|say|find] the {} [shape|thing|object].",
+        "the {} [object|thing|one] [has which shape|is what|is which shape|is what shape]?",
+        "[what|which] shape has the {} [thing|object]?",
+        "what shape does the {} object have?",
+        "what's the shape of the {} [one|thing]?",
+    ),
+)  # fmt: skip
+NAME_ONE = spelled(
+    "what [is|was|would] [this|that|it]?",
+    "[what|which] [object|thing|shape] is [this|that|it|shown|here|drawn here]?",
+    "[name|identify|classify] [the object|this|it|this thing|the thing].",
     "what do we have here?",
-    "say what it is.",
+    "[say|write] what [it is|this is|the object is].",
     "what can this be?",
+    "what [object|thing] do you see?",
 )
 NAME_AT = {
-    "left": ("what is on the far left?", "what is the leftmost object?", "name the object furthest to the left.",
-             "what comes first from the left?", "the leftmost thing is what?", "what stands on the left?",
-             "which is the leftmost?"),
-    "right": ("what is on the far right?", "what is the rightmost object?", "name the object furthest to the right.",
-              "what comes first from the right?", "the rightmost thing is what?", "what stands on the right?",
-              "which is the rightmost?"),
-    "top": ("what is at the top?", "what is the topmost object?", "name the highest object.",
-            "what comes first from the top?", "the topmost thing is what?", "what is above all others?",
-            "which is the highest?"),
-    "bottom": ("what is at the bottom?", "what is the lowest object?", "name the lowest object.",
-               "what comes first from the bottom?", "the lowest thing is what?", "what is below all others?",
-               "which is the lowest?"),
+    side: spelled(
+        f"[what|which object|which thing|what object] [is|lies|stands|do you see] [{'|'.join(places)}]?",
+        f"[name|say|find] [the object|what is|the thing] [{'|'.join(places)}].",
+        f"[what is|what's|name|] the [{'|'.join(most)}] [object|thing|shape|one|]?",
+        f"the [{'|'.join(most)}] [object|thing|one] is what?",
+        f"what comes first [from|at] the {side}?",
+        f"{last}?",
+    )
+    for side, places, most, last in (
+        ("left", ("on the left", "on the far left", "at the left side", "to the left of all others"),
+         ("leftmost", "left", "far left"), "what stands on the left"),
+        ("right", ("on the right", "on the far right", "at the right side", "to the right of all others"),
+         ("rightmost", "right", "far right"), "what stands on the right"),
+        ("top", ("at the top", "at the very top", "uppermost", "above all others", "over all the others"),
+         ("topmost", "highest", "top", "upper"), "which is the highest"),
+        ("bottom", ("at the bottom", "at the very bottom", "lowest", "below all others", "under all the others"),
+         ("lowest", "bottom", "lower"), "which is the lowest"),
+    )
 }  # fmt: skip
-EXISTS = ("is there a {}?", "is there a {} in the picture?", "can you see a {}?", "do you see a {}?",
-          "does the image show a {}?", "does the picture have a {}?", "is a {} shown?", "do we see a {}?",
-          "say if there is a {}.", "is there any {}?", "has it got a {}?", "is a {} there?")  # fmt: skip
-SIDES = ("is the {a} left or right of the {b}?", "is the {a} to the left or to the right of the {b}?",
-         "on which side of the {b} is the {a}, left or right?", "is the {a} on the left or on the right of the {b}?",
-         "where is the {a}, left or right of the {b}?", "compared to the {b}, is the {a} left or right?")  # fmt: skip
-HEIGHTS = ("is the {a} above or below the {b}?", "is the {a} higher or lower than the {b}, above or below?",
-           "the {a}: above or below the {b}?", "where is the {a}, above or below the {b}?",
-           "compared to the {b}, is the {a} above or below?", "does the {a} stand above or below the {b}?")  # fmt: skip
-IS_SIDE = ("is the {a} to the {side} of the {b}?", "is the {a} {side} of the {b}?",
-           "is the {a} on the {side} of the {b}?", "does the {a} stand {side} of the {b}?",
-           "can the {a} be found {side} of the {b}?", "do you see the {a} {side} of the {b}?")  # fmt: skip
-IS_HEIGHT = ("is the {a} {side} the {b}?", "is the {a} placed {side} the {b}?",
-             "does the {a} stand {side} the {b}?", "can the {a} be found {side} the {b}?",
-             "do you see the {a} {side} the {b}?", "has the {a} its place {side} the {b}?")  # fmt: skip
-IS_COLOUR = ("is the {shape} {colour}?", "is the colour of the {shape} {colour}?",
-             "do you see that the {shape} is {colour}?", "is {colour} the colour of the {shape}?",
-             "would you call the {shape} {colour}?")  # fmt: skip
-WHERE = ("where is the {}?", "in which part of the picture is the {}?", "where do you see the {}?", "find the {}.",
-         "the {} is where?", "where in the picture is the {}?", "where can the {} be found?",
-         "say where the {} is.")  # fmt: skip
+EXISTS = spelled(
+    "is there [a|any] {} [here|there|in the picture|in the photo|to be seen|]?",
+    "[can|do|could|did] [you|we|i] [see|find|spot|make out] a {} [here|there|in it|in the picture|]?",
+    "does [the image|the picture|it|this photo] [show|have|contain|include] a {}?",
+    "is a {} [shown|there|here|visible|present|in the picture|part of the scene|drawn here]?",
+    "[has|have] [it|we] got a {}?",
+    "[say|tell|check] [if|whether] [there is a {}|a {} is here|you see a {}].",
+    "a {} [is here, yes or no|in the picture|here]?",
+)
+SIDES = spelled(
+    "is the {a} [|to the |on the ]left or [|to the |on the ]right of the {b}?",
+    "[on|to] which side of the {b} [is|lies] the {a}, left or right?",
+    "[where|on which side] [is|lies|stands] the {a}, left or right of the {b}?",
+    "[compared to|seen from|next to] the {b}, is the {a} [|on the ]left or right?",
+    "does the {a} stand left or right of the {b}?",
+    "left or right of the {b}: where is the {a}?",
+)
+HEIGHTS = spelled(
+    "is the {a} [|found |shown ]above or below the {b}?",
+    "is the {a} higher or lower than the {b}, above or below?",
+    "the {a}: above or below the {b}?",
+    "where [is|lies|stands] the {a}, above or below the {b}?",
+    "[compared to|seen from|next to] the {b}, is the {a} above or below?",
+    "does the {a} stand above or below the {b}?",
+    "above or below the {b}: where is the {a}?",
+)
+IS_SIDE = spelled(
+    "is the {a} [|to the |on the ]{side} of the {b}?",
+    "[does|did] the {a} stand [|to the |on the ]{side} of the {b}?",
+    "[can|could] the {a} be [found|seen] {side} of the {b}?",
+    "[do|can] you [see|find] the {a} {side} of the {b}?",
+    "is the {a} [drawn|found|shown|] {side} of the {b}?",
+    "the {a} is {side} of the {b}, [yes or no|right|is it]?",
+)
+IS_HEIGHT = spelled(
+    "is the {a} [|found |drawn |shown |located ]{side} the {b}?",
+    "[does|did] the {a} stand {side} the {b}?",
+    "[can|could] the {a} be [found|seen] {side} the {b}?",
+    "[do|can] you [see|find] the {a} {side} the {b}?",
+    "has the {a} its place {side} the {b}?",
+    "the {a} is {side} the {b}, [yes or no|right|is it]?",
+)
+IS_COLOUR = spelled(
+    "is the {shape} [|painted |shown in |really ]{colour}?",
+    "is [the colour of the {shape}|the {shape}'s colour] {colour}?",
+    "[do|can] you see that the {shape} is {colour}?",
+    "is {colour} the [colour|color] of the {shape}?",
+    "would you call the {shape} {colour}?",
+    "the {shape} is {colour}, [yes or no|right|is it]?",
+    "has the {shape} a {colour} [colour|look]?",
+)
+WHERE = spelled(
+    "where [is|do you see|can you see|could i find|lies] the {}?",
+    "where [in|on] the [picture|image] is the {}?",
+    "[in|at] [which|what] [part|area|corner] of the [picture|image] [is|lies] the {}?",
+    "[find|locate|point to] the {}.",
+    "the {} is [where|at what place|in which part|in what area]?",
+    "where can the {} be [found|seen]?",
+    "[say|describe|write] where [the {} is|you see the {}|to find the {}].",
+    "[what is|give|name] the [place|position] of the {}.",
+)
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
-LARGER = ("which is larger, the {a} or the {b}?", "which one is bigger, the {a} or the {b}?",
-          "is the {a} or the {b} larger?", "which is the larger one, the {a} or the {b}?",
-          "compare the {a} and the {b}: which is bigger?")  # fmt: skip
-SMALLER = ("which is smaller, the {a} or the {b}?", "is the {a} or the {b} smaller?",
-           "compare the {a} and the {b}: which is smaller?", "which one is smaller, the {a} or the {b}?")  # fmt: skip
-MORE = ("are there more {a} than {b}?", "do you see more {a} than {b}?", "are the {a} more than the {b}?",
-        "does the picture have more {a} than {b}?")  # fmt: skip
+LARGER = spelled(
+    "which [|one |thing ]is [larger|bigger|the larger one|the bigger], the {a} or the {b}?",
+    "is the {a} or the {b} [larger|bigger|the larger one]?",
+    "[compare|look at] the {a} and the {b}: which is [larger|bigger]?",
+    "[what|which] has [more|the larger] size, the {a} or the {b}?",
+)
+SMALLER = spelled(
+    "which [|one |thing ]is [smaller|the smaller one|the smaller], the {a} or the {b}?",
+    "is the {a} or the {b} [smaller|the smaller one]?",
+    "[compare|look at] the {a} and the {b}: which is smaller?",
+)
+MORE = spelled(
+    "are there more {a} than {b}[| here| in the picture]?",
+    "[do|can] you [see|count|find] more {a} than {b}?",
+    "are the {a} more than the {b}?",
+    "does [the picture|it|the image] [have|show] more {a} than {b}?",
+    "more {a} than {b}?",
+)
 MARGIN = 0.1
 """Two things are only compared by place where their centres differ by this part of the picture's side."""
 
-AROUND = ("could you tell me: {}", "hello. {}", "i want to know: {}", "look closely. {}", "question: {}",
-          "{} answer briefly.", "{} just say it.", "one more thing: {}")  # fmt: skip
+AROUND = spelled(
+    "[could|can|would] you [tell me|say|answer]: {}",
+    "[hello|hi|hey|good day|ok|now|so|well][.|,|:] {}",
+    "i [want to know|wonder|need to know|would like to know|ask]: {}",
+    "[look closely|look at this|look here|think first|listen][.|:] {}",
+    "[question|next|quickly|another one|one more thing|answer this]: {}",
+    "{} [answer briefly|just say it|be short|what do you think|i am curious|in short|tell me|go ahead|that is all].",
+)
 
 _NOUNS = """
     cat car house tree apple ball bird boat cup fish chair book hat horse key lamp leaf plane shoe table train
@@ -413,37 +498,78 @@ class PhotoQuestions:
 
 PHOTOS = {
     "eurosat": PhotoQuestions(
-        ("what land use is this?", "what does this satellite picture show?", "which kind of land is this?",
-         "what kind of land does the satellite see?", "name the kind of land.", "which land is it?",
-         "what is the land used for?"),
+        spelled(
+            "[what|which] [land use|kind of land|type of land|land] is [this|it|here|shown here|seen here]?",
+            "what does this satellite picture show?",
+            "[what|which] [kind|type] of land does the satellite see?",
+            "[name|classify|give|say] the [kind|type|use] of [the |]land.",
+            "what is the land used for?",
+            "how is [the|this] land used?",
+            "what do you see from [above|space]?",
+        ),
         "a satellite picture: {}.", "satellite picture"),
     "flowers": PhotoQuestions(
-        ("what flower is this?", "which flower is this?", "what kind of flower is it?", "name the flower.",
-         "the flower is called what?", "what is the flower called?", "what sort of flower can you see?"),
+        spelled(
+            "[what|which|what kind of|what sort of|what type of] flower is [this|it|that|here|shown here]?",
+            "[name|identify|classify] [the|this] flower.",
+            "the flower is [called what|what|of what kind]?",
+            "what [is|do you call] [the|this] flower [called|]?",
+            "[what sort of|what kind of] flower can [you|we|i] see?",
+            "[what|which] [plant|blossom] is [this|it]?",
+            "how is the flower called?",
+        ),
         "a flower: {}.", "flower"),
     "objects": PhotoQuestions(
-        ("what object is this?", "what is this object?", "which object is in the photo?",
-         "name the object in the photo.", "what can be seen in the photo?", "the photo shows what?",
-         "what is the object called?"),
+        spelled(
+            "what [object|thing|] is [this|that|in this photo|shown here]?",
+            "what is this [object|thing]?",
+            "[which|what] [object|thing] is in the [photo|image]?",
+            "[name|identify|classify] [the|this] [object|thing] [in the photo|].",
+            "what can be seen in the photo?",
+            "the photo shows what?",
+            "what is the [object|thing] called?",
+        ),
         "a photo: {}.", "object"),
     "grocery": PhotoQuestions(
-        ("what product is this?", "which grocery product is this?", "name the product.", "what food is in the photo?",
-         "what is the product called?", "which product can you see?"),
+        spelled(
+            "[what|which] [product|grocery product|grocery|item|food] is [this|it|shown here]?",
+            "[name|identify|classify] [the|this] [product|item].",
+            "what [food|product] is in the photo?",
+            "what is the [product|item] called?",
+            "[which|what] product can [you|we|i] see?",
+        ),
         "groceries: {}.", "product",
-        ("what kind of groceries are these?", "which kind of food is this?", "what sort of food is in the photo?",
-         "name the kind of groceries.", "what sort of groceries can you see?")),
+        spelled(
+            "[what|which] [kind|sort|type] of groceries [are these|is this|is it|can you see]?",
+            "[what|which] [kind|sort|type] of food is [this|it|in the photo|here]?",
+            "[name|give|say] the [kind|sort|type] of groceries.",
+        )),
     "trash": PhotoQuestions(
-        ("what material is this?", "what kind of waste is this?", "which bin does this belong to?",
-         "what is this waste made of?", "name the material.", "what sort of waste can you see?",
-         "of which material is it?"),
+        spelled(
+            "[what|which] material is [this|it|that|used here]?",
+            "[what|which] [kind|sort|type] of [waste|trash|rubbish] is [this|it]?",
+            "[which|what] bin does [this|it] belong [to|in]?",
+            "what is [this|the] [waste|thing|rubbish] made of?",
+            "[name|give|say|identify] the material.",
+            "what sort of waste can you see?",
+            "of [which|what] material is it?",
+        ),
         "waste: {}.", "piece of waste"),
     "signs": PhotoQuestions(
-        ("which digit does the hand show?", "what number does this hand sign mean?",
-         "which number is the hand showing?", "name the digit.", "what digit is this?",
-         "the hand shows which number?"),
+        spelled(
+            "[which|what] [digit|number] does [the|this] hand [sign|] [show|mean|stand for]?",
+            "[which|what] [number|digit] is the hand [showing|signing]?",
+            "[name|read|give|say] the [digit|number].",
+            "what [digit|number] is [this|it]?",
+            "the hand shows [which|what] [number|digit]?",
+            "what does the hand [show|mean|say]?",
+        ),
         "a hand sign: {}.", "hand sign"),
     "cards": PhotoQuestions(
-        ("which cards are these?", "what playing cards do you see?", "name the playing cards."),
+        spelled(
+            "[which|what] [|playing ]cards [are these|do you see|are here|can you see|are shown]?",
+            "[name|read|list] the playing cards.",
+        ),
         "playing cards: {}.", "set of playing cards"),
 }  # fmt: skip
 
@@ -470,8 +596,8 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
 
 
 def spoken(rng: random.Random, question: str) -> str:
-    """Put words around one question in six that ask nothing: a model that never met any takes them for the question."""
-    return rng.choice(AROUND).format(question) if rng.random() < 1 / 6 else question
+    """Put idle words around one question in five: a model that never met any takes them for the question."""
+    return rng.choice(AROUND).format(question) if rng.random() < 1 / 5 else question
 
 
 def vary(rng: random.Random, question: str) -> str:
