@@ -8,6 +8,7 @@ import random
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
 from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
-from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate
+from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate, with_photos
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import LONGEST_EDGE, plan
@@ -78,6 +79,19 @@ def test_shares_are_whole_and_every_subject_has_one() -> None:
         assert sum(row.share for row in mix.values()) == pytest.approx(1)
         assert all(sum(row.sizes) == pytest.approx(1) for row in mix.values())
     assert set(subjects.GENERATED) < set(WHOLE.mix)
+
+
+@pytest.mark.parametrize("stage", [ENCODER, WHOLE], ids=["encoder", "whole"])
+def test_more_photos_leave_the_rest_in_proportion(stage: Stage) -> None:
+    more = with_photos(stage, 0.6)
+    assert more.first == stage.first
+    assert more.mix["photos"] == replace(stage.mix["photos"], share=0.6)
+    assert sum(row.share for row in more.mix.values()) == pytest.approx(1)
+    ratios = {more.mix[name].share / row.share for name, row in stage.mix.items() if name != "photos"}
+    assert max(ratios) == pytest.approx(min(ratios))
+    for share in (0, 1, -0.5, float("nan")):
+        with pytest.raises(ValueError, match="share"):
+            with_photos(stage, share)
 
 
 @pytest.mark.parametrize("subject", sorted({*WHOLE.mix, *ENCODER.mix, *ENCODER.first, *WHOLE.first}))

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from . import glyphs, packs, scenes
-from .batches import ENCODER, IGNORE, WHOLE, Batches
+from .batches import ENCODER, IGNORE, WHOLE, Batches, with_photos
 from .data import CLASS_PACKS, Paths, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
@@ -385,6 +385,7 @@ def main() -> None:
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
     parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
+    parser.add_argument("--photos", type=float, help="share of photos among the pictures, instead of the stage's own")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures, for each that trains")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, a batch each")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all training processes together")
@@ -422,6 +423,7 @@ def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(max(1, options.threads // options.processes))
     torch.manual_seed(options.seed)
     whole = options.stage == "whole"
+    stage = WHOLE if whole else ENCODER
     rate = options.rate or (WHOLE_RATE if whole else ENCODER_RATE)
     paths = _places(options)
     trainer = Trainer(
@@ -430,7 +432,7 @@ def train(options: argparse.Namespace) -> None:
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
-        WHOLE if whole else ENCODER,
+        stage if options.photos is None else with_photos(stage, options.photos),
         seed=options.seed + whole,
         start=trainer.step,
         n_tiles=options.tiles,
