@@ -25,6 +25,7 @@ def line(step: int, kind: str = "held_out", stage: str = "whole", **values: floa
 def log(tmp_path: Path) -> Path:
     """A log with a step that was run twice and one of another stage."""
     lines = [
+        line(0, kind="begin", steps=20, seed=1),
         line(10, stage="encoder", colours=0.9),
         line(10, kind="training", loss=3.0),
         line(10, colours=0.2, shapes=0.4, flowers=0.1),

@@ -310,16 +310,30 @@ def test_a_model_of_another_width_has_the_same_proportions() -> None:
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_going_on_is_the_same_as_not_stopping(places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path) -> None:
-    through = trainer(places, tmp_path, "encoder")
-    through.advance(crowds[0], Statistics())
+@pytest.mark.parametrize("stage", ["encoder", "whole"])
+def test_going_on_is_the_same_as_not_stopping_and_as_a_second_run(
+    places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path, stage: str
+) -> None:
+    steps = crowds if stage == "encoder" else tensors(places, WHOLE, 2)
+    through, second = (trainer(places, tmp_path / name, stage) for name in ("first", "second"))
+    for training in (through, second):
+        training.advance(steps[0], Statistics())
     through.save()
-    again = trainer(places, tmp_path, "encoder")
+    again = trainer(places, tmp_path / "first", stage)
     assert (again.step, again.pictures) == (1, through.pictures)
-    for training in (through, again):
-        training.advance(crowds[1], Statistics())
+    for training in (through, again, second):
+        training.advance(steps[1], Statistics())
     wanted = through.model.state_dict()
-    assert all((value == wanted[name]).all() for name, value in again.model.state_dict().items())
+    for training in (again, second):
+        assert all((value == wanted[name]).all() for name, value in training.model.state_dict().items())
+
+
+def test_the_log_tells_with_what_a_run_begins(places: Paths, tmp_path: Path) -> None:
+    trainer(places, tmp_path, "encoder").note_begin({"seed": 3, "photos": 0.6, "start": CHECKPOINT, "tiles": 24})
+    [line] = (tmp_path / "log.jsonl").read_text("utf-8").splitlines()
+    wanted = {"kind": "begin", "step": 0, "seed": 3, "photos": 0.6, "tiles": 24}
+    assert {name: value for name, value in json.loads(line).items() if name in wanted} == wanted
+    assert str(CHECKPOINT) not in line
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -39,7 +39,7 @@ def read(log: Path, stage: str = "whole") -> Run:
     kinds: dict[str, dict[int, Line]] = {"training": {}, "held_out": {}}
     for text in log.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        if line["stage"] == stage:
+        if line["stage"] == stage and line["kind"] in kinds:
             kinds[line["kind"]][line["step"]] = line
     return {kind: [lines[step] for step in sorted(lines)] for kind, lines in kinds.items()}
 

@@ -30,12 +30,12 @@ DRAWS = 4
 MOST_PAIRS = 8
 
 PACK_MIX = {
-    "eurosat": 0.18,
-    "flowers": 0.12,
+    "eurosat": 0.28,
+    "flowers": 0.14,
     "objects": 0.24,
-    "grocery": 0.14,
-    "trash": 0.12,
-    "signs": 0.18,
+    "grocery": 0.13,
+    "trash": 0.11,
+    "signs": 0.08,
     "cards": 0.02,
 }
 CLASS_PACKS = tuple(name for name in PACK_MIX if name != "cards")

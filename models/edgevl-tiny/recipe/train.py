@@ -25,7 +25,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self._groups(), lr=peak, betas=(0.9, 0.98), fused=True)
         self._resume()
         self._train_mode()
+
+    def note_begin(self, options: dict[str, Any]) -> None:
+        """Write to the log with what a run begins or goes on, folders aside: another run needs it to be the same."""
+        self._report({name: value for name, value in options.items() if not isinstance(value, Path)}, kind="begin")
 
     def run(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Train up to `steps`, reporting every 100 and saving every 300."""
@@ -326,7 +330,7 @@ class Trainer:
             self.model.vision.load_state_dict(vision)
             self.heads.load_state_dict(state["heads"])
 
-    def _report(self, values: dict[str, float], kind: str = "training") -> None:
+    def _report(self, values: Mapping[str, Any], kind: str = "training") -> None:
         line = {"stage": self.stage, "kind": kind, "step": self.step, "pictures": self.pictures}
         line |= {"seconds": round(self.seconds), **values}
         print(json.dumps(line), flush=True)
@@ -440,6 +444,8 @@ def train(options: argparse.Namespace) -> None:
         rank=trainer.rank,
         n_ranks=trainer.n_ranks,
     )
+    if trainer.rank == 0:
+        trainer.note_begin({**vars(options), "rate": rate})
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer.run(iter(loader))
 
