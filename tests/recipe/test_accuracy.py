@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgevl.recipe import packs
+
 _PATH = Path(__file__).parents[2] / "models" / "edgevl-tiny" / "accuracy.json"
 _ROWS: dict[str, dict[str, Any]] = json.loads(_PATH.read_text(encoding="utf-8"))
 _LOWEST = {"naming": 0.92, "counting": 0.75, "relations": 0.75, "yes_no": 0.85, "satellite": 0.75, "flowers": 0.50}
@@ -24,3 +26,11 @@ def test_a_gate_is_met_on_enough_examples(task: str) -> None:
 @pytest.mark.parametrize("task", [task for task, row in _ROWS.items() if "fp32" in row])
 def test_quantized_is_within_a_point_of_fp32(task: str) -> None:
     assert abs(_ROWS[task]["accuracy"] - _ROWS[task]["fp32"]) <= 0.01 + _ROUNDING
+
+
+def test_every_pack_that_it_learned_from_is_named_with_its_licence() -> None:
+    card = _PATH.with_name("README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in card.split("## Data and attributions")[1].splitlines() if "|" in line]
+    named = {name.strip(): [cell.strip() for cell in rest] for name, *rest in rows[2:]}
+    assert sorted(named) == sorted((*packs.PACKS, *packs.OTHERS))
+    assert all(len(rest) == 3 and all(rest) for rest in named.values())
