@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from edgevl.bench import chance
-from edgevl.bench.result import STAGES, Result, Row, Size, Stage
+from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, title
 
 LEVEL = 0.95
 MAX_CHANCE = 0.05
@@ -58,7 +58,7 @@ class _Figure:
 class Verdict:
     """What became of one figure; `interval` is None where there were too few rounds to tell."""
 
-    size: Size
+    size: Size | None
     threads: int
     stage: Stage
     ratio: float
@@ -79,13 +79,23 @@ class Comparison:
     verdicts: list[Verdict]
 
     @property
+    def is_worse(self) -> bool:
+        """Whether anything became slower or takes more memory."""
+        return any(verdict.change in ("slower", "more memory") for verdict in self.verdicts)
+
+    @property
+    def n_judged(self) -> int:
+        """How many figures were measured in rounds enough for a verdict."""
+        return sum(verdict.interval is not None for verdict in self.verdicts)
+
+    @property
     def summary(self) -> str:
         """Say in one line how many figures changed in which direction."""
         counts: dict[str, int] = {}
         for verdict in self.verdicts:
             counts[verdict.change] = counts.get(verdict.change, 0) + 1
         if not counts:
-            return "nothing to compare: no size and number of threads was measured by both"
+            return "nothing to compare: no figure was measured by both"
         order = ("slower", "faster", "more memory", "less memory", "no difference", "too few rounds")
         return ", ".join(f"{change} in {counts[change]}" for change in order if change in counts)
 
@@ -207,9 +217,22 @@ def _work(pairs: list[tuple[Row, Row]]) -> list[str]:
 
 
 def _missing(old: Result, new: Result) -> list[str]:
-    before, after = {row.place for row in old.rows}, {row.place for row in new.rows}
-    return [
-        f"only {when}: {', '.join(f'{width}x{height} with {threads} threads' for (height, width), threads in places)}"
-        for when, places in (("then", sorted(before - after)), ("now", sorted(after - before)))
-        if places
-    ]
+    """Name the places that only one measured, and the figures of places that both did."""
+    before, after = ({row.place: row for row in result.rows} for result in (old, new))
+    notes = []
+    for when, ours, others in (("then", before, after), ("now", after, before)):
+        both = [(row.values, others[place].values) for place, row in ours.items() if place in others]
+        keys = dict.fromkeys(key for values, other in both for key in values if key not in other)
+        names = [title(key) for key in keys]
+        names += [_place(place) for place in sorted(ours.keys() - others.keys(), key=_order)]
+        notes += [f"only {when}: {', '.join(names)}"] if names else []
+    return notes
+
+
+def _place(place: Place) -> str:
+    size, threads = place
+    return f"{'any picture' if size is None else f'{size[1]}x{size[0]}'} with {threads} threads"
+
+
+def _order(place: Place) -> tuple[Size, int]:
+    return place[0] or (0, 0), place[1]
