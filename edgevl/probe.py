@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl.engine.vision import run_ahead
 from edgevl.image import pixels
 from edgevl.image.read import Picture, read, resize
 from edgevl.image.tiling import TilePlan
@@ -51,11 +53,24 @@ class DecoderTimes:
 
 def encode(model: Loaded, rng: np.random.Generator) -> tuple[float, NDArray[np.float32]]:
     """Encode a tile of noise; return the seconds and its features [tokens_per_tile, hidden]."""
-    tile = model.manifest.image.tile
-    pixel_values = rng.standard_normal((1, 3, tile, tile), np.float32)
+    pixel_values = _noise(model, rng)
     started = time.perf_counter()
     features = model.encoder.encode(pixel_values)
     return time.perf_counter() - started, features
+
+
+def encode_at_once(model: Loaded, rng: np.random.Generator) -> float:
+    """Encode as many tiles of noise side by side as requests do at most; return the seconds for each."""
+    n = model.encoder.n_at_once
+    jobs = [partial(model.encoder.encode, _noise(model, rng), n) for _ in range(n)]
+    list(run_ahead(jobs, n))  # the first time takes longer
+    return _timed(lambda: list(run_ahead(jobs, n))) / n
+
+
+def _noise(model: Loaded, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return pixel values of a tile."""
+    tile = model.manifest.image.tile
+    return rng.standard_normal((1, 3, tile, tile), np.float32)
 
 
 def cut(model: Loaded, picture: Picture, plan: TilePlan) -> float:
@@ -87,6 +102,38 @@ def decode(model: Loaded, prompt: Sequence[Step], features: NDArray[np.float32],
     finally:
         forget(model)
     return DecoderTimes(fed - started, (ended - fed) / n_steps if n_steps > 0 else float("nan"))
+
+
+def decode_at(
+    model: Loaded, contexts: Sequence[int], n_steps: int, held: NDArray[Any] | None = None
+) -> tuple[dict[int, float], NDArray[Any]]:
+    """Choose the last `n_steps` tokens up to each of `contexts`; return the mean seconds of one, and what was held.
+
+    The longest context is fed, or taken from `held`, what was returned before; the shorter ones are its beginnings.
+    What the tokens are is of no interest. The decoder is empty afterwards.
+    """
+    forget(model)
+    decoder, seconds = model.decoder, {}
+    n_before = n_steps + 1  # one is not counted: it comes after many at once
+    longest = max(contexts) - n_before
+    try:
+        decoder.expect(max(contexts))
+        if held is None or not decoder.load(held, longest):
+            decoder.extend(np.arange(longest, dtype=np.int64) % model.manifest.decoder.vocab_size)
+            decoder.settle()
+            held = decoder.save()
+        for context in sorted(contexts, reverse=True):
+            decoder.truncate(context - n_before)
+            decoder.extend(np.zeros(1, np.int64))
+            seconds[context] = _timed(lambda: _choose(model, n_steps)) / n_steps
+    finally:
+        forget(model)
+    return seconds, held
+
+
+def _choose(model: Loaded, n_steps: int) -> None:
+    for _ in range(n_steps):
+        model.decoder.extend(np.array([model.decoder.logits().argmax()], np.int64))
 
 
 def forget(model: Loaded) -> None:
@@ -228,10 +275,15 @@ def _with_several(profile: Profile, several: Sequence[_Asked]) -> Profile:
     return replace(profile, saved_s=(apart_s - median(asked.first_token_s for asked in several)) / n_more)
 
 
+def store_nothing(model: Loaded) -> None:
+    """Forget what is remembered of images, and keep what comes in memory alone; compiled graphs are still stored."""
+    model.tiles, model.prefixes = Store("tiles", TILES_BYTES), Store("prefixes", PREFIXES_BYTES)
+
+
 def _without_stores(model: Loaded) -> Loaded:
     """Return the same model, of which nothing is kept on disk and nothing has been kept yet."""
     quiet = copy.copy(model)
-    quiet.tiles, quiet.prefixes = Store("tiles", TILES_BYTES), Store("prefixes", PREFIXES_BYTES)
+    store_nothing(quiet)
     return quiet
 
 

@@ -142,7 +142,10 @@ class Request:
         self.forecast = Forecast(within_s=within_s, fits=fits, **vars(chosen), images=seen)
 
     def _work(self, model: Loaded) -> Work:
-        """Return what is to be done behind the prefix that is held or stored; stored tiles cannot be told yet."""
+        """Return what is to be done behind the prefix that is held or stored.
+
+        Stored tiles count as work: their keys need the pixels of a cut image, and this is asked of many cuts.
+        """
         rest = self.steps[_n_reusable(model, self, self.keys(model.decoder_id)) :]
         images = [image for image, _ in _tiles(rest)]
         n_tiles = [images.count(index) if isinstance(image, Picture) else 0 for index, image in enumerate(self.images)]

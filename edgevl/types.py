@@ -194,6 +194,8 @@ class Forecast:
 
     `within_s` is the budget to the first token (None: none was set), `fits` whether the prediction keeps it.
     All times are seconds; encoding and prefill overlap, so that the stages may add up to more than `first_token_s`.
+    What is predicted is the most that there is to do. A prefix that is held or stored is left out, but tiles that are
+    stored of another image are not known before this one is cut: they count as if they had to be encoded.
     """
 
     within_s: float | None

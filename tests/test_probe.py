@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import edgevl
 from edgevl import probe
@@ -113,6 +115,43 @@ def test_a_profile_that_cannot_be_kept_is_still_one(
     monkeypatch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path / "file" / "profiles"))
     monkeypatch.setattr(probe, "PROBE_S", 0.01)
     assert probe.profile_of(model, kept.key_of("x", device="auto", threads=None)).encode_s > 0
+
+
+def test_several_tiles_are_encoded_as_many_at_once_as_requests_do(
+    model: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = model.encoder.encode
+
+    def noted(pixel_values: NDArray[np.float32], n_at_once: int = 1) -> NDArray[np.float32]:
+        encoded.append(n_at_once)
+        return encode(pixel_values, n_at_once)
+
+    monkeypatch.setattr(model.encoder, "encode", noted)
+    monkeypatch.setattr(model.encoder, "n_at_once", 3)
+    assert probe.encode_at_once(model, np.random.default_rng(0)) > 0
+    assert encoded == [3] * 6, "once to warm up"
+
+
+def test_decoding_is_timed_with_more_and_less_held(model: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[tuple[int, int]] = []
+    extend = model.decoder.extend
+
+    def noted(chunk: NDArray[np.int64], *arguments: Any) -> bool:
+        fed.append((model.decoder.n_past, len(chunk)))
+        return extend(chunk, *arguments)
+
+    monkeypatch.setattr(model.decoder, "extend", noted)
+    seconds, held = probe.decode_at(model, (16, 64), 3)
+    assert fed == [(0, 60), *((n, 1) for n in range(60, 64)), *((n, 1) for n in range(12, 16))]
+    assert set(seconds) == {16, 64}
+    assert min(seconds.values()) > 0
+    assert (model.decoder.n_past, model.held) == (0, [])
+    fed.clear()
+    assert (probe.decode_at(model, (16, 64), 3, held)[1] == held).all()
+    assert max(n for _, n in fed) == 1, "it is not fed again"
+    probe.decode_at(model, (32,), 3, held)
+    assert fed[-5] == (0, 28), "of another context"
 
 
 def test_stages_are_timed_alone(model: Loaded) -> None:

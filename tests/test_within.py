@@ -16,6 +16,7 @@ import pytest
 import edgevl
 from edgevl import InputError, probe
 from edgevl.cli import run
+from edgevl.image.read import read
 from edgevl.latency import kept
 from edgevl.latency.profile import Profile
 from edgevl.model import hub, manifest
@@ -107,6 +108,16 @@ def test_what_is_stored_already_costs_nothing(tmp_path: Path) -> None:
             kept.write(key(), SECOND_A_TILE)
             answer = vlm.ask(SHAPES, QUESTION, within=within, max_tokens=1)
             assert (answer.images[0].n_tiles, answer.images[0].n_encoded) == (5, n_encoded)
+
+
+def test_tiles_stored_of_another_picture_are_predicted_as_if_they_had_to_be_encoded(vlm: edgevl.VLM) -> None:
+    rgb = read(SHAPES).rgb
+    changed = rgb.copy()
+    changed[:8, :8] = 0
+    vlm.ask(rgb, QUESTION, max_tokens=1)
+    answer = vlm.ask(changed, QUESTION, within=100, max_tokens=1)
+    assert forecast_of(answer).encode_s == 5
+    assert answer.images[0].n_encoded == 2, "the changed tile and the overview"
 
 
 def test_a_chat_keeps_its_plan(vlm: edgevl.VLM) -> None:

@@ -2,21 +2,26 @@
 
 Each figure's rounds are compared by ranks, which asks nothing of their distribution: the estimate is the median of all
 ratios between a new and an old round, and its 95 % interval comes from the null distribution of Wilcoxon's rank sum
-(Hodges and Lehmann 1963; Bauer 1972, "Constructing confidence sets using rank statistics").
+(Hodges and Lehmann 1963; Bauer 1972, "Constructing confidence sets using rank statistics"). An interval is a figure's
+own; a verdict allows for how many figures there are (`edgevl.bench.chance`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from edgevl.bench.result import STAGES, Result, Row, Size, Stage
+from edgevl.bench import chance
+from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, title
 
 LEVEL = 0.95
+MAX_CHANCE = 0.05
+"""How likely it may be that a comparison tells of any change though nothing has changed."""
 MIN_CHANGE = 0.03
 """Smaller changes are not told: two runs of one version differ that much by where their memory happened to lie."""
 MIN_MEMORY_CHANGE = 0.10
@@ -34,16 +39,26 @@ class Interval:
     high: float
 
     @property
-    def is_change(self) -> bool:
+    def is_apart(self) -> bool:
         """Whether all of it lies further than `MIN_CHANGE` on one side of 1."""
         return self.low > 1 + MIN_CHANGE or self.high < 1 / (1 + MIN_CHANGE)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """What both measured: where, what, and the rounds of either."""
+
+    row: Row
+    stage: Stage
+    old: list[float]
+    new: list[float]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What became of one figure; `interval` is None where there were too few rounds to tell."""
 
-    size: Size
+    size: Size | None
     threads: int
     stage: Stage
     ratio: float
@@ -64,13 +79,23 @@ class Comparison:
     verdicts: list[Verdict]
 
     @property
+    def is_worse(self) -> bool:
+        """Whether anything became slower or takes more memory."""
+        return any(verdict.change in ("slower", "more memory") for verdict in self.verdicts)
+
+    @property
+    def n_judged(self) -> int:
+        """How many figures were measured in rounds enough for a verdict."""
+        return sum(verdict.interval is not None for verdict in self.verdicts)
+
+    @property
     def summary(self) -> str:
         """Say in one line how many figures changed in which direction."""
         counts: dict[str, int] = {}
         for verdict in self.verdicts:
             counts[verdict.change] = counts.get(verdict.change, 0) + 1
         if not counts:
-            return "nothing to compare: no size and number of threads was measured by both"
+            return "nothing to compare: no figure was measured by both"
         order = ("slower", "faster", "more memory", "less memory", "no difference", "too few rounds")
         return ", ".join(f"{change} in {counts[change]}" for change in order if change in counts)
 
@@ -79,13 +104,13 @@ def compare(old: Result, new: Result) -> Comparison:
     """Compare two measurements, place by place (size and threads) and stage by stage."""
     before = {row.place: row for row in old.rows}
     pairs = [(before[row.place], row) for row in new.rows if row.place in before]
-    verdicts = [
-        _verdict(stage, old_row, row)
+    figures = [
+        _Figure(row, stage, old_row.values[stage.key], row.values[stage.key])
         for old_row, row in pairs
         for stage in STAGES
         if stage.key in old_row.values and stage.key in row.values
     ]
-    return Comparison([*_differences(old, new), *_work(pairs), *_missing(old, new)], verdicts)
+    return Comparison([*_differences(old, new), *_work(pairs), *_missing(old, new)], _verdicts(figures))
 
 
 def ratio_interval(old: list[float], new: list[float]) -> Interval | None:
@@ -122,18 +147,30 @@ def _n_beyond(n: int, m: int) -> int:
     return beyond
 
 
-def _verdict(stage: Stage, old: Row, new: Row) -> Verdict:
-    before, after = old.values[stage.key], new.values[stage.key]
-    interval = ratio_interval(before, after)
-    ratio = interval.ratio if interval else float(np.median(after) / np.median(before))
-    return Verdict(new.size, new.threads, stage, ratio, interval, _change(stage, ratio, interval))
+def _verdicts(figures: Sequence[_Figure]) -> list[Verdict]:
+    """Judge all figures together; those with too few rounds for an interval are left out of that."""
+    intervals = [ratio_interval(figure.old, figure.new) for figure in figures]
+    judged = [figure for figure, interval in zip(figures, intervals, strict=True) if interval is not None]
+    chances = iter(chance.of_any([(figure.old, figure.new) for figure in judged]))
+    verdicts = []
+    for figure, interval in zip(figures, intervals, strict=True):
+        ratio = interval.ratio if interval else float(np.median(figure.new) / np.median(figure.old))
+        is_change = _is_change(figure.stage, ratio, interval, next(chances) if interval else 1.0)
+        change = _change(figure.stage, ratio, interval, is_change)
+        verdicts.append(Verdict(figure.row.size, figure.row.threads, figure.stage, ratio, interval, change))
+    return verdicts
 
 
-def _change(stage: Stage, ratio: float, interval: Interval | None) -> Change:
+def _is_change(stage: Stage, ratio: float, interval: Interval | None, chance_of_any: float) -> bool:
+    if interval is None:
+        return stage.rising == "more" and abs(math.log(ratio)) > math.log(1 + MIN_MEMORY_CHANGE)
+    return interval.is_apart and chance_of_any <= MAX_CHANCE
+
+
+def _change(stage: Stage, ratio: float, interval: Interval | None, is_change: bool) -> Change:
     is_memory = stage.rising == "more"
     if interval is None and not is_memory:
         return "too few rounds"
-    is_change = abs(math.log(ratio)) > math.log(1 + MIN_MEMORY_CHANGE) if interval is None else interval.is_change
     if not is_change:
         return "no difference"
     if is_memory:
@@ -164,7 +201,7 @@ def _differences(old: Result, new: Result) -> list[str]:
 def _pace(old: Result, new: Result) -> list[str]:
     """Say when the machine itself was at another pace, as a computation shows that no version of edgevl changes."""
     interval = ratio_interval(old.yardstick_s, new.yardstick_s)
-    if interval is None or not interval.is_change:
+    if interval is None or not interval.is_apart:
         return []
     word = "slower" if interval.ratio > 1 else "faster"
     return [
@@ -180,9 +217,22 @@ def _work(pairs: list[tuple[Row, Row]]) -> list[str]:
 
 
 def _missing(old: Result, new: Result) -> list[str]:
-    before, after = {row.place for row in old.rows}, {row.place for row in new.rows}
-    return [
-        f"only {when}: {', '.join(f'{width}x{height} with {threads} threads' for (height, width), threads in places)}"
-        for when, places in (("then", sorted(before - after)), ("now", sorted(after - before)))
-        if places
-    ]
+    """Name the places that only one measured, and the figures of places that both did."""
+    before, after = ({row.place: row for row in result.rows} for result in (old, new))
+    notes = []
+    for when, ours, others in (("then", before, after), ("now", after, before)):
+        both = [(row.values, others[place].values) for place, row in ours.items() if place in others]
+        keys = dict.fromkeys(key for values, other in both for key in values if key not in other)
+        names = [title(key) for key in keys]
+        names += [_place(place) for place in sorted(ours.keys() - others.keys(), key=_order)]
+        notes += [f"only {when}: {', '.join(names)}"] if names else []
+    return notes
+
+
+def _place(place: Place) -> str:
+    size, threads = place
+    return f"{'any picture' if size is None else f'{size[1]}x{size[0]}'} with {threads} threads"
+
+
+def _order(place: Place) -> tuple[Size, int]:
+    return place[0] or (0, 0), place[1]

@@ -7,8 +7,8 @@ from html import escape
 
 from edgevl.bench.compare import Comparison
 from edgevl.bench.plots import N_COLOURS, Bar, Series, bars, lines, mark
-from edgevl.bench.report import ABOUT, VERDICT_TITLES, cell, headline, measured, pixels, threads_of, verdict_cells
-from edgevl.bench.result import Result, Row, Size, Spread, Stage, spread
+from edgevl.bench.report import VERDICT_TITLES, about, cell, headline, measured, pixels, threads_of, verdict_cells
+from edgevl.bench.result import CONTEXTS, Result, Row, Size, Spread, Stage, context_key, spread
 
 _SPLIT = ("read", "cut into tiles", "encode all tiles", "prefill")
 
@@ -40,16 +40,17 @@ def page(result: Result, comparison: Comparison | None = None) -> str:
     parts += [
         "<h2>Figures</h2>",
         _figures(result),
-        f"<p>{escape(ABOUT)}</p>",
+        f"<p>{escape(about(result))}</p>",
         "<h2>Each figure over the size of the picture</h2>",
         "<p>Marks are medians, whiskers the quartiles.</p>",
         _key([threads_of(n) for n in _threads(result)], marks=True),
-        f'<div class="plots">{"".join(_plot(stage, result) for stage in measured(result.rows))}</div>',
+        f'<div class="plots">{"".join(_plot(stage, result) for stage in measured(_of_pictures(result)))}</div>',
+        *_decoding(result),
         "<h2>Where the time to the first token goes</h2>",
         "<p>Parts are medians of each stage alone; the line across is the first token as users wait for it."
         " It lies before the end of the bar where encoding and prefill overlap.</p>",
         _key(_SPLIT, marks=False),
-        bars([_bar(row) for row in result.rows], x_label="milliseconds"),
+        bars([_bar(row, result) for row in _of_pictures(result)], x_label="milliseconds"),
         "<h2>Machine</h2>",
         table([], result.machine.rows()),
     ]
@@ -87,22 +88,53 @@ def _threads(result: Result) -> list[int]:
 
 
 def _sizes(result: Result) -> list[Size]:
-    return sorted({row.size for row in result.rows})
+    return sorted({row.size for row in result.rows if row.size is not None})
+
+
+def _of_pictures(result: Result) -> list[Row]:
+    return [row for row in result.rows if row.size is not None]
+
+
+def _of_any_picture(result: Result) -> list[Row]:
+    return [row for row in result.rows if row.size is None]
 
 
 def _figures(result: Result) -> str:
-    stages = measured(result.rows)
+    groups = _of_pictures(result), _of_any_picture(result)
+    return "".join(f'<div class="wide">{_figures_of(rows)}</div>' for rows in groups if rows)
+
+
+def _figures_of(rows: Sequence[Row]) -> str:
+    stages = measured(rows)
     titles = ["picture", "threads", "tiles", *(f"{stage.title}, {stage.unit}" for stage in stages)]
     lines_ = [
-        [pixels(row.size), str(row.threads), str(row.n_tiles), *(cell(s, row.values.get(s.key)) for s in stages)]
-        for row in result.rows
+        [
+            pixels(row.size),
+            str(row.threads),
+            str(row.n_tiles) if row.size else "any",
+            *(cell(s, row.values.get(s.key)) for s in stages),
+        ]
+        for row in rows
     ]
-    return f'<div class="wide">{table(titles, lines_)}</div>'
+    return table(titles, lines_)
+
+
+def _decoding(result: Result) -> list[str]:
+    """Plot how decoding slows down as more is held; nothing where that was not measured."""
+    rows = _of_any_picture(result)
+    found = {stage.key: stage for stage in measured(rows)}
+    stages = [found[key] for key in map(context_key, CONTEXTS) if key in found]
+    if not stages:
+        return []
+    series = [Series(threads_of(row.threads), [_spread(stage, row) for stage in stages]) for row in rows]
+    names = [f"{n:,}" for n in CONTEXTS if context_key(n) in found]
+    plot = lines(names, series, x_label="tokens held", y_label="decode, tokens/s")
+    return ["<h2>Decoding over what is held</h2>", f'<div class="plots"><figure>{plot}</figure></div>']
 
 
 def _plot(stage: Stage, result: Result) -> str:
     sizes = _sizes(result)
-    rows = {row.place: row for row in result.rows}
+    rows = {row.place: row for row in _of_pictures(result)}
     series = [Series(threads_of(n), [_spread(stage, rows.get((size, n))) for size in sizes]) for n in _threads(result)]
     y_label = f"{stage.title}, {stage.unit}"
     plot = lines([pixels(size) for size in sizes], series, x_label="picture, pixels", y_label=y_label)
@@ -114,15 +146,20 @@ def _spread(stage: Stage, row: Row | None) -> Spread | None:
     return spread([value * stage.factor for value in values]) if values else None
 
 
-def _bar(row: Row) -> Bar:
+def _bar(row: Row, result: Result) -> Bar:
+    """Show a question's stages; several tiles are encoded side by side, where that was measured."""
+    others = next((other.values for other in _of_any_picture(result) if other.threads == row.threads), {})
+
     def median(key: str) -> float:
-        return spread(row.values[key]).median if key in row.values else 0.0
+        values = row.values.get(key) or others.get(key)
+        return spread(values).median if values else 0.0
 
     speed = median("prefill_tokens_per_s")
+    tile_s = (median("encode_at_once_s") if row.n_tiles > 1 else 0.0) or median("encode_s")
     parts = [
         median("read_s"),
         median("tile_s"),
-        median("encode_s") * row.n_tiles,
+        tile_s * row.n_tiles,
         row.n_tokens / speed if speed else 0.0,
     ]
     name = f"{pixels(row.size)}, {threads_of(row.threads)}"

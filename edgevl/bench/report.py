@@ -9,8 +9,8 @@ from edgevl.bench.result import STAGES, Result, Row, Size, Stage, spread
 
 ABOUT = (
     "Medians over the rounds, quartiles in brackets. The first token is asked for as users do; each stage is timed\n"
-    "alone, because in a question they overlap. Memory and cold start are those of a new process that asks one\n"
-    "question."
+    "alone, because in a question they overlap. Several tiles are encoded side by side in a question where that is\n"
+    "quicker. Memory and cold start are those of a new process that asks one question; graphs are compiled by then."
 )
 
 
@@ -18,11 +18,21 @@ def text(result: Result, comparison: Comparison | None = None) -> str:
     """Return the whole report, ready to be printed."""
     parts = [headline(result), _machine(result)]
     for threads in dict.fromkeys(row.threads for row in result.rows):
-        parts.append(_table([row for row in result.rows if row.threads == threads]))
-    parts.append(ABOUT)
+        rows = [row for row in result.rows if row.threads == threads]
+        tables = [row for row in rows if row.size is not None], [row for row in rows if row.size is None]
+        parts += [_table(some) for some in tables if some]
+    parts.append(about(result))
     if comparison is not None:
         parts.append(_comparison(comparison))
     return "\n\n".join(parts)
+
+
+def about(result: Result) -> str:
+    """Say how the figures came about, and which contexts are left out."""
+    if not result.left_out:
+        return ABOUT
+    names = " and ".join(f"{n:,}" for n in result.left_out)
+    return f"{ABOUT}\nLeft out: decode at {names} tokens, for this model's context holds {result.n_context:,}."
 
 
 def headline(result: Result) -> str:
@@ -32,9 +42,9 @@ def headline(result: Result) -> str:
     return f"{result.model}, {picture}, {rounds}, {result.created}"
 
 
-def pixels(size: Size) -> str:
-    """Return a (height, width) as people write it: width first."""
-    return f"{size[1]}x{size[0]}"
+def pixels(size: Size | None) -> str:
+    """Return a (height, width) as people write it: width first. None is any."""
+    return "any picture" if size is None else f"{size[1]}x{size[0]}"
 
 
 def threads_of(n: int) -> str:
@@ -81,10 +91,9 @@ def _machine(result: Result) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = [
-        [threads_of(rows[0].threads), *(pixels(row.size) for row in rows)],
-        ["tiles / prompt tokens", *(f"{row.n_tiles} / {row.n_tokens}" for row in rows)],
-    ]
+    lines = [[threads_of(rows[0].threads), *(pixels(row.size) for row in rows)]]
+    if rows[0].size is not None:
+        lines.append(["tiles / prompt tokens", *(f"{row.n_tiles} / {row.n_tokens}" for row in rows)])
     for stage in measured(rows):
         lines.append([f"{stage.title}, {stage.unit}", *(cell(stage, row.values.get(stage.key)) for row in rows)])
     return aligned(lines)

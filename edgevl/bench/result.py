@@ -14,8 +14,13 @@ import numpy as np
 from edgevl.errors import InputError
 from edgevl.machine import Machine
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+CONTEXTS = (128, 1024, 4096)
+"""How many tokens are held where decoding is timed, as far as the model's context goes."""
 Size = tuple[int, int]
+Place = tuple[Size | None, int]
+"""A picture's (height, width), or None for any, and a number of threads."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,33 @@ class Stage:
     rising: Literal["slower", "faster", "more"]
 
 
+def context_key(n_tokens: int) -> str:
+    """Return the key of the stage that is decoding with `n_tokens` held."""
+    return f"decode_{n_tokens}_tokens_per_s"
+
+
+def title(key: str) -> str:
+    """Return what people call the stage `key`, also one that is not measured any more."""
+    return FORMER.get(key) or next(stage.title for stage in STAGES if stage.key == key)
+
+
 STAGES = (
     Stage("read_s", "read", "ms", 1e3, "slower"),
     Stage("tile_s", "cut into tiles", "ms", 1e3, "slower"),
-    Stage("encode_s", "encode, per tile", "ms", 1e3, "slower"),
+    Stage("encode_s", "encode, a tile alone", "ms", 1e3, "slower"),
+    Stage("encode_at_once_s", "encode, per tile side by side", "ms", 1e3, "slower"),
     Stage("prefill_tokens_per_s", "prefill", "tokens/s", 1.0, "faster"),
     Stage("first_token_s", "first token", "ms", 1e3, "slower"),
     Stage("decode_tokens_per_s", "decode", "tokens/s", 1.0, "faster"),
-    Stage("cold_s", "cold start", "ms", 1e3, "slower"),
-    Stage("peak_bytes", "peak memory", "MB", 1e-6, "more"),
+    *(Stage(context_key(n), f"decode at {n:,} tokens", "tokens/s", 1.0, "faster") for n in CONTEXTS),
+    Stage("cold_start_s", "cold start", "ms", 1e3, "slower"),
+    Stage("peak_memory_bytes", "peak memory", "MB", 1e-6, "more"),
 )
+FORMER = {
+    "cold_s": "cold start, graphs compiled anew",
+    "peak_bytes": "peak memory, graphs compiled anew",
+}
+"""What results of format 1 hold that is not measured any more, and what it was."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +71,17 @@ class Row:
     """One size with one number of threads: the picture's (height, width), its tiles and prompt, and every value.
 
     `values` has a stage's key and what each round found, in order; a stage that was not measured is not in it.
+    What does not depend on a picture has a row of its own, whose size is None and whose counts are 0.
     """
 
-    size: Size
+    size: Size | None
     threads: int
     n_tiles: int
     n_tokens: int
     values: dict[str, list[float]]
 
     @property
-    def place(self) -> tuple[Size, int]:
+    def place(self) -> Place:
         """What two rows must share to be compared."""
         return self.size, self.threads
 
@@ -68,6 +91,7 @@ class Result:
     """A whole measurement. `model_id` is a digest of the model's files; `created` is UTC, ISO 8601.
 
     `yardstick_s` has the seconds of one fixed computation in each round, which no version of edgevl changes.
+    `n_context` is how many tokens the model can hold; None in a result of format 1.
     """
 
     created: str
@@ -78,6 +102,12 @@ class Result:
     rounds: int
     yardstick_s: list[float]
     rows: list[Row]
+    n_context: int | None = None
+
+    @property
+    def left_out(self) -> list[int]:
+        """Which of `CONTEXTS` are longer than the model's."""
+        return [n for n in CONTEXTS if self.n_context is not None and n > self.n_context]
 
     def to_json(self) -> str:
         """Return the text of the JSON document."""
@@ -109,7 +139,7 @@ def load(path: Path) -> Result:
         raise InputError(f"{path}: is not JSON ({error}); give what `edgevl bench --json` wrote") from error
     if not isinstance(raw, dict) or "edgevl_bench" not in raw:
         raise InputError(f"{path}: is not a result of edgevl bench; give what `edgevl bench --json` wrote")
-    if raw["edgevl_bench"] != FORMAT:
+    if raw["edgevl_bench"] not in READABLE:
         raise InputError(f"{path}: is of format {raw['edgevl_bench']!r}, this edgevl reads {FORMAT}; measure again")
     try:
         return _result(raw)
@@ -138,19 +168,24 @@ def _result(raw: Mapping[str, Any]) -> Result:
         rounds=_count(raw["rounds"]),
         yardstick_s=_values(raw["yardstick_s"]),
         rows=[_row(row) for row in raw["rows"]],
+        n_context=None if raw.get("n_context") is None else _count(raw["n_context"]),
     )
 
 
 def _row(raw: Mapping[str, Any]) -> Row:
-    height, width = map(_count, raw["size"])
-    known = {stage.key for stage in STAGES}
+    known = {stage.key for stage in STAGES} | FORMER.keys()
     return Row(
-        size=(height, width),
+        size=None if raw["size"] is None else _size(raw["size"]),
         threads=_count(raw["threads"]),
         n_tiles=_count(raw["n_tiles"]),
         n_tokens=_count(raw["n_tokens"]),
         values={key: _values(values) for key, values in raw["values"].items() if key in known},
     )
+
+
+def _size(raw: Any) -> Size:
+    height, width = map(_count, raw)
+    return height, width
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +33,8 @@ VERSION = "v1"
 DEFAULT_MAX_BYTES = 2_000_000_000
 MAX_WAITING_BYTES = 512 << 20
 """What may wait to be written; more than that is not kept."""
-KINDS = ("tiles", "prefixes", "graphs")
+OF_IMAGES = ("tiles", "prefixes")
+KINDS = (*OF_IMAGES, "graphs")
 
 _MAGIC = b"edgevl 1"
 _HEAD = struct.Struct("<8s32sI")  # magic, SHA-256 of what follows, length of the description
@@ -138,10 +139,10 @@ class Disk:
                 if path.suffix == ".bin":
                     yield Entry(kind, path, status.st_size, status.st_mtime)
 
-    def clear(self) -> int:
-        """Delete every entry and half-written file; return the bytes freed."""
+    def clear(self, kinds: Iterable[str] = KINDS) -> int:
+        """Delete every entry and half-written file of `kinds`; return the bytes freed."""
         freed = 0
-        for kind in KINDS:
+        for kind in kinds:
             for path, status in _files(self.folder / kind):
                 freed += status.st_size if _remove(path) else 0
         self._n_bytes = None

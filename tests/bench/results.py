@@ -27,20 +27,31 @@ TYPICAL = {
     "prefill_tokens_per_s": 3000.0,
     "first_token_s": 0.09,
     "decode_tokens_per_s": 500.0,
-    "peak_bytes": 1.2e8,
+    "peak_memory_bytes": 1.2e8,
 }
+
+ONCE = "peak_memory_bytes"
+OF_ANY = {"encode_at_once_s": 0.009, "decode_128_tokens_per_s": 600.0, "decode_1024_tokens_per_s": 450.0}
 
 
 def row(size: tuple[int, int] = (512, 512), threads: int = 2, n: int = 7, seed: int = 0, **factors: float) -> Row:
     """Return a row of `n` rounds with 2 % of noise; `factors` multiply a stage's typical value."""
     rng = np.random.default_rng([seed, *size, threads])
     values = {
-        key: [
-            value * factors.get(key, 1.0) * float(rng.normal(1, 0.02)) for _ in range(1 if key == "peak_bytes" else n)
-        ]
+        key: [value * factors.get(key, 1.0) * float(rng.normal(1, 0.02)) for _ in range(1 if key == ONCE else n)]
         for key, value in TYPICAL.items()
     }
     return Row(size, threads, 5, 92, values)
+
+
+def row_of_any(threads: int = 2, n: int = 7, seed: int = 0, **factors: float) -> Row:
+    """Return what does not depend on a picture, as `row` does."""
+    rng = np.random.default_rng([seed, threads])
+    values = {
+        key: [value * factors.get(key, 1.0) * float(rng.normal(1, 0.02)) for _ in range(n)]
+        for key, value in OF_ANY.items()
+    }
+    return Row(None, threads, 0, 0, values)
 
 
 def result(rows: list[Row] | None = None, **changes: Any) -> Result:

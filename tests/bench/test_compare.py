@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevl.bench.compare import Comparison, _n_beyond, compare, ratio_interval
-from edgevl.bench.result import Result
-from tests.bench.results import MACHINE, result, row
+from edgevl.bench.result import Result, Row
+from tests.bench.results import MACHINE, TYPICAL, result, row, row_of_any
 
 
 def changes(comparison: Comparison) -> dict[str, str]:
@@ -32,9 +32,45 @@ def test_noise_is_no_difference() -> None:
     assert verdicts.count("no difference") / len(verdicts) > 0.97
 
 
+def noisy(rng: np.random.Generator, n_rounds: int = 5) -> Result:
+    """Return a result of 56 figures with 15 % of noise, half of it common to all figures of a round."""
+    moments = rng.normal(0, 0.1, n_rounds)
+    rows = []
+    for side in range(64, 64 * 9, 64):
+        noise = {key: np.exp(rng.normal(0, 0.1, n_rounds) + moments) for key in TYPICAL}
+        values = {key: list(value * noise[key]) for key, value in TYPICAL.items()}
+        rows.append(Row((side, side), 2, 5, 92, values))
+    return result(rows)
+
+
+def test_at_most_one_of_20_comparisons_tells_of_a_change_where_nothing_has_changed() -> None:
+    rng = np.random.default_rng(0)
+    compared = [compare(noisy(rng), noisy(rng)).verdicts for _ in range(200)]
+    one_by_one = [any(v.interval is not None and v.interval.is_apart for v in verdicts) for verdicts in compared]
+    together = [any(verdict.is_change for verdict in verdicts) for verdicts in compared]
+    assert np.mean(one_by_one) > 0.2, "else there is nothing to correct"
+    assert np.mean(together) < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200), "beyond what 200 comparisons say of 5 %"
+
+
+@pytest.mark.parametrize("n_rounds", [4, 5, 9])
+def test_a_change_of_a_fifth_in_one_of_56_figures_is_found(n_rounds: int) -> None:
+    sides = range(64, 64 * 9, 64)
+    for seed in range(5):
+        old = result([row((side, side), n=n_rounds, seed=2 * seed) for side in sides])
+        new = result([row((side, side), n=n_rounds, seed=2 * seed + 1) for side in sides])
+        new.rows[3].values["encode_s"] = [1.2 * value for value in new.rows[3].values["encode_s"]]
+        changed = [verdict for verdict in compare(old, new).verdicts if verdict.is_change]
+        assert [(v.size, v.stage.key, v.change) for v in changed] == [((256, 256), "encode_s", "slower")]
+
+
 def test_changes_are_told_with_their_direction() -> None:
     now = row(
-        seed=1, encode_s=1.3, first_token_s=0.7, prefill_tokens_per_s=0.7, decode_tokens_per_s=1.4, peak_bytes=1.5
+        seed=1,
+        encode_s=1.3,
+        first_token_s=0.7,
+        prefill_tokens_per_s=0.7,
+        decode_tokens_per_s=1.4,
+        peak_memory_bytes=1.5,
     )
     assert changes(compare(result(), result([now]))) == {
         "read_s": "no difference",
@@ -43,9 +79,9 @@ def test_changes_are_told_with_their_direction() -> None:
         "prefill_tokens_per_s": "slower",
         "first_token_s": "faster",
         "decode_tokens_per_s": "faster",
-        "peak_bytes": "more memory",
+        "peak_memory_bytes": "more memory",
     }
-    assert changes(compare(result(), result([row(peak_bytes=0.5)])))["peak_bytes"] == "less memory"
+    assert changes(compare(result(), result([row(peak_memory_bytes=0.5)])))["peak_memory_bytes"] == "less memory"
 
 
 def test_the_estimate_is_the_factor() -> None:
@@ -60,7 +96,7 @@ def test_a_small_change_is_not_told_however_sure() -> None:
     interval = ratio_interval(old, new)
     assert interval is not None
     assert interval.low > 1.01
-    assert not interval.is_change
+    assert not interval.is_apart
 
 
 def test_three_rounds_are_too_few_and_four_are_not() -> None:
@@ -133,6 +169,35 @@ def test_what_only_one_measured_is_named() -> None:
     assert found.notes == ["only then: 256x256 with 2 threads", "only now: 512x512 with 4 threads"]
     assert {verdict.size for verdict in found.verdicts} == {(512, 512)}
     assert "nothing to compare" in compare(result([row((256, 256))]), result()).summary
+
+
+def test_figures_that_only_one_measured_are_named() -> None:
+    old, new = row(), row()
+    old.values["peak_bytes"] = old.values.pop("peak_memory_bytes")  # as in results of format 1
+    new.values["cold_start_s"] = [0.6]
+    found = compare(result([old]), result([new, row_of_any()]))
+    assert found.notes == [
+        "only then: peak memory, graphs compiled anew",
+        "only now: peak memory, cold start, any picture with 2 threads",
+    ]
+    assert "peak memory" not in {verdict.stage.title for verdict in found.verdicts}
+
+
+def test_what_does_not_depend_on_a_picture_is_compared_too() -> None:
+    found = compare(result([row_of_any()]), result([row_of_any(seed=1, decode_1024_tokens_per_s=0.8)]))
+    assert found.notes == []
+    assert [(v.size, v.stage.title, v.change) for v in found.verdicts if v.is_change] == [
+        (None, "decode at 1,024 tokens", "slower")
+    ]
+    assert len(found.verdicts) == 3
+
+
+def test_a_comparison_is_worse_where_something_is_slower_or_larger() -> None:
+    assert not compare(result(), result([row(seed=1, encode_s=0.7)])).is_worse
+    assert compare(result(), result([row(seed=1, encode_s=1.3)])).is_worse
+    assert compare(result(), result([row(seed=1, peak_memory_bytes=1.5)])).is_worse
+    assert compare(result(), result()).n_judged == 6, "all but memory, which is measured once"
+    assert compare(result([row(n=3)]), result([row(n=3)])).n_judged == 0
 
 
 def test_other_prompts_are_told() -> None:

@@ -2,63 +2,120 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgevl import BackendError, ImageError, machine
+import edgevl
+from edgevl import BackendError, ImageError, machine, probe
 from edgevl.bench import measure, pictures
 from edgevl.bench.result import Result
 from edgevl.image.read import read
 from edgevl.latency import kept
+from edgevl.latency.profile import Profile
+from edgevl.loaded import Loaded
 from edgevl.model import hub
+from edgevl.store.disk import KINDS, Disk
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 
 Steps = list[tuple[int, int, str]]
 
 
+@dataclass
+class Measured:
+    """A measurement, its steps, and the kinds of entries that were stored before the profile and each new process."""
+
+    result: Result
+    steps: Steps
+    stored: list[set[str]]
+
+
 @pytest.fixture(scope="module")
-def measured() -> tuple[Result, Steps]:
+def measured() -> Measured:
     steps: Steps = []
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(measure, "PROFILE_S", 0.01)
-    settings = measure.Settings(hub.find(None), sides=(64, 256), threads=(1,), rounds=1, cold=True)
-    found = measure.measure(settings, lambda *step: steps.append(step))
-    monkeypatch.undo()
-    return found, steps
+    stored: list[set[str]] = []
+    new_process, profile = measure.new_process, probe.measure
+
+    def noted_process(model: Path, image: Path, threads: int, store: Path) -> tuple[float, int]:
+        stored.append(kinds(store))
+        return new_process(model, image, threads, store)
+
+    def noted_profile(model: Loaded, seconds: float) -> Profile:
+        assert model.tiles._disk is model.prefixes._disk is None
+        stored.append(kinds(folders[-1]))
+        return profile(model, seconds)
+
+    folders: list[Path] = []
+    load = edgevl.load
+
+    def noted_load(*arguments: Any, store: Path, **options: Any) -> edgevl.VLM:
+        folders.append(store)
+        return load(*arguments, store=store, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "PROFILE_S", 0.01)
+        patch.setattr(measure, "new_process", noted_process)
+        patch.setattr(probe, "measure", noted_profile)
+        patch.setattr(edgevl, "load", noted_load)
+        settings = measure.Settings(hub.find(None), sides=(64, 256), threads=(1,), rounds=1, cold=True)
+        found = measure.measure(settings, lambda *step: steps.append(step))
+    return Measured(found, steps, stored)
 
 
-def test_the_profile_for_predictions_is_kept(measured: tuple[Result, Steps]) -> None:
-    profile = kept.read(kept.key_of(measured[0].model_id, device="auto", threads=1))
+def kinds(store: Path) -> set[str]:
+    return {entry.kind for entry in Disk(store).entries()}
+
+
+def test_the_profile_for_predictions_is_kept(measured: Measured) -> None:
+    profile = kept.read(kept.key_of(measured.result.model_id, device="auto", threads=1))
     assert profile is not None
     assert profile.encode_s > 0
 
 
-def test_every_stage_of_every_row_is_measured(measured: tuple[Result, Steps]) -> None:
-    found, _ = measured
-    assert [(row.size, row.threads, row.n_tiles) for row in found.rows] == [((64, 64), 1, 1), ((256, 256), 1, 5)]
-    for row in found.rows:
+def test_graphs_are_compiled_before_anything_is_measured_and_nothing_else_is_stored(measured: Measured) -> None:
+    assert measured.stored[:2] == [{"graphs"}, {"graphs"}], "before the profile, and before the first new process"
+
+
+def test_every_stage_of_every_row_is_measured(measured: Measured) -> None:
+    found = measured.result
+    assert [(row.size, row.threads, row.n_tiles) for row in found.rows] == [
+        (None, 1, 0), ((64, 64), 1, 1), ((256, 256), 1, 5)
+    ]  # fmt: skip
+    of_any, *rows = found.rows
+    assert {key: len(values) for key, values in of_any.values.items()} == dict.fromkeys(
+        ("encode_at_once_s", "decode_128_tokens_per_s", "decode_1024_tokens_per_s"), 1
+    )
+    assert (found.n_context, found.left_out) == (2048, [4096])
+    for row in rows:
         assert {key: len(values) for key, values in row.values.items()} == dict.fromkeys(
             ("read_s", "tile_s", "encode_s", "prefill_tokens_per_s", "first_token_s", "decode_tokens_per_s",
-             "cold_s", "peak_bytes"), 1,
+             "cold_start_s", "peak_memory_bytes"), 1,
         )  # fmt: skip
-        [first], [cold], [peak] = (row.values[key] for key in ("first_token_s", "cold_s", "peak_bytes"))
+        [first], [cold], [peak] = (row.values[key] for key in ("first_token_s", "cold_start_s", "peak_memory_bytes"))
         assert 0 < first < cold
         assert 40e6 < peak < 1e9
-    assert found.rows[0].n_tokens < found.rows[1].n_tokens
+    assert rows[0].n_tokens < rows[1].n_tokens
     assert (found.model, found.picture, found.rounds, len(found.yardstick_s)) == ("edgevl-tiny", "made", 1, 1)
     assert found.machine == machine.describe()
     assert len(found.model_id) == 64
 
 
-def test_progress_reaches_its_end(measured: tuple[Result, Steps]) -> None:
-    _, steps = measured
-    assert [step[:2] for step in steps] == [(done, 4) for done in range(5)]
-    assert steps[0][2] == "64x64, 1 thread"
-    assert steps[2][2] == "64x64, 1 thread, a new process"
-    assert steps[-1][2] == ""
+def test_progress_reaches_its_end(measured: Measured) -> None:
+    assert [step[:2] for step in measured.steps] == [(done, 6) for done in range(7)]
+    assert [step[2] for step in measured.steps] == [
+        "1 thread, compiling",
+        "1 thread, any picture",
+        "64x64, 1 thread",
+        "256x256, 1 thread",
+        "64x64, 1 thread, a new process",
+        "256x256, 1 thread, a new process",
+        "",
+    ]
 
 
 def test_each_fresh_picture_is_another(tmp_path: Path) -> None:
@@ -89,9 +146,28 @@ def test_a_given_picture_at_its_size_and_at_others(tmp_path: Path) -> None:
         pictures.given(tmp_path / "nowhere.png", (), tmp_path)
 
 
+def test_a_new_process_finds_compiled_graphs_and_nothing_of_earlier_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    for kind in KINDS:
+        disk.put(kind, "key", np.zeros(3, np.uint8))
+    disk.flush()
+    asked: list[set[str]] = []
+
+    def fake(command: list[str], *, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert "--no-store" not in command
+        asked.append(kinds(Path(env["EDGEVL_STORE_DIR"])))
+        return subprocess.CompletedProcess(command, 0, "{}", "1000\n")
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    assert measure.new_process(Path("model"), Path("image.png"), 1, tmp_path)[1] == 1000
+    assert asked == [{"graphs"}]
+
+
 def test_a_process_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"asks nowhere\.png ended with 1 \(error: .*no such file; check the path\)"):
-        measure.new_process(hub.find(None), tmp_path / "nowhere.png", 1)
+        measure.new_process(hub.find(None), tmp_path / "nowhere.png", 1, tmp_path / "store")
 
 
 @pytest.mark.parametrize(

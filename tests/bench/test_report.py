@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from edgevl.bench import page, plots, report
 from edgevl.bench.compare import compare
 from edgevl.bench.result import Spread
-from tests.bench.results import result, row
+from tests.bench.results import result, row, row_of_any
 
-ROWS = [row((256, 256), 1), row((512, 640), 1), row((256, 256), 2)]
+ROWS = [row_of_any(1), row((256, 256), 1), row((512, 640), 1), row_of_any(), row((256, 256), 2)]
 
 
 def test_the_text_has_a_table_per_number_of_threads() -> None:
@@ -24,16 +24,26 @@ def test_the_text_has_a_table_per_number_of_threads() -> None:
     assert re.search(r"^processor +Some <CPU>$", text, re.MULTILINE)
     assert re.search(r"^1 thread +256x256 +640x512$", text, re.MULTILINE)
     assert re.search(r"^2 threads +256x256$", text, re.MULTILINE)
+    assert re.search(r"^2 threads +any picture$", text, re.MULTILINE)
+    assert re.search(r"^encode, per tile side by side, ms +\d\.\d\d \(", text, re.MULTILINE)
+    assert re.search(r"^decode at 1,024 tokens, tokens/s +4\d\d \(", text, re.MULTILINE)
     assert re.search(r"^prefill, tokens/s +[23],\d{3} \([23],\d{3}-[23],\d{3}\) ", text, re.MULTILINE)
     assert re.search(r"^peak memory, MB +1[12]\d  ", text, re.MULTILINE)
     assert "cold start" not in text.split(report.ABOUT)[0]
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_contexts_that_are_left_out_are_named() -> None:
+    left_out = "Left out: decode at 1,024 and 4,096 tokens, for this model's context holds 512."
+    assert left_out in report.text(result(ROWS, n_context=512))
+    assert left_out in page.page(result(ROWS, n_context=512)).replace("&#x27;", "'")
+    assert "Left out" not in report.text(result(ROWS, n_context=4096))
+
+
 def test_the_text_ends_with_the_verdict() -> None:
     comparison = compare(result(), result([row(seed=1, encode_s=1.3)]))
     text = report.text(result(), comparison)
-    assert re.search(r"^512x512 +2 +encode, per tile +1\.\d\d \(1\.\d\d-1\.\d\d\) +slower$", text, re.MULTILINE)
+    assert re.search(r"^512x512 +2 +encode, a tile alone +1\.\d\d \(1\.\d\d-1\.\d\d\) +slower$", text, re.MULTILINE)
     assert text.endswith("verdict: slower in 1, no difference in 6")
     assert text.count("512x512") == 2, "what did not change is in the last line alone"
     text = report.text(result(), compare(result(), result(picture="cd")))
@@ -41,8 +51,8 @@ def test_the_text_ends_with_the_verdict() -> None:
 
 
 def test_a_stage_that_a_row_lacks_is_a_dash() -> None:
-    lacking = replace(ROWS[1], values={"read_s": [0.001]})
-    text = report.text(result([ROWS[0], lacking], rounds=1))
+    lacking = replace(ROWS[2], values={"read_s": [0.001]})
+    text = report.text(result([ROWS[1], lacking], rounds=1))
     assert re.search(r"^read, ms .* +1\.00$", text, re.MULTILINE)
     assert re.search(r"^decode, tokens/s .* +-$", text, re.MULTILINE)
     assert "1 round," in text
@@ -96,8 +106,11 @@ def test_the_page_is_whole_and_loads_nothing(html: str) -> None:
 
 
 def test_the_page_shows_every_stage_with_its_unit(html: str) -> None:
-    assert html.count("<figure>") == 7
-    for label in ("encode, per tile, ms", "decode, tokens/s", "peak memory, MB", "picture, pixels"):
+    assert html.count("<figure>") == 8
+    assert html.count("<td>any picture</td>") == 2 + 2 * 3, "rows, and verdicts"
+    for label in ("tokens held", "1,024", "128"):
+        assert f">{label}</text>" in html
+    for label in ("encode, a tile alone, ms", "decode, tokens/s", "peak memory, MB", "picture, pixels"):
         assert f">{label}</text>" in html
     assert ">640x512</text>" in html
     assert "Some &lt;CPU&gt;" in html
@@ -110,6 +123,12 @@ def test_light_and_dark_have_all_colours(html: str) -> None:
     used = set(re.findall(r"var\((--\w+)\)", html))
     assert used <= set(re.findall(r"(--\w+):", light))
     assert used <= set(re.findall(r"(--\w+):", dark))
+
+
+def test_bars_take_several_tiles_side_by_side() -> None:
+    [many] = [bar for bar in re.findall(r"<svg.*?</svg>", page.page(result(ROWS[:2]))) if "milliseconds" in bar][-1:]
+    [alone] = [bar for bar in re.findall(r"<svg.*?</svg>", page.page(result(ROWS[1:2]))) if "milliseconds" in bar][-1:]
+    assert many != alone
 
 
 def test_a_page_without_a_comparison() -> None:

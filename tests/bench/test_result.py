@@ -9,20 +9,39 @@ from typing import Any
 
 import pytest
 
-from edgevl.bench.result import STAGES, load, spread
+from edgevl.bench.result import CONTEXTS, FORMER, STAGES, load, spread, title
 from edgevl.errors import InputError
-from tests.bench.results import result, row
+from tests.bench.results import result, row, row_of_any
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
-    made = result([row((256, 256), 1), row((512, 640), 2)])
+    made = result([row_of_any(1), row((256, 256), 1), row((512, 640), 2)], n_context=2048)
     path.write_text(made.to_json(), encoding="utf-8")
     assert load(path) == made
 
 
+def test_a_result_of_format_1_is_read(tmp_path: Path) -> None:
+    raw = json.loads(result().to_json())
+    raw["edgevl_bench"] = 1
+    del raw["n_context"]
+    for line in raw["rows"]:
+        line["values"] = {"read_s": [0.004], "cold_s": [0.7], "peak_bytes": [1.2e8], "unheard_of": [1.0]}
+    (tmp_path / "old.json").write_text(json.dumps(raw), encoding="utf-8")
+    old = load(tmp_path / "old.json")
+    assert old.rows[0].values == {"read_s": [0.004], "cold_s": [0.7], "peak_bytes": [1.2e8]}
+    assert (old.n_context, old.left_out) == (None, [])
+
+
+def test_contexts_that_are_longer_than_the_model_s_are_left_out() -> None:
+    assert result(n_context=2048).left_out == [4096]
+    assert result(n_context=4096).left_out == []
+    assert result(n_context=64).left_out == list(CONTEXTS)
+
+
 def test_stages_have_their_own_keys() -> None:
-    assert len({stage.key for stage in STAGES}) == len(STAGES)
+    assert len({stage.key for stage in STAGES} | FORMER.keys()) == len(STAGES) + len(FORMER)
+    assert [title(key) for key in ("read_s", "cold_s")] == ["read", "cold start, graphs compiled anew"]
 
 
 def test_spread_of_one_value_and_of_several() -> None:
@@ -45,10 +64,12 @@ def change(text: str, edit: Callable[[Any], object]) -> str:
         (lambda text: "[" * 100_000, "is not JSON"),
         (lambda text: "[1, 2]", "is not a result of edgevl bench"),
         (lambda text: '{"ask": 1}', "is not a result of edgevl bench"),
-        (lambda text: change(text, lambda raw: raw.update(edgevl_bench=2)), "is of format 2, this edgevl reads 1"),
+        (lambda text: change(text, lambda raw: raw.update(edgevl_bench=3)), "is of format 3, this edgevl reads 2"),
         (lambda text: change(text, lambda raw: raw.pop("machine")), "lacks 'machine'"),
         (lambda text: change(text, lambda raw: raw["rows"][0].pop("threads")), "lacks 'threads'"),
         (lambda text: change(text, lambda raw: raw["rows"][0].update(size=[1])), "not enough values"),
+        (lambda text: change(text, lambda raw: raw["rows"][0].pop("size")), "lacks 'size'"),
+        (lambda text: change(text, lambda raw: raw.update(n_context="1k")), "a whole number is expected"),
         (lambda text: change(text, lambda raw: raw.update(rows=3)), "not iterable"),
         (lambda text: change(text, lambda raw: raw.update(model=None)), "'None' stands where text is expected"),
         (lambda text: change(text, lambda raw: raw["machine"].update(n_usable=True)), "a whole number is expected"),

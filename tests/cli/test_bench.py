@@ -23,8 +23,8 @@ def test_it_prints_and_writes_what_was_measured(
     said, err = capsys.readouterr()
     assert err == ""
     assert said.startswith("edgevl-tiny, a made picture, 1 round, ")
-    assert "encode, per tile, ms" in said
-    assert result.load(out).rows[0].size == (64, 64)
+    assert "encode, a tile alone, ms" in said
+    assert [row.size for row in result.load(out).rows] == [None, (64, 64)]
     assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
@@ -49,8 +49,34 @@ def test_settings_and_comparison_get_through(
 
 
 @pytest.mark.parametrize(
+    ("factors", "code"),
+    [({}, 0), ({"encode_s": 1.3}, 1), ({"peak_memory_bytes": 1.5}, 1), ({"encode_s": 0.7}, 0)],
+)
+def test_a_check_fails_where_something_is_worse(
+    factors: dict[str, float], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure", lambda *_: made([row(seed=1, **factors)]))
+    old = tmp_path / "old.json"
+    old.write_text(made().to_json(), encoding="utf-8")
+    assert run(["bench", "--compare", str(old), "--check"]) == code
+    assert run(["bench", "--compare", str(old)]) == 0
+
+
+def test_a_check_that_can_judge_nothing_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure", lambda *_: made([row(n=3)]))
+    old = tmp_path / "old.json"
+    old.write_text(made([row(n=3)]).to_json(), encoding="utf-8")
+    assert run(["bench", "--compare", str(old), "--check"]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: {old}: nothing could be judged; --check needs the same figures in 4 rounds then and now\n"
+
+
+@pytest.mark.parametrize(
     ("options", "code", "words"),
     [
+        (["--check"], 2, "--check needs --compare OLD.json"),
         (["--sizes", "big"], 2, "'big' must be whole numbers from 16 to 8192"),
         (["--sizes", "8"], 2, "from 16 to 8192"),
         (["--sizes", "256,,512"], 2, "must be whole numbers"),
