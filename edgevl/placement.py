@@ -33,7 +33,7 @@ from edgevl.engine.devices import (
     beside_cpu,
 )
 from edgevl.engine.graph import Graph
-from edgevl.engine.merged import MergedDecoder, of_tiles
+from edgevl.engine.merged import MergedDecoder, of_tiles, shapes_of_tile
 from edgevl.engine.openvino import OpenVINOGraph
 from edgevl.engine.vision import VisionEncoder, VisionGraph
 from edgevl.errors import EdgeVLError, GraphError
@@ -128,9 +128,9 @@ class Placement:
         version = installed("llama.cpp")
         return None if version is None else gguf.backend(version, row)
 
-    def choices(self, part: Part) -> list[Device]:
-        """Return the devices that "auto" chooses from for `part`."""
-        return [CPU, *beside_cpu(part, self._found(part), self._system)]
+    def choices(self, part: Part, anew: bool = False) -> list[Device]:
+        """Return the devices that "auto" chooses from for `part`; with `anew` OpenVINO is asked which are here."""
+        return [CPU, *beside_cpu(part, self._found(part, anew), self._system)]
 
     def measured(self, part: Part) -> dict[str, float]:
         """Return the seconds of a trial of `part` on each device, as far as they have been measured here."""
@@ -155,16 +155,23 @@ class Placement:
         versions = {engine: installed(engine) or "none" for engine in ENGINES[part]}
         return {**key, **versions, "devices": choices}
 
-    def _found(self, part: Part) -> Collection[str]:
-        return found(part) if self._available is None else self._available
+    def _found(self, part: Part, anew: bool = False) -> Collection[str]:
+        if self._available is not None:
+            return self._available
+        return found(part) | look(part) if anew else found(part)
 
     def _asked_for(self, name: str) -> Device:
         """Return the device `name`; only what it would run here is looked up, for llama.cpp takes a moment."""
         if name == "cpu":
             return CPU
         parts: tuple[Part, ...] = ("vision", self.decoder_part)
-        looked_at = [part for part in parts if name in DEVICES and part in DEVICES[name].needs]
-        return asked_for(name, parts, {need for part in looked_at for need in self._found(part)}, self._system)
+        needs = DEVICES[name].needs if name in DEVICES else {}
+        looked_at = [part for part in parts if part in needs]
+        available = {need for part in looked_at for need in self._found(part)}
+        for part in looked_at:
+            if needs[part] not in available:  # it may have been added since
+                available.update(self._found(part, anew=True))
+        return asked_for(name, parts, available, self._system)
 
     def _likely(self, part: Part) -> Device | None:
         """Return the device that `part` will be opened on; None where that is to be measured first."""
@@ -198,26 +205,24 @@ class Placement:
         return opened
 
     def _quickest(self, work: _Work[T]) -> T:
-        others = self.choices(work.part)[1:]
-        if not others:
+        if len(self.choices(work.part)) == 1:
             return work.open_on(CPU)
-        key = self.key(work.part)
-        seconds = kept.read(key)
+        seconds = kept.read(self.key(work.part))
         if seconds is None:
             with _measuring:
-                chosen, seconds = self._measure(work, others)
-            kept.write(key, seconds)
+                chosen, seconds = self._measure(work)
+            kept.write(self.key(work.part), seconds)  # of the devices that there turned out to be
             return chosen
         row = DEVICES[quickest(seconds)]
         return work.open_on(CPU) if row is CPU else self._on(row, work)
 
-    def _measure(self, work: _Work[T], others: list[Device]) -> tuple[T, dict[str, float]]:
+    def _measure(self, work: _Work[T]) -> tuple[T, dict[str, float]]:
         """Return the part on the quickest device, and the seconds of a trial on each that computes what it should."""
         best = on_cpu = work.open_on(CPU)
         wanted, seconds = work.trial(best), {"cpu": _seconds(work, best)}
         if seconds["cpu"] < QUICK_S:
             return best, seconds
-        for row in others:
+        for row in self.choices(work.part, anew=True)[1:]:
             log.info("measuring once whether %s is quicker here", row.name)
             try:
                 opened = work.open_on(row)
@@ -242,15 +247,25 @@ class Placement:
         spec = self._spec
         path = self._folder / spec.vision.file
         opened: VisionGraph = (
-            self._openvino(path)
-            if row.needs["vision"] == OPENVINO
-            else Graph(path, threads=self._threads, device=row, **self._memory_of(path))
+            Graph(path, threads=self._threads, device=row, **self._memory_of(path))
+            if row.openvino is None
+            else self._openvino(path, row.openvino)
         )
-        return VisionEncoder(of_tiles(opened, spec.vision.inputs))
+        encoder = VisionEncoder(of_tiles(opened, spec.vision.inputs))
+        if row.openvino not in (None, "CPU"):
+            encoder.open()  # what its driver refuses is to show while the CPU can still take over
+        return encoder
 
-    def _openvino(self, path: Path) -> OpenVINOGraph:
-        is_quantized = self._spec.vision.precision == "int8"
-        return OpenVINOGraph(path, is_quantized=is_quantized, threads=self._threads, **self._memory_of(path))
+    def _openvino(self, path: Path, target: str) -> OpenVINOGraph:
+        spec = self._spec
+        return OpenVINOGraph(
+            path,
+            is_quantized=spec.vision.precision == "int8",
+            target=target,
+            shapes=shapes_of_tile(spec.vision.inputs, spec.image.tile),
+            threads=self._threads,
+            **self._memory_of(path),
+        )
 
     def _memory_of(self, path: Path) -> dict[str, Any]:
         """Return `load` and `keep` of a graph file in the forms that it is run in, on disk; nothing without one."""
@@ -316,9 +331,13 @@ class Placement:
 
 
 def found(part: Part) -> set[str]:
-    """Return what is here of what devices need for `part`; for a GGUF decoder llama.cpp is loaded."""
+    """Return what is here of what devices need for `part`; for a GGUF decoder llama.cpp is loaded.
+
+    Of OpenVINO's devices there are those that `look` saw last, for OpenVINO takes long to load.
+    """
     if part != "gguf":
-        return {*graph.providers(), *([OPENVINO] if openvino.is_present() else [])}
+        version = installed("openvino")
+        return {*graph.providers(), *(_needs_met(kept.read(_seen(version)) or {}) if version else [])}
     if installed("llama.cpp") is None:
         return set()
     from edgevl.engine import gguf
@@ -326,6 +345,27 @@ def found(part: Part) -> set[str]:
     # On each system there is one kind of graphics card that builds of it are made for.
     card = LLAMA_METAL if SYSTEM == "darwin" else LLAMA_CUDA
     return {LLAMA, card} if gguf.offloads() else {LLAMA}
+
+
+def look(part: Part) -> set[str]:
+    """Load OpenVINO, if it runs `part`, and ask which of its devices are here; keep that, and return it as `found`."""
+    version = installed("openvino") if "openvino" in ENGINES[part] else None
+    if version is None:
+        return set()
+    targets = openvino.devices()
+    if targets:
+        kept.write(_seen(version), dict.fromkeys(targets, True))
+    return _needs_met(targets)
+
+
+def _seen(version: str) -> kept.Key:
+    """Return under which key the devices are kept that this version of OpenVINO saw on this machine."""
+    return kept.key_of("openvino", version, device="all", threads=None)
+
+
+def _needs_met(targets: Collection[str]) -> set[str]:
+    """Return which needs OpenVINO meets where it sees `targets`; on the processor it runs in any case."""
+    return {OPENVINO, *(row.needs["vision"] for row in DEVICES.values() if row.openvino in targets)}
 
 
 def installed(engine: str) -> str | None:

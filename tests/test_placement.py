@@ -31,6 +31,7 @@ from edgevl.model import hub, manifest
 from edgevl.placement import Placement, quickest
 from edgevl.store import kept
 from edgevl.store.disk import Disk
+from tests import intel
 from tests.mixed import LLAMA_MISSING
 
 FOLDER = hub.find(None)
@@ -63,7 +64,8 @@ class TestAskedFor:
         with pytest.raises(BackendMissing) as caught:
             placed("npu")
         assert str(caught.value) == (
-            "device 'npu' is not supported by this version; use one of auto, cpu, openvino, cuda, coreml, metal"
+            "device 'npu' is not supported by this version; "
+            "use one of auto, cpu, openvino, openvino-gpu, openvino-npu, cuda, coreml, metal"
         )
 
     def test_the_cpu_is_not_measured(self, profiles: Path) -> None:
@@ -264,6 +266,103 @@ class TestApart:
         assert decoder.n_past == 0
         monkeypatch.setattr(Placement, "_measure", None)  # would fail if it were called again
         assert auto.decoder().backend == decoder.backend
+
+
+@needs_openvino
+class TestIntel:
+    """Intel graphics and an NPU, which OpenVINO finds here by pretence; `tests/intel.py` says how."""
+
+    @pytest.fixture(autouse=True)
+    def system(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(placement, "SYSTEM", "linux")
+        monkeypatch.setattr(placement, "QUICK_S", 0.0)
+
+    @pytest.fixture
+    def core(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        return intel.pretend(monkeypatch, "GPU.0", "GPU.1", "NPU")
+
+    def test_each_that_is_here_is_measured_once(self, core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        auto = placed()
+        assert [row.name for row in auto.choices("vision")[1:] if row.openvino] == ["openvino"], "nobody has looked yet"
+        chosen = auto.encoder()
+        found = auto.measured("vision")
+        assert {"cpu", "openvino", "openvino-gpu", "openvino-npu"} <= set(found)
+        assert [target for target, _ in core.told] == ["CPU", "GPU", "NPU"]
+        monkeypatch.setattr(openvino, "devices", None)  # would fail if it were asked again
+        monkeypatch.setattr(Placement, "_measure", None)  # or measured
+        assert placed().encoder().backend == chosen.backend
+        placed("openvino-npu")
+
+    def test_one_that_is_not_here_is_not_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        core, auto = intel.pretend(monkeypatch, "NPU"), placed()
+        auto.encoder()
+        assert "openvino-npu" in auto.measured("vision")
+        assert "openvino-gpu" not in auto.measured("vision")
+        assert [target for target, _ in core.told] == ["CPU", "NPU"]
+
+    def test_a_start_that_has_no_use_for_openvino_does_not_load_it(
+        self, core: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(placement, "QUICK_S", 60.0)
+        monkeypatch.setattr(openvino, "devices", lambda: pytest.fail("was asked"))
+        auto = placed()
+        assert auto.encoder().backend == auto.decoder().backend == f"onnxruntime {ORT} cpu"
+
+    def test_the_quickest_is_used(self, core: Any) -> None:
+        placement.look("vision")
+        auto = placed()
+        assert kept.write(auto.key("vision"), {"cpu": 3.0, "openvino": 2.0, "openvino-gpu": 1.0, "openvino-npu": 1.5})
+        assert auto.encoder().backend == f"openvino {openvino.version()} gpu"
+        assert core.told == [("GPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f16"})]
+
+    @pytest.mark.parametrize("target", ["gpu", "npu"])
+    def test_one_can_be_asked_for(self, target: str, core: Any) -> None:
+        both = placed(f"openvino-{target}")
+        encoder = both.encoder()
+        assert encoder.backend == f"openvino {openvino.version()} {target}"
+        assert placement._cosine(encoder.encode(tile()), placed("cpu").encoder().encode(tile())) > 0.999
+        assert both.decoder().backend == f"onnxruntime {ORT} cpu"
+
+    def test_one_that_was_added_since_is_found_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            intel.pretend(patch)
+            with pytest.raises(BackendMissing, match=r"device openvino-npu is not here .* # and Intel's NPU driver"):
+                placed("openvino-npu")
+        intel.pretend(monkeypatch, "NPU")
+        assert placed("openvino-npu").encoder().backend.endswith(" npu")
+
+    @pytest.mark.parametrize("trouble", ["broken", "failing"])
+    @pytest.mark.parametrize("device", ["auto", "openvino-gpu"])
+    def test_one_that_cannot_compile_or_run_is_replaced_by_the_cpu(
+        self, trouble: str, device: str, core: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(core, trouble, {"GPU", "NPU"})
+        one = placed(device)
+        encoder = one.encoder()
+        assert not encoder.backend.endswith(("gpu", "npu"))
+        assert not {"openvino-gpu", "openvino-npu"} & set(one.measured("vision"))
+        [message] = caplog.messages
+        why = {"broken": "OpenVINO cannot load it", "failing": "failed while running (device lost)"}
+        assert why[trouble] in message
+        assert message.endswith("; it is not used" if device == "auto" else "; the CPU is used")
+        assert encoder.encode(tile()).shape == (SPEC.image.tokens_per_tile, SPEC.decoder.hidden_size)
+
+    @pytest.mark.parametrize("device", ["auto", "openvino-gpu"])
+    def test_one_that_ran_and_is_gone_since(
+        self, device: str, core: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its driver has been taken away, say: that shows when it is opened, and not at the first tile."""
+        placement.look("vision")
+        one = placed(device)
+        assert kept.write(one.key("vision", device), {"cpu": 2.0, "openvino-gpu": 1.0})
+        monkeypatch.setattr(core, "broken", {"GPU"})
+        assert one.encoder().backend == f"onnxruntime {ORT} cpu"
+        [message] = caplog.messages
+        assert message.endswith("; the CPU is used")
+
+    def test_a_decoder_does_not_ask(self, core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openvino, "devices", lambda: pytest.fail("was asked"))
+        assert placement.look("onnx") == placement.look("gguf") == set()
 
 
 @needs_openvino

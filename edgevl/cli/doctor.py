@@ -28,6 +28,7 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
     from edgevl.model import hub, manifest
 
     about, folder = machine.describe(), hub.find(model)
+    placement.look("vision")  # a driver may have been added since OpenVINO was last asked
     spec = manifest.read(folder)
     placed = placement.Placement(folder, spec, device="auto", threads=threads)
     found: dict[str, Any] = {

@@ -16,17 +16,22 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 COREML_PROVIDER = "CoreMLExecutionProvider"
 OPENVINO = "OpenVINO"
+OPENVINO_GPU = "OpenVINO with Intel graphics"
+OPENVINO_NPU = "OpenVINO with an Intel NPU"
 LLAMA = "llama.cpp"
 LLAMA_CUDA = "llama.cpp with CUDA"
 LLAMA_METAL = "llama.cpp with Metal"
 
 _BUILD_LLAMA = "pip uninstall -y llama-cpp-python && pip install --no-cache-dir -C cmake.args={} llama-cpp-python"
+_ADD_OPENVINO = "pip install 'edgevl[openvino]'"
 COMMANDS: Mapping[str, str] = {
-    # what a part needs: the one command that adds it
+    # what a part needs: the one command that adds it, with what no command adds as its comment
     CPU_PROVIDER: "pip install onnxruntime",
     CUDA_PROVIDER: "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
     COREML_PROVIDER: "pip install --force-reinstall --no-deps onnxruntime",
-    OPENVINO: "pip install 'edgevl[openvino]'",
+    OPENVINO: _ADD_OPENVINO,
+    OPENVINO_GPU: f"{_ADD_OPENVINO}  # and Intel's graphics driver",
+    OPENVINO_NPU: f"{_ADD_OPENVINO}  # and Intel's NPU driver",
     LLAMA: "pip install 'edgevl[gguf]'",
     LLAMA_CUDA: _BUILD_LLAMA.format("-DGGML_CUDA=on"),
     LLAMA_METAL: _BUILD_LLAMA.format("-DGGML_METAL=on"),
@@ -43,7 +48,8 @@ class Device:
     """One device. `needs` says for each part that it runs what must be here; the other parts stay on the CPU.
 
     `providers` are onnxruntime's with their options, in the order in which they take nodes; `memory` is onnxruntime's
-    name for the device's own memory, in which a decoder's cache then stays. `systems` are those that can have it.
+    name for the device's own memory, in which a decoder's cache then stays. `openvino` is OpenVINO's name for it, where
+    that is what runs it. `systems` are those that can have it.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Device:
     systems: tuple[str, ...] = tuple(SYSTEMS)
     providers: tuple[Provider, ...] = (_CPU_LAST,)
     memory: str | None = None
+    openvino: str | None = None
 
     def missing(self, available: Collection[str]) -> dict[Part, str]:
         """Return the command that adds what is missing, for each part that this device would run."""
@@ -65,7 +72,23 @@ class Device:
 
 _ROWS = (
     Device("cpu", "any", {"vision": CPU_PROVIDER, "onnx": CPU_PROVIDER, "gguf": LLAMA}, is_tested=True),
-    Device("openvino", "x86 processors", {"vision": OPENVINO}, is_tested=True),
+    Device("openvino", "x86 processors", {"vision": OPENVINO}, is_tested=True, openvino="CPU"),
+    Device(
+        "openvino-gpu",
+        "Intel graphics",
+        {"vision": OPENVINO_GPU},
+        is_tested=False,
+        systems=("linux", "win32"),
+        openvino="GPU",
+    ),
+    Device(
+        "openvino-npu",
+        "Intel NPUs",
+        {"vision": OPENVINO_NPU},
+        is_tested=False,
+        systems=("linux", "win32"),
+        openvino="NPU",
+    ),
     Device(
         "cuda",
         "NVIDIA graphics cards",

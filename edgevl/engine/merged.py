@@ -28,6 +28,16 @@ def of_tiles(graph: VisionGraph, inputs: Mapping[str, TensorSpec]) -> VisionGrap
     return MaskedVision(graph, inputs)
 
 
+def shapes_of_tile(inputs: Mapping[str, TensorSpec], tile: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in which such a graph is given one tile of `tile` pixels a side, by input."""
+    ends = {"pixel_values": (3, tile, tile), MASK: (tile, tile)}
+    return {
+        name: (*(1 for _ in spec.shape[: -len(ends[name])]), *ends[name])
+        for name, spec in inputs.items()
+        if name in ends
+    }
+
+
 class MaskedVision:
     """A vision graph as one that takes a tile, though it wants images of several tiles and a mask of their pixels.
 

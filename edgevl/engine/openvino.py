@@ -1,7 +1,8 @@
-"""Vision graphs on OpenVINO, for Intel's processors (extra `openvino`). The only module that imports it.
+"""Vision graphs on OpenVINO (extra `openvino`): x86 processors, Intel graphics and NPUs. The only importer of it.
 
 It runs the same file as onnxruntime, laid out anew for its kernels (`edgevl.engine.kernels`). What is not int8 in a
-quantized graph runs in bfloat16 where the processor has it; a graph that is not quantized stays float32.
+quantized graph runs in floats of half the size where the device has them; a graph that is not quantized stays float32,
+except on an NPU, which computes in float16 whatever it is told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import mmap
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,27 @@ from edgevl.machine import UNKNOWN, describe, give_back
 
 MAX_AT_ONCE = 4
 """Tiles encoded side by side at most: each needs memory of its own."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a kind of device is told.
+
+    `half` is the hint for floats of half the size, and the capability by which it is known to have them; None: it is
+    given no hint about floats. One that `has_threads` shares them out among tiles and takes any shape; another one
+    takes a tile at a time, of the shape that it was compiled for.
+    """
+
+    half: tuple[str, str] | None
+    has_threads: bool = False
+
+
+_TARGETS: Mapping[str, _Target] = {
+    # OpenVINO's names; what each takes is in its documentation, "Inference devices and modes"
+    "CPU": _Target(("bf16", "BF16"), has_threads=True),
+    "GPU": _Target(("f16", "FP16")),
+    "NPU": _Target(None),
+}
 
 
 def is_present() -> bool:
@@ -44,13 +67,25 @@ def version() -> str | None:
         return UNKNOWN
 
 
+def devices() -> set[str]:
+    """Return what OpenVINO finds here, as CPU, GPU and NPU; nothing if it does not load. This loads it.
+
+    Of several graphics cards it takes the first one, which is the processor's own where there is one.
+    """
+    with suppress(Exception):  # why it does not load is said to whoever runs a graph on it
+        import openvino
+
+        return {name.partition(".")[0] for name in openvino.Core().available_devices}
+    return set()
+
+
 def ranges_path(path: Path) -> Path:
     """Return where the ranges of the graph `path` lie."""
     return path.with_name(f"{path.name}.ranges.json")
 
 
 class OpenVINOGraph:
-    """One ONNX file on OpenVINO's CPU device. It is read and compiled when it is first run.
+    """One ONNX file on one of OpenVINO's devices. It is read and compiled when it is first run, or opened.
 
     `load` and `keep` get and put a compiled graph by name, so that another process need not compile it.
     """
@@ -60,21 +95,25 @@ class OpenVINOGraph:
         path: Path,
         *,
         is_quantized: bool,
+        target: str = "CPU",
+        shapes: Mapping[str, Sequence[int]] | None = None,
         threads: int | None = None,
         load: Callable[[str], NDArray[np.uint8] | None] | None = None,
         keep: Callable[[str, NDArray[np.uint8]], None] | None = None,
     ) -> None:
-        """Take a file, to be run with `threads` threads (None: one per physical core).
+        """Take a file, to be run on `target` (CPU, GPU or NPU), on a CPU with `threads` threads (None: one per core).
 
-        `is_quantized` allows bfloat16 for what is not int8. Raises BackendMissing where OpenVINO is not installed.
+        `is_quantized` allows floats of half the size for what is not int8. `shapes` are those of the inputs, for a
+        graph that leaves some open. Raises BackendMissing where OpenVINO is not installed.
         """
         if not is_present():
             raise BackendMissing("openvino is not installed: pip install 'edgevl[openvino]'")
         self.path = path
-        self.backend = f"openvino {version()} cpu"
+        self.backend = f"openvino {version()} {target.lower()}"
+        self._name, self._target, self._shapes = target, _TARGETS[target], dict(shapes or {})
         self._is_quantized = is_quantized
         self._n_threads = threads or describe().n_threads
-        self.n_at_once = min(self._n_threads, MAX_AT_ONCE)
+        self.n_at_once = min(self._n_threads, MAX_AT_ONCE) if self._target.has_threads else 1
         self._load, self._keep = load, keep
         self._mapped: list[NDArray[np.uint8]] = []
         self._wanted: tuple[set[str], set[str]] | None = None
@@ -134,23 +173,37 @@ class OpenVINOGraph:
 
     def _compiled(self, openvino: Any, n_streams: int) -> Any:
         core = openvino.Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": self._n_threads,
-            "NUM_STREAMS": n_streams,
-            "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "bf16" if self._is_quantized and _has_bf16(core) else "f32",
-        }
-        about = describe()
-        name = f"{self.backend}:{FORM}:{about.cpu}:{about.features}:{sorted(settings.items())}"
+        settings = self._settings(core, n_streams)
+        name = f"{self.backend}:{FORM}:{self._hardware(core)}:{sorted(settings.items())}"
         kept = self._load(name) if self._load else None
         if kept is not None:
-            return core.import_model(self._shared(openvino, kept), "CPU", settings)
+            with suppress(Exception):  # of a driver that is another one since; then it is compiled again
+                return core.import_model(self._shared(openvino, kept), self._name, settings)
         model = core.read_model(self.path)
+        if self._shapes and not self._target.has_threads:
+            model.reshape(self._shapes)
         lay_out(openvino, model, _read_ranges(self.path))
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = core.compile_model(model, self._name, settings)
         if self._keep:
             self._keep(name, np.frombuffer(compiled.export_model().getvalue(), np.uint8).copy())
         return compiled
+
+    def _settings(self, core: Any, n_streams: int) -> dict[str, Any]:
+        """Return what the device is told: nothing that it does not know, for that is refused."""
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT"}
+        if self._target.has_threads:
+            settings |= {"INFERENCE_NUM_THREADS": self._n_threads, "NUM_STREAMS": n_streams}
+        if self._target.half is not None:
+            half, capability = self._target.half
+            has_half = capability in core.get_property(self._name, "OPTIMIZATION_CAPABILITIES")
+            settings["INFERENCE_PRECISION_HINT"] = half if self._is_quantized and has_half else "f32"
+        return settings
+
+    def _hardware(self, core: Any) -> str:
+        """Return what a compiled graph depends on beside its settings: the processor, the device and its driver."""
+        about = describe()
+        names = sorted(core.get_property(self._name, "CACHING_PROPERTIES"))
+        return f"{about.cpu}:{about.features}:{[str(core.get_property(self._name, name)) for name in names]}"
 
     def _shared(self, openvino: Any, kept: NDArray[np.uint8]) -> Any:
         """Return a tensor on the memory of `kept`, which stays as long as this graph: weights are read from there."""
@@ -178,10 +231,6 @@ def _let_go(array: NDArray[Any]) -> None:
     owner = owner.obj if isinstance(owner, memoryview) else owner
     if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
         owner.madvise(mmap.MADV_DONTNEED)
-
-
-def _has_bf16(core: Any) -> bool:
-    return bool("BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _read_ranges(path: Path) -> Ranges:

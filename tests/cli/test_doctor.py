@@ -15,6 +15,7 @@ from edgevl.engine.devices import COREML_PROVIDER, CPU_PROVIDER, CUDA_PROVIDER, 
 from edgevl.model import hub, manifest
 from edgevl.placement import Placement
 from edgevl.store import kept
+from tests import intel
 
 ORT = machine.version("onnxruntime")
 
@@ -91,6 +92,25 @@ def test_a_mac(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert of("coreml", found)[0] == "present for image encoders"
     assert of("metal", found)[0].startswith("missing for GGUF decoders; to add it: pip uninstall")
     assert of("cuda", found) == ["needs Linux or Windows"]
+
+
+@pytest.mark.skipif(not openvino.is_present(), reason="OpenVINO is not installed")
+def test_intel_graphics_and_npus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(placement, "SYSTEM", "linux")
+    with monkeypatch.context() as patch:
+        intel.pretend(patch)
+        found = lines(capsys)
+    add = "missing for image encoders; to add it: pip install 'edgevl[openvino]'  # and Intel's "
+    assert of("openvino-gpu", found) == [f"{add}graphics driver"]
+    assert of("openvino-npu", found) == [f"{add}NPU driver"]
+    core = intel.pretend(monkeypatch, "GPU.0", "NPU")  # drivers were added
+    monkeypatch.setattr(core, "broken", {"GPU"})
+    found = lines(capsys)
+    present, trouble = of("openvino-gpu", found)
+    assert present == "present for image encoders"
+    assert trouble.startswith("does not work: ")
+    assert "OpenVINO cannot load it" in trouble
+    assert of("openvino-npu", found) == ["present for image encoders"]
 
 
 @pytest.mark.parametrize(("name", "backend"), [("cpu", f"onnxruntime {ORT} cpu"), ("openvino", "openvino ")])

@@ -19,6 +19,8 @@ from edgevl.engine.devices import (
     LLAMA_METAL,
     NAMES,
     OPENVINO,
+    OPENVINO_GPU,
+    OPENVINO_NPU,
     PARTS,
     SYSTEMS,
     Part,
@@ -46,6 +48,9 @@ MIXED: tuple[Part, ...] = ("vision", "gguf")
         ("darwin", {CPU_PROVIDER, COREML_PROVIDER, LLAMA, LLAMA_METAL}, "coreml", "", "metal"),
         ("darwin", PLAIN | {CUDA_PROVIDER, LLAMA_CUDA}, "", "", ""),
         ("linux", PLAIN | {COREML_PROVIDER, LLAMA_METAL}, "", "", ""),
+        ("linux", PLAIN | {OPENVINO, OPENVINO_GPU}, "openvino openvino-gpu", "", ""),
+        ("win32", PLAIN | {OPENVINO, OPENVINO_NPU, OPENVINO_GPU}, "openvino openvino-gpu openvino-npu", "", ""),
+        ("darwin", PLAIN | {OPENVINO, OPENVINO_GPU, OPENVINO_NPU}, "openvino", "", ""),
         ("freebsd14", PLAIN | {OPENVINO}, "", "", ""),
     ],
 )
@@ -62,6 +67,8 @@ def test_what_there_is_to_choose_from_beside_the_cpu(
         ("cpu", MODEL, "freebsd14", set()),
         ("openvino", MODEL, "linux", {OPENVINO}),
         ("openvino", MIXED, "win32", {OPENVINO}),
+        ("openvino-gpu", MODEL, "linux", {OPENVINO, OPENVINO_GPU}),
+        ("openvino-npu", MIXED, "win32", {OPENVINO, OPENVINO_NPU}),
         ("cuda", MODEL, "linux", {CUDA_PROVIDER}),
         ("cuda", MIXED, "win32", {CUDA_PROVIDER, LLAMA_CUDA}),
         ("coreml", MIXED, "darwin", {COREML_PROVIDER}),
@@ -80,7 +87,8 @@ def test_a_device_that_is_here(name: str, parts: tuple[Part, ...], system: str, 
             MODEL,
             "linux",
             PLAIN,
-            "device 'npu' is not supported by this version; use one of auto, cpu, openvino, cuda, coreml, metal",
+            "device 'npu' is not supported by this version; "
+            "use one of auto, cpu, openvino, openvino-gpu, openvino-npu, cuda, coreml, metal",
         ),
         (
             "openvino",
@@ -89,6 +97,23 @@ def test_a_device_that_is_here(name: str, parts: tuple[Part, ...], system: str, 
             PLAIN,
             "device openvino is not here for the image encoder; to add it: pip install 'edgevl[openvino]'",
         ),
+        (
+            "openvino-gpu",
+            MODEL,
+            "linux",
+            PLAIN | {OPENVINO},
+            "device openvino-gpu is not here for the image encoder; to add it: "
+            "pip install 'edgevl[openvino]'  # and Intel's graphics driver",
+        ),
+        (
+            "openvino-npu",
+            MIXED,
+            "win32",
+            PLAIN | {OPENVINO, OPENVINO_GPU},
+            "device openvino-npu is not here for the image encoder; to add it: "
+            "pip install 'edgevl[openvino]'  # and Intel's NPU driver",
+        ),
+        ("openvino-npu", MODEL, "darwin", PLAIN, "device openvino-npu needs Linux or Windows; use --device auto"),
         (
             "cuda",
             MODEL,
@@ -141,7 +166,7 @@ def test_a_device_that_cannot_be_had_says_why_and_how(
 
 
 def test_the_table_is_whole() -> None:
-    assert NAMES == ("auto", "cpu", "openvino", "cuda", "coreml", "metal")
+    assert NAMES == ("auto", "cpu", "openvino", "openvino-gpu", "openvino-npu", "cuda", "coreml", "metal")
     assert set(CPU.needs) == set(PARTS), "the CPU runs everything"
     for row in DEVICES.values():
         assert set(row.needs.values()) <= set(COMMANDS)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgevl.engine.graph import Graph
-from edgevl.engine.merged import N_AT_ONCE, MaskedVision, MergedDecoder, of_tiles
+from edgevl.engine.merged import MASK, N_AT_ONCE, MaskedVision, MergedDecoder, of_tiles, shapes_of_tile
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import GraphError
 from edgevl.model.manifest import DecoderSpec, TensorSpec
@@ -160,3 +160,19 @@ class TestMaskedVision:
         graph = Graph(graphs.masked_vision(tmp_path / "v.onnx", tile=TILE))
         with pytest.raises(GraphError, match="expected inputs"):
             VisionEncoder(of_tiles(graph, {"pixel_values": self.TILES}))
+
+
+@pytest.mark.parametrize("n_dims", [4, 5])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_the_shapes_of_a_tile_are_those_that_the_graph_is_given(n_dims: int, is_masked: bool) -> None:
+    class Graph:
+        path, backend, n_at_once = Path("vision.onnx"), "none", 1
+
+        def run(self, feeds: Any, n_at_once: int) -> Any:
+            return {name: array.shape for name, array in feeds.items()}
+
+    inputs = {"pixel_values": TensorSpec("float32", ("any", "tiles", 3, "height", "width")[-n_dims:])}
+    if is_masked:
+        inputs[MASK] = TensorSpec("bool", ("any", "tiles", "height", "width"))
+    given: Any = MaskedVision(Graph(), inputs).run({"pixel_values": np.zeros((1, 3, TILE, TILE), np.float32)})  # type: ignore[arg-type]
+    assert shapes_of_tile(inputs, TILE) == given

@@ -19,6 +19,7 @@ from edgevl.engine.openvino import OpenVINOGraph, ranges_path
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.export.ranges import write_ranges
 from edgevl.store.disk import Disk
+from tests import intel
 from tests.engine import graphs
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -183,3 +184,81 @@ def test_two_first_calls_compile_once(path: Path, monkeypatch: pytest.MonkeyPatc
         for future in [pool.submit(first), pool.submit(first)]:
             future.result()
     assert n_compiled == [1]
+
+
+class TestIntel:
+    """Intel graphics and NPUs, of which there are none here: what they are told, and what becomes of refusals."""
+
+    def test_what_there_is_is_asked_of_openvino(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        intel.pretend(monkeypatch, "GPU.0", "GPU.1", "NPU")
+        assert openvino.devices() == {"CPU", "GPU", "NPU"}
+
+    def test_an_openvino_that_does_not_load_has_no_devices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("openvino.Core", None)
+        assert openvino.devices() == set()
+
+    @pytest.mark.parametrize("target", ["GPU", "NPU"])
+    def test_each_computes_what_the_cpu_computes(
+        self, target: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        core = intel.pretend(monkeypatch, "GPU.0", "NPU")
+        graph = open_graph(path, target=target)
+        assert graph.backend == f"openvino {openvino.version()} {target.lower()}"
+        assert graph.n_at_once == 1, "it is no core whose threads could be shared out"
+        found = [graph.run({"pixel_values": x}, 4)["image_features"] for x in inputs(3)]
+        assert cosine(found, [run(Graph(path, threads=1), x) for x in inputs(3)]) > 0.999
+        assert [device for device, _ in core.told] == [target]
+
+    @pytest.mark.parametrize(
+        ("target", "is_quantized", "settings"),
+        [
+            ("GPU", True, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f16"}),
+            ("GPU", False, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}),
+            ("NPU", True, {"PERFORMANCE_HINT": "LATENCY"}),
+            ("NPU", False, {"PERFORMANCE_HINT": "LATENCY"}),
+        ],
+    )
+    def test_it_is_told_nothing_that_is_for_the_cpu(
+        self, target: str, is_quantized: bool, settings: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        core = intel.pretend(monkeypatch, "GPU.0", "NPU")
+        OpenVINOGraph(path, is_quantized=is_quantized, threads=2, target=target).open(2)
+        assert core.told == [(target, settings)]
+
+    @pytest.mark.parametrize("target", ["GPU", "NPU"])
+    def test_shapes_are_those_of_a_tile(self, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        intel.pretend(monkeypatch, "GPU.0", "NPU")
+        graph = open_graph(graphs.doubling(tmp_path / "x.onnx"), target=target, shapes={"x": (1, 2, 3)})
+        np.testing.assert_array_equal(graph.run({"x": np.ones((1, 2, 3), np.float32)})["y"], np.full((1, 2, 3), 2))
+        with pytest.raises(GraphError, match="failed while running"):
+            graph.run({"x": np.ones((1, 4, 3), np.float32)})
+
+    def test_the_cpu_takes_any_shape(self, tmp_path: Path) -> None:
+        graph = open_graph(graphs.doubling(tmp_path / "x.onnx"), shapes={"x": (1, 2, 3)})
+        assert graph.run({"x": np.ones((1, 4, 3), np.float32)})["y"].shape == (1, 4, 3)
+
+    def test_what_a_new_driver_does_not_take_back_is_compiled_again(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        core, kept = intel.pretend(monkeypatch, "GPU.0"), dict[str, NDArray[np.uint8]]()
+        settings: Any = {"target": "GPU", "load": kept.get, "keep": kept.__setitem__}
+        wanted = run(open_graph(path, **settings), inputs(1)[0])
+        np.testing.assert_array_equal(run(open_graph(path, **settings), inputs(1)[0]), wanted)
+        assert len(core.told) == len(kept) == 1
+        core.forgets = True
+        np.testing.assert_array_equal(run(open_graph(path, **settings), inputs(1)[0]), wanted)
+        assert len(core.told) == 2
+
+    def test_what_is_compiled_for_one_device_is_kept_for_that_one(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        intel.pretend(monkeypatch, "GPU.0", "NPU")
+        kept: dict[str, NDArray[np.uint8]] = {}
+        for target in ("CPU", "GPU", "NPU"):
+            open_graph(path, target=target, load=kept.get, keep=kept.__setitem__).open()
+        assert len(kept) == 3
+
+    def test_a_device_that_is_gone_is_an_error(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        intel.pretend(monkeypatch)
+        with pytest.raises(GraphError, match=r"OpenVINO cannot load it \(.*NPU.*\); use --device cpu"):
+            open_graph(path, target="NPU").open()
