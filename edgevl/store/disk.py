@@ -129,8 +129,11 @@ class Disk:
         return array
 
     def has(self, kind: str, key: str) -> bool:
-        """Return whether there is a file for `key`, whatever is in it."""
-        return not self._refused and self._path(kind, key).exists()
+        """Return whether there is a file for `key`, whatever is in it; False where that cannot be told."""
+        try:
+            return not self._refused and self._path(kind, key).exists()
+        except OSError:  # the folder may not be looked into
+            return False
 
     def put(self, kind: str, key: str, array: NDArray[Any]) -> None:
         """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""

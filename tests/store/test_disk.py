@@ -260,22 +260,6 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@posix
-@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write into any folder")
-def test_a_read_only_folder_can_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    filled(tmp_path, "1")
-    for folder in (entry(tmp_path, "1").parent, entry(tmp_path, "1").parent.parent, tmp_path):
-        folder.chmod(0o500)
-    try:
-        disk = filled(tmp_path, "2", "3")
-        np.testing.assert_array_equal(found(disk, "1"), array(1))
-        assert not disk.has("tiles", "2")
-        assert len(warned(caplog)) == 1
-    finally:
-        for folder in (tmp_path, entry(tmp_path, "1").parent.parent, entry(tmp_path, "1").parent):
-            folder.chmod(0o700)
-
-
 def test_a_folder_that_cannot_be_made_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"")
     disk = filled(tmp_path / "file" / "store", "1", "2")
