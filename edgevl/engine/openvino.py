@@ -140,8 +140,7 @@ class OpenVINOGraph:
             "PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "bf16" if self._is_quantized and _has_bf16(core) else "f32",
         }
-        about = describe()
-        name = f"{self.backend}:{FORM}:{about.cpu}:{about.features}:{sorted(settings.items())}"
+        name = f"{self.backend}:{FORM}:{describe().processor}:{sorted(settings.items())}"
         kept = self._load(name) if self._load else None
         if kept is not None:
             return core.import_model(self._shared(openvino, kept), "CPU", settings)
