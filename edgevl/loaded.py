@@ -125,14 +125,14 @@ class Loaded:
 
     @cached_property
     def vision_id(self) -> str:
-        """What features depend on beside pixels: the vision graph's SHA-256, the normalisation, what runs it."""
-        image = self.manifest.image
+        """What features depend on beside pixels: the vision graph's SHA-256, the normalisation, and what runs it."""
+        image, processor = self.manifest.image, machine.describe().processor
         content = manifest.content(self.manifest, self.folder, self.manifest.vision.file)
-        return f"{content}:{image.mean}:{image.std}:{self.encoder.backend}"
+        return f"{content}:{image.mean}:{image.std}:{processor}:{self.encoder.backend}"
 
     @cached_property
     def decoder_id(self) -> str:
-        """What the KV cache depends on beside the prompt: every file of the model that can change it, what runs it."""
+        """What the KV cache depends on beside the prompt: `vision_id`, the files that can change it, what runs it."""
         return self._decoder_id(self.decoder.backend)
 
     @property

@@ -50,6 +50,11 @@ class Machine:
     versions: dict[str, str]
 
     @property
+    def processor(self) -> str:
+        """The kind of processor: what is measured or computed on another kind may differ, if only in last bits."""
+        return f"{self.cpu}:{self.features}"
+
+    @property
     def n_threads(self) -> int:
         """How many threads a graph runs with unless told otherwise: one per physical core that can be used."""
         return min(self.n_cores or self.n_usable, self.n_usable)

@@ -449,11 +449,13 @@ def read_picture(source: Any, max_pixels: int | None = None, reduce: bool = Fals
 
 
 def plan_image(model: Loaded, image: Picture | Features, detail: Detail) -> TilePlan:
-    """Return an image's plan; `Features` bring theirs. Raises InputError for features of another model."""
+    """Return an image's plan; `Features` bring theirs. Raises InputError for those of another model or processor."""
     if isinstance(image, Picture):
         return model.plan(image.size, detail)
     if image.model_id != model.vision_id:
-        raise InputError("these features were encoded by another model; encode the image again with this one")
+        raise InputError(
+            "these features were encoded by another model or on another kind of processor; encode the image again here"
+        )
     plan: TilePlan = image.plan
     return plan
 

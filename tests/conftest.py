@@ -25,6 +25,7 @@ SLOW = (
     "model/test_gguf.py",
     "model/test_prompt.py",
     "recipe",
+    "store/test_trouble.py",
     "test_cli.py",
     "test_generate.py",
     "test_parity.py",

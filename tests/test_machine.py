@@ -108,6 +108,16 @@ def test_features_have_one_name_on_every_platform() -> None:
     assert dict(machine.Machine("x", (), 1, 1, 1, "", "", {}).rows())["features"] == "none of those looked for"
 
 
+def test_a_kind_of_processor_is_its_name_and_features() -> None:
+    kinds = {
+        machine.Machine(cpu, features, n_cores, 3, 1, "Plan 9", "CPython 3.11.7", {}).processor
+        for cpu in "xy"
+        for features in (None, (), ("AVX2",))
+        for n_cores in (1, 2)
+    }
+    assert len(kinds) == 6
+
+
 def test_this_machine() -> None:
     about = machine.describe()
     assert about.cpu

@@ -118,7 +118,9 @@ def test_encode_once_ask_many(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     assert again.token_ids == answer.token_ids
     assert again.images[0].n_encoded == 0
     alien = Features(features.image_id, "another", features.size, features.plan, features.tiles)
-    with pytest.raises(InputError, match="encoded by another model; encode the image again"):
+    with pytest.raises(
+        InputError, match="encoded by another model or on another kind of processor; encode the image again here"
+    ):
         vlm.ask(alien, QUESTION)
 
 

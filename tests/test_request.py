@@ -345,7 +345,9 @@ def test_features_of_another_model_are_refused() -> None:
     features = Features("id", "another", (8, 8), model.plan((8, 8), "auto"), ())
     with pytest.raises(InputError) as caught:
         plan_image(model, features, "auto")
-    assert str(caught.value) == ("these features were encoded by another model; encode the image again with this one")
+    assert str(caught.value) == (
+        "these features were encoded by another model or on another kind of processor; encode the image again here"
+    )
 
 
 def test_too_few_or_too_many_features_name_image_tile_and_counts() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import edgevl
+from edgevl import machine
 from edgevl.model.hub import BUNDLED, installed_folder
 
 SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
@@ -124,6 +126,26 @@ def test_a_changed_file_at_the_same_path_is_another_image(tmp_path: Path) -> Non
             answers.append(vlm.ask(path, "what's here?", max_tokens=4))
     assert [answer.images[0].n_encoded > 0 for answer in answers] == [True, True, False]
     assert answers[0].images[0].id == answers[2].images[0].id != answers[1].images[0].id
+
+
+def test_another_kind_of_processor_finds_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store in a home folder on the network, say: other instructions give other last bits."""
+
+    def asked() -> tuple[str, str, int, int]:
+        with edgevl.load(store=tmp_path, device="cpu") as vlm:
+            answer = vlm.ask(SHAPES, "what's here?", max_tokens=1)
+            model = vlm._open()
+            return model.vision_id, model.decoder_id, answer.images[0].n_encoded, answer.usage.cached_tokens
+
+    about = machine.describe()
+    found = [asked()]
+    for other in (replace(about, cpu="another"), replace(about, features=("AVX1",))):
+        monkeypatch.setattr(machine, "describe", lambda other=other: other)
+        found.append(asked())
+    vision_ids, decoder_ids, n_encoded, n_cached = zip(*found, strict=True)
+    assert len(set(vision_ids)) == len(set(decoder_ids)) == 3
+    assert (n_encoded, n_cached) == ((5, 5, 5), (0, 0, 0))
+    assert asked()[2] == 0
 
 
 ASK = "import sys, json, edgevl; a = edgevl.load().ask(sys.argv[1], sys.argv[2]); print(json.dumps(a.to_dict()))"

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-_MEANING = {"tiles": "image features of tiles", "prefixes": "KV caches of images", "graphs": "compiled graphs"}
+_MEANING = {
+    "tiles": "image features of tiles",
+    "prefixes": "KV caches of images",
+    "graphs": "compiled graphs",
+    "other_versions": "entries of other versions of edgevl",
+}
 
 
 @click.group(invoke_without_command=True)
@@ -20,10 +25,10 @@ def cache(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from edgevl.store.disk import KINDS, Disk, default_folder, default_max_bytes
+    from edgevl.store.disk import KINDS, OTHERS, Disk, default_folder, default_max_bytes
 
     disk = Disk(default_folder(), default_max_bytes())
-    found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in KINDS}
+    found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in (*KINDS, OTHERS)}
     for entry in disk.entries():
         found[entry.kind]["n_entries"] += 1
         found[entry.kind]["n_bytes"] += entry.n_bytes
@@ -33,6 +38,8 @@ def cache(context: click.Context, as_json: bool) -> None:
         return
     click.echo(f"{disk.folder.parent}: at most {_mb(disk.max_bytes)}")
     for kind, counts in found.items():
+        if kind == OTHERS and not counts["n_entries"]:
+            continue
         click.echo(f"{counts['n_entries']:>7}  {_MEANING[kind]}, {_mb(counts['n_bytes'])}")
 
 

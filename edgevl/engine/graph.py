@@ -73,8 +73,7 @@ class Graph:
         self._memory = device.memory
         self._load: Callable[[ort.SessionOptions], ort.InferenceSession] = partial(_session, path, device)
         if load and keep and device is CPU and _n_bytes(path) <= OPTIMIZED_BYTES:
-            about = describe()
-            name = f"{self.backend}:{about.cpu}:{about.features}"
+            name = f"{self.backend}:{describe().processor}"
             self._load = partial(_optimized, path, name, load, keep)
         self._settings = threads, spin
         if not later:

@@ -201,9 +201,8 @@ class OpenVINOGraph:
 
     def _hardware(self, core: Any) -> str:
         """Return what a compiled graph depends on beside its settings: the processor, the device and its driver."""
-        about = describe()
         names = sorted(core.get_property(self._name, "CACHING_PROPERTIES"))
-        return f"{about.cpu}:{about.features}:{[str(core.get_property(self._name, name)) for name in names]}"
+        return f"{describe().processor}:{[str(core.get_property(self._name, name)) for name in names]}"
 
     def _shared(self, openvino: Any, kept: NDArray[np.uint8]) -> Any:
         """Return a tensor on the memory of `kept`, which stays as long as this graph: weights are read from there."""

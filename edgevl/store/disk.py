@@ -3,6 +3,9 @@
 Several processes may share a folder: a file appears under its name only once it is complete, and whoever reads an
 entry that another process drops has it open already. Nothing here raises for a disk that is full, slow, read-only or
 damaged: an entry that cannot be read whole is not there, one that cannot be written is not kept.
+
+Versions of edgevl whose entries differ share a folder too, each with a folder of its own in it. None reads what another
+one wrote, but all of it counts for the size limit and is dropped like one's own.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import logging
 import math
 import mmap
 import os
+import re
+import stat
 import struct
 import tempfile
 import time
@@ -29,15 +34,22 @@ from numpy.typing import NDArray
 from edgevl.errors import InputError
 
 VERSION = "v1"
-"""Name of the folder that holds this layout; other versions' folders are left alone."""
+"""Name of the folder that holds entries as they are written here; another form of them gets another number.
+
+What the others go by stays: an entry lies at `v<number>/<kind>/<SHA-256>.bin`, and its date is that of its last use.
+"""
 DEFAULT_MAX_BYTES = 2_000_000_000
 MAX_WAITING_BYTES = 512 << 20
 """What may wait to be written; more than that is not kept."""
 OF_IMAGES = ("tiles", "prefixes")
 KINDS = (*OF_IMAGES, "graphs")
+OTHERS = "other_versions"
+"""The kind of entries that another version wrote, whatever they are."""
 
 _MAGIC = b"edgevl 1"
 _HEAD = struct.Struct("<8s32sI")  # magic, SHA-256 of what follows, length of the description
+_VERSIONS = re.compile(r"v[0-9]+")
+_NAMES = re.compile(r"[0-9a-f]{64}\.bin|tmp\w{8}\.part")  # of entries, and of half-written ones by `tempfile`
 _ALIGN = 64
 _DTYPES = ("float32", "float16", "uint8")
 _STALE_S = 3600.0
@@ -48,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the store: its kind, path, size, and when it was last used (seconds since the epoch)."""
+    """One file of the store: its kind or OTHERS, path, size, and when it was last used (seconds since the epoch)."""
 
     kind: str
     path: Path
@@ -118,8 +130,11 @@ class Disk:
         return array
 
     def has(self, kind: str, key: str) -> bool:
-        """Return whether there is a file for `key`, whatever is in it."""
-        return not self._refused and self._path(kind, key).exists()
+        """Return whether there is a file for `key`, whatever is in it; False where that cannot be told."""
+        try:
+            return not self._refused and self._path(kind, key).exists()
+        except OSError:  # the folder may not be looked into
+            return False
 
     def put(self, kind: str, key: str, array: NDArray[Any]) -> None:
         """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""
@@ -133,18 +148,15 @@ class Disk:
         self._writer.submit(lambda: None).result()
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what is there, in no order."""
-        for kind in KINDS:
-            for path, status in _files(self.folder / kind):
-                if path.suffix == ".bin":
-                    yield Entry(kind, path, status.st_size, status.st_mtime)
+        """Yield what is there, in no order; what other versions wrote too."""
+        for kind, path, status in self._files():
+            if path.suffix == ".bin":
+                yield Entry(kind, path, status.st_size, status.st_mtime)
 
-    def clear(self, kinds: Iterable[str] = KINDS) -> int:
-        """Delete every entry and half-written file of `kinds`; return the bytes freed."""
-        freed = 0
-        for kind in kinds:
-            for path, status in _files(self.folder / kind):
-                freed += status.st_size if _remove(path) else 0
+    def clear(self, kinds: Iterable[str] = (*KINDS, OTHERS)) -> int:
+        """Delete every entry and half-written file of `kinds`, by default other versions' too; return the bytes freed."""
+        wanted = frozenset(kinds)
+        freed = sum(status.st_size for kind, path, status in self._files() if kind in wanted and _remove(path))
         self._n_bytes = None
         return freed
 
@@ -184,10 +196,24 @@ class Disk:
 
     def _drop_stale(self) -> None:
         now = time.time()
+        for _, path, status in self._files():
+            if path.suffix == ".part" and now - status.st_mtime > _STALE_S:
+                _remove(path)
+
+    def _files(self) -> Iterator[tuple[str, Path, os.stat_result]]:
+        """Yield the kind, path and status of this version's files, and of other versions' entries."""
         for kind in KINDS:
             for path, status in _files(self.folder / kind):
-                if path.suffix == ".part" and now - status.st_mtime > _STALE_S:
-                    _remove(path)
+                yield kind, path, status
+        for path, status in self._others():
+            yield OTHERS, path, status
+
+    def _others(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield what is named as entries are in other versions' folders; nothing else there is touched."""
+        for version in _folders(self.folder.parent):
+            if version.name != self.folder.name and _VERSIONS.fullmatch(version.name):
+                for folder in _folders(version):
+                    yield from (found for found in _files(folder) if _NAMES.fullmatch(found[0].name))
 
     def _path(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.bin"
@@ -258,6 +284,13 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     continue
     except OSError:
         return
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders in a folder, but no links, and none of another user."""
+    for path, status in _files(folder):
+        if stat.S_ISDIR(status.st_mode) and not _foreign(path):
+            yield path
 
 
 def _touch(path: Path) -> None:

@@ -37,8 +37,7 @@ def key_of(what: str, model_id: str, *, device: str, threads: int | None) -> Key
         "model": model_id,
         "device": device,
         "threads": str(threads or about.n_threads),
-        "cpu": about.cpu,
-        "features": ",".join(about.features or ()),
+        "processor": about.processor,
         "usable": str(about.n_usable),
         **about.versions,
     }

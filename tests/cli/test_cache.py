@@ -42,6 +42,19 @@ def test_what_an_answer_stored_is_shown_and_cleared(store: Path, capsys: pytest.
     assert not list((store / VERSION).rglob("*.bin"))
 
 
+def test_what_other_versions_stored_is_shown_and_cleared(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = store / "v0" / "tiles" / f"{'0' * 64}.bin"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x" * 1_500_000)
+    assert run(["cache"]) == 0
+    assert capsys.readouterr().out.endswith("\n      1  entries of other versions of edgevl, 1.5 MB\n")
+    assert run(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["other_versions"] == {"n_entries": 1, "n_bytes": 1_500_000}
+    assert run(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == f"{store}: 1.5 MB freed\n"
+    assert not other.exists()
+
+
 def test_no_store_writes_nothing(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ask", "--no-store", str(SHAPES), "what's here?"]) == 0
     assert not store.exists()
