@@ -99,8 +99,9 @@ class _Limit:
     reduce: bool
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_pixels, Integral) or isinstance(self.max_pixels, bool) or self.max_pixels < 1:
-            raise InputError(f"max_pixels is {repr(self.max_pixels)[:60]}; it must be a whole number of at least 1")
+        given: Any = self.max_pixels
+        if isinstance(given, bool) or not isinstance(given, Integral) or int(given) < 1:
+            raise InputError(f"max_pixels is {repr(given)[:60]}; it must be a whole number of at least 1")
 
     def check(self, height: int, width: int, name: str, *, is_jpeg: bool = False) -> None:
         if min(height, width) < 1:
