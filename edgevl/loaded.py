@@ -165,6 +165,7 @@ class Loaded:
             template=self.template,
             image_token_id=self.manifest.tokenizer.image_token_id,
             tokens_per_tile=self.manifest.image.tokens_per_tile,
+            context_length=self.manifest.decoder.context_length,
         )
 
 

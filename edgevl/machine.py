@@ -1,4 +1,4 @@
-"""What this machine is: processor, its features, cores, memory, system and versions. The standard library only.
+"""What this machine is: processor, its features, cores, memory, system, versions. Of libraries the standard one only.
 
 What a platform does not tell is None here and "unknown" in words; nothing is guessed.
 """
@@ -12,12 +12,18 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
+from typing import Any
+
+from edgevl.errors import InputError
 
 PACKAGES = ("edgevl", "onnxruntime", "numpy", "pillow")
 _MODULES = {"pillow": "PIL"}
 
 UNKNOWN = "unknown"
+MAX_THREADS = 256
+"""As many threads may be asked for on any machine; more of them only where there are as many processors."""
 
 _FEATURES = {
     # name: what Linux and macOS call it, in lower case
@@ -96,6 +102,16 @@ def n_usable() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def checked_threads(threads: Any) -> int | None:
+    """Return a number of threads (None: the default); raise InputError for one that no machine has a use for."""
+    most = max(MAX_THREADS, os.cpu_count() or 1)
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= int(threads) <= most:
+        raise InputError(f"threads is {repr(threads)[:60]}; it must be a whole number from 1 to {most}")
+    return int(threads)
 
 
 def peak_bytes() -> int | None:

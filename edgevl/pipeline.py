@@ -57,11 +57,12 @@ def load(
     """Open a model: a folder, a name that `edgevl models` lists, or None for the bundled one.
 
     `device` says what runs it: "auto" (measured once), or a name of `edgevl.engine.devices`; `threads` is the number of
-    threads (None: one per physical core). `store` keeps what was computed about images on disk, for later processes:
-    True in the default folder, a path elsewhere, False in memory only. The answers are the same.
+    threads (None: one per physical core; 256 at most, or as many as there are processors). `store` keeps what was
+    computed about images on disk, for later processes: True in the default folder, a path elsewhere, False in memory
+    only. The answers are the same.
     With `low_memory`, encoder and decoder of a large model take turns in memory: all tiles are encoded before the
     decoder is opened, which costs little time on a CPU, and the encoder is opened again for the next image.
-    Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, BackendMissing or GraphError.
+    Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, InputError, BackendMissing or GraphError.
     """
     return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store, low_memory=low_memory)
 
@@ -79,8 +80,6 @@ class VLM:
         low_memory: bool = False,
     ) -> None:
         """Open the model folder; see `load`."""
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}; it must be 1 or more")
         self.folder = folder
         self._device, self._threads = device, threads
         self._profile: Profile | None = None
@@ -134,6 +133,8 @@ class VLM:
         to `detail` whose predicted time keeps it (`Stream.forecast`); this machine is measured for that on first use.
         Bad input raises here, an InputError, before anything is computed; graphs run while the stream is iterated.
         """
+        if cancel is not None and not callable(getattr(cancel, "is_set", None)):
+            raise InputError(f"cancel is {repr(cancel)[:60]}; it must be a threading.Event")
         model = self._open()
         params = _sampling(sampling)
         within_s = None if within is None else seconds(within)

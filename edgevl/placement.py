@@ -93,9 +93,10 @@ class Placement:
 
         What is compiled is kept on `disk`. `available` is what devices need and is here (None: it is looked up),
         `system` a value of `sys.platform` (None: this one). Raises BackendMissing for a device that is not known, or
-        not here, or runs nothing of this model.
+        not here, or runs nothing of this model, and InputError for a number of threads that makes no sense.
         """
-        self._folder, self._spec, self._threads, self._disk = folder, spec, threads, disk
+        self._folder, self._spec, self._disk = folder, spec, disk
+        self._threads = machine.checked_threads(threads)
         self._available, self._system = available, system or SYSTEM
         self._may_warn = threading.Lock()
         self.decoder_part: Part = "onnx" if spec.embeddings else "gguf"

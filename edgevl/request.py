@@ -22,6 +22,7 @@ from edgevl.image.tiling import TilePlan
 from edgevl.latency.choice import choose, levels, read_as
 from edgevl.latency.profile import Estimate, Profile, Work, work_of
 from edgevl.loaded import Held, Loaded
+from edgevl.model.prompt import shorter
 from edgevl.store.keys import prefix_keys, tile_key
 from edgevl.types import (
     Chunk,
@@ -35,6 +36,7 @@ from edgevl.types import (
     SamplingParams,
     Seen,
     TextChunk,
+    TextPart,
 )
 
 OnTile = Callable[[int, int], None]
@@ -153,11 +155,11 @@ class Request:
 
     def _overflow(self, model: Loaded, messages: Sequence[Message], n_context: int) -> ContextOverflow:
         choices: tuple[Detail, ...] = ("auto", 10, 5, "low")
-        fitting = [choice for choice in choices if self._n_tokens_at(model, messages, choice) < n_context]
-        if not self.images:
-            remedy = "shorten the text"
+        fitting = next((choice for choice in choices if self._n_tokens_at(model, choice) < n_context), None)
+        if not self.images or any(message.role == "assistant" for message in messages):
+            remedy = shorter(messages)
         elif fitting:
-            remedy = f"--detail {fitting[0]} would fit"
+            remedy = f"--detail {fitting} would fit"
         else:
             remedy = "no --detail would fit; give fewer images or a shorter text"
         return ContextOverflow(
@@ -167,8 +169,10 @@ class Request:
             n_context=n_context,
         )
 
-    def _n_tokens_at(self, model: Loaded, messages: Sequence[Message], detail: Detail) -> int:
-        return n_tokens(model.chunks(messages, [plan_image(model, image, detail) for image in self.images]))
+    def _n_tokens_at(self, model: Loaded, detail: Detail) -> int:
+        """Return the prompt's length with other plans; its text, which may be long, is not tokenized again."""
+        plans = [plan_image(model, image, detail) for image in self.images]
+        return self.n_tokens + _n_places(model, plans) - _n_places(model, self.plans)
 
 
 class TileSource:
@@ -465,6 +469,12 @@ def plans_of_image(model: Loaded, image: Picture | Features, detail: Detail) -> 
     if isinstance(image, Picture):
         return tiling.coarser(image.size, model.manifest.image, model.family.tiling, detail)
     return [plan_image(model, image, detail)]
+
+
+def _n_places(model: Loaded, plans: Sequence[TilePlan]) -> int:
+    """Return the length of a short prompt with images so cut."""
+    images = map(ImagePart, [None] * len(plans))
+    return n_tokens(model.chunks([Message("user", (*images, TextPart("?")))], plans))
 
 
 def n_tokens(chunks: Sequence[Chunk]) -> int:

@@ -80,6 +80,9 @@ def export_model(
         raise InputError(f"block size is {block_size!r}; it must be one of {', '.join(map(str, BLOCK_SIZES))}")
     if prefill and decoder not in ("int8", "int4"):
         raise InputError(f"decoder precision is {decoder!r}; a graph for prompts is made for int8 and int4 alone")
+    from .checkpoint import check_folder
+
+    check_folder(checkpoint)  # before PyTorch is imported, which takes long
     from .assembly import Options
     from .build import build
 

@@ -75,10 +75,15 @@ def read(folder: Path) -> Checkpoint:
     return replace(read_settings(folder), weights=_weights(folder))
 
 
-def read_settings(folder: Path) -> Checkpoint:
-    """Read and check all but the weights of the checkpoint in `folder`, like `read`; it lists no weight files."""
+def check_folder(folder: Path) -> None:
+    """Raise ExportError where there is no such folder."""
     if not folder.is_dir():
         raise ExportError(f"{folder}: no such folder; give the folder of a downloaded checkpoint")
+
+
+def read_settings(folder: Path) -> Checkpoint:
+    """Read and check all but the weights of the checkpoint in `folder`, like `read`; it lists no weight files."""
+    check_folder(folder)
     config = read_json(folder / "config.json")
     row = _row(config, folder)
     text = section(config, "text_config", folder / "config.json")

@@ -228,4 +228,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: cannot be read ({error})") from error
+        raise ExportError(f"{path}: cannot be read ({error}); check the path") from error

@@ -61,6 +61,12 @@ def _address(what: str) -> tuple[str, str | None, str, Mapping[str, str]]:
 
     And what is known of its files: the SHA-256 of each; empty if nothing is.
     """
+    if not what:
+        raise DownloadError("the name is empty; `edgevl models` lists what can be pulled")
+    if what == hub.BUNDLED:
+        raise DownloadError(
+            f"{what}: comes with edgevl, so there is nothing to fetch; it is the default of every command"
+        )
     if what.startswith("hf:"):
         repo, _, revision = what.removeprefix("hf:").partition("@")
         return repo, revision or None, repo.rpartition("/")[2], {}

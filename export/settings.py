@@ -21,7 +21,7 @@ def read_json(path: Path, remedy: str = DOWNLOAD_AGAIN) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{path}: is not valid JSON ({error}); {DOWNLOAD_AGAIN}") from error
     except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ExportError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if not isinstance(value, dict):
         raise ExportError(f"{path}: must hold a JSON object; {DOWNLOAD_AGAIN}")
     return value

@@ -92,11 +92,8 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "too large": (["ask", SHAPES, QUESTION, "--max-pixels", "1000"], "limit"),
         "empty question": (["ask", SHAPES, "  "], "question is empty"),
         "reserved": (["ask", SHAPES, "what is <image>?"], "reserve"),
-        "detail": (["ask", SHAPES, QUESTION, "--detail", "medium"], "auto, high, low"),
-        "temperature": (["ask", SHAPES, QUESTION, "--temperature", "-1"], "0 or more"),
-        "threads": (["ask", SHAPES, QUESTION, "--threads", "0"], "1 or more"),
-        "device": (["ask", SHAPES, QUESTION, "--device", "abacus"], "auto, cpu"),
         "no such model": (["ask", SHAPES, QUESTION, "--model", "no-such"], "edgevl models"),
+        "model file": (["ask", SHAPES, QUESTION, "--model", SHAPES], "is a file; give the folder"),
         "no manifest": (["ask", SHAPES, QUESTION, "--model", str(tmp_path / "empty-model")], "edgevl export"),
         "verify nothing": (["verify", str(tmp_path / "nowhere")], "edgevl models"),
         "export nothing": (["export", str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")], "no such folder"),
@@ -105,8 +102,8 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize("mistake", [
-    "missing file", "folder", "text", "empty", "web address", "too large", "empty question", "reserved", "detail",
-    "temperature", "threads", "device", "no such model", "no manifest", "verify nothing", "export nothing",
+    "missing file", "folder", "text", "empty", "web address", "too large", "empty question", "reserved",
+    "no such model", "model file", "no manifest", "verify nothing", "export nothing",
     "view into nothing",
 ])  # fmt: skip
 def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +128,32 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "Usage: edgevl" in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--detail", "medium", "detail is 'medium'; it must be auto, high, low"),
+        ("--detail", "9" * 23, "a number of tiles from 1 to 999999999"),
+        ("--temperature", "-1", "temperature is -1.0; it must be 0 or more"),
+        ("--temperature", "nan", "temperature is nan; it must be 0 or more"),
+        ("--max-tokens", "0", "max_tokens is 0; it must be 1 or more"),
+        ("--stop", "", "stop is ''; it must be a non-empty string"),
+        ("--threads", "0", "threads is 0; it must be a whole number from 1 to"),
+        ("--threads", "9" * 20, "it must be a whole number from 1 to"),
+        ("--device", "abacus", "'abacus' is not one of 'auto', 'cpu'"),
+        ("--within", "0", "it must be a time above 0"),
+        ("--max-pixels", "0", "x>=1"),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage(option: str, value: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "nowhere.png", QUESTION, "--model", "no-such", option, value]) == 2  # before anything is opened
+    assert words in capsys.readouterr().err
+
+
+def test_doctor_counts_threads_as_the_others_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--threads", "0"]) == 2
+    assert "threads is 0" in capsys.readouterr().err
 
 
 def drop(folder: Path) -> None:
@@ -219,6 +242,7 @@ def test_models_lists_what_is_here_and_what_can_be_had(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "edgevl-tiny" in out
     assert "HuggingFaceTB/SmolVLM-256M-Instruct" in out
+    assert "(needs the extra gguf)" in out
     assert run(["models", "--json"]) == 0
     assert "edgevl-tiny" in [entry["name"] for entry in json.loads(capsys.readouterr().out)["here"]]
 

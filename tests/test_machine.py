@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgevl import machine
+from edgevl.errors import InputError
 from edgevl.machine import from_cpuinfo, from_sysctl, named_features
 
 X86 = """processor\t: 0
@@ -164,3 +166,16 @@ def test_memory_that_is_no_longer_in_use_is_given_back() -> None:
 def _resident_bytes() -> int:
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return int(text.split("VmRSS:")[1].split()[0]) * 1024
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**20, "2", 1.5, True])
+def test_a_number_of_threads_is_a_sensible_whole_number(threads: object) -> None:
+    with pytest.raises(InputError, match=r"threads is .*; it must be a whole number from 1 to "):
+        machine.checked_threads(threads)
+
+
+def test_every_processor_may_have_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 384)
+    assert [machine.checked_threads(n) for n in (None, 1, 384)] == [None, 1, 384]
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.checked_threads(256) == 256

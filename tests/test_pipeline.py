@@ -255,6 +255,8 @@ def test_answers_end_where_the_context_does(vlm: edgevl.VLM) -> None:
         ({"top_p": 0}, "top_p is 0; it must be above 0"),
         ({"temprature": 1}, "unknown option 'temprature'"),
         ({"max_pixels": 100}, "limit"),
+        ({"max_pixels": "a"}, "max_pixels is 'a'"),
+        ({"cancel": 5}, "cancel is 5; it must be a threading.Event"),
     ],
 )
 def test_bad_options(vlm: edgevl.VLM, options: dict[str, object], message: str) -> None:
@@ -285,7 +287,8 @@ def test_a_closed_model_says_so() -> None:
         ({"name_or_dir": "no-such-model"}, edgevl.ModelNotFound, "edgevl models"),
         ({"name_or_dir": "/no/such/folder"}, edgevl.ModelNotFound, "no such model folder"),
         ({"device": "quantum"}, edgevl.BackendMissing, "use one of auto, cpu"),
-        ({"threads": 0}, InputError, "it must be 1 or more"),
+        ({"threads": 0}, InputError, "it must be a whole number from 1 to"),
+        ({"threads": "2"}, InputError, "threads is '2'; it must be a whole number from 1 to"),
     ],
 )
 def test_load_errors(arguments: dict[str, object], error: type[Exception], message: str) -> None:

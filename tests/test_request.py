@@ -384,6 +384,16 @@ class TestOverflow:
         error = self.refusal(picture(1), picture(2), "abc", context_length=7)
         assert str(error).endswith("; no --detail would fit; give fewer images or a shorter text")
 
+    def test_in_a_conversation_says_to_begin_another(self) -> None:
+        turns = [
+            Message("user", (ImagePart(picture(1)), TextPart("abc"))),
+            Message("assistant", (TextPart("d"),)),
+            Message("user", (TextPart("e"),)),
+        ]
+        model: Any = Model(30)
+        with pytest.raises(ContextOverflow, match=r"; begin a new conversation \(in `edgevl chat`: /reset\)$"):
+            Request(model, turns, detail="high", params=SamplingParams())
+
     def test_of_text_alone(self) -> None:
         error = self.refusal("a" * 40, context_length=40)
         assert str(error) == (

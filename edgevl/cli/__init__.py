@@ -5,14 +5,18 @@ Exit codes: 0; 1 with one line on stderr (what, where, remedy); 2 for wrong usag
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
 import edgevl
+from edgevl.cli import streams
 from edgevl.errors import EdgeVLError
 
 _HOMES = {
@@ -32,6 +36,7 @@ _HOMES = {
 }
 """Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
+_ctrl_c = threading.Event()
 
 
 class _Commands(click.Group):
@@ -58,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     At once: commands close what they open, and taking graphs and modules apart one by one takes longer than most
     answers of the model that comes along.
     """
+    streams.mend()
+    _heed_ctrl_c()
     code = run(arguments)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -75,20 +82,54 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(err=True)
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except EdgeVLError as error:
-        return _fail(str(error))
-    except MemoryError:
-        return _fail("there is not enough memory; try a smaller image, --detail low, or a smaller model")
-    except BrokenPipeError:
-        _drop_stdout()
-        return 1
-    except OSError as error:
-        return _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+        return _interrupted()
+    except Exception as error:
+        if _ctrl_c.is_set():
+            return _interrupted()
+        code = _told(error)
+        if code is None:
+            raise
+        return code
+
+
+def _heed_ctrl_c() -> None:
+    """Note that Ctrl-C came: what it breaks off, such as an import, may end with any other error.
+
+    Where Ctrl-C is ignored, as behind a shell's `&`, it stays ignored.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        _ctrl_c.set()
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _interrupted() -> int:
+    click.echo(err=True)
+    return 130
+
+
+def _told(error: Exception) -> int | None:
+    """Say what went wrong and return the exit code; None for an error that nobody foresaw."""
+    match error:
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case EdgeVLError():
+            return _fail(str(error))
+        case MemoryError():
+            return _fail("there is not enough memory; try a smaller image, --detail low, or a smaller model")
+        case BrokenPipeError():
+            _drop_stdout()
+            return 1
+        case OSError(errno=errno.ENOSPC):
+            return _fail(f"{error.filename or 'output'}: the disk is full; free some space, or write elsewhere")
+        case OSError():
+            where = error.filename or "input or output"
+            return _fail(f"{where}: {error.strerror or error}; check that it may be read and written")
+    return None
 
 
 def _fail(message: str) -> int:

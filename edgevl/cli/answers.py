@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevl.cli import options
+from edgevl.errors import InputError
 
 if TYPE_CHECKING:
-    from edgevl.chat import Chat
-    from edgevl.pipeline import Stream
+    from edgevl.pipeline import VLM, Stream
+
+_COMMANDS = ("/image", "/reset", "/quit")
 
 
 @click.command()
@@ -34,6 +37,8 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
         raise click.UsageError('give at least one image and a question: edgevl ask photo.jpg "what\'s here?"')
     if os.path.isfile(question):  # noqa: PTH113 - a question may hold what no path may
         raise click.UsageError(f"the last argument must be the question, but {question!r} is a file")
+    if images.count("-") > 1:
+        raise click.UsageError("- stands for standard input, which can be read once; give the other images as files")
     import edgevl
 
     machine, request = options.split(settings)
@@ -57,39 +62,81 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
 def chat(images: tuple[str, ...], model: str | None, system: str | None, **settings: Any) -> None:
     """Talk about images, one question a line, until the end of input.
 
-    `/image FILE` adds an image to the next question, `/reset` begins anew, `/quit` ends.
+    `/image FILE` adds an image to the next question that is answered. `/reset` begins anew with the IMAGEs given
+    here; those added since are forgotten. `/quit` ends.
     """
+    if "-" in images:
+        raise click.UsageError("- cannot be an image here: standard input brings the questions; give a file")
     import edgevl
 
     machine, request = options.split(settings)
+    opened = [_open(image, request) for image in images]
     with edgevl.load(model, **machine) as vlm:
-        conversation = vlm.chat(system=system, **request)
-        waiting = list(images)
-        _note(f"{vlm.name}; one question a line, /image FILE adds an image, /quit ends")
+        talk = _Talk(vlm, opened, {"system": system, **request})
+        _note(f"{vlm.name}; one question a line, /image FILE adds an image, /reset begins anew, /quit ends")
         for line in _lines():
-            command, _, argument = line.partition(" ")
-            if command == "/quit":
+            if line.split()[0] == "/quit":
                 return
-            if command == "/reset":
-                conversation, waiting = vlm.chat(system=system, **request), list(images)
-            elif command == "/image":
-                waiting.append(argument.strip())
-            else:
-                _turn(conversation, line, waiting)
-                waiting = []
+            try:
+                talk.take(line)
+            except InputError as error:
+                if not sys.stdin.isatty():
+                    raise
+                click.echo(f"error: {error}", err=True)
 
 
-def _turn(conversation: Chat, question: str, images: list[str]) -> None:
-    """Print one turn of a chat; at a terminal an error is shown and the conversation goes on."""
-    from edgevl.errors import InputError
+class _Talk:
+    """A conversation, and the images that wait for its next question.
 
-    try:
-        with _tile_bar() as on_tile:
-            _print(conversation.stream(question, images, on_tile=on_tile))
-    except InputError as error:
-        if not sys.stdin.isatty():
-            raise
-        click.echo(f"error: {error}", err=True)
+    They wait until a question is answered: one that is refused does not lose them.
+    """
+
+    def __init__(self, vlm: VLM, images: Sequence[Any], settings: dict[str, Any]) -> None:
+        self._vlm, self._images, self._settings = vlm, images, settings
+        self._waiting: list[Any]
+        self._reset()
+
+    def take(self, line: str) -> None:
+        """Do what a line of input asks for; raise InputError for what cannot be done or answered."""
+        command, *argument = line.split(maxsplit=1)
+        if command == "/reset":
+            self._reset()
+        elif command == "/image":
+            self._waiting.append(_open_added("".join(argument), self._settings))
+        elif _is_command(line):
+            raise InputError(f"{command}: no such command; there are {', '.join(_COMMANDS)}")
+        else:
+            with _tile_bar() as on_tile:
+                _print(self._chat.stream(line, self._waiting, on_tile=on_tile))
+            self._waiting = []
+
+    def _reset(self) -> None:
+        self._chat = self._vlm.chat(**self._settings)
+        self._waiting = list(self._images)
+
+
+def _is_command(line: str) -> bool:
+    """Return whether a line was meant as a command: one word such as /help, or a command in other letters.
+
+    A question may begin with a path, which has a second slash or words behind it.
+    """
+    word = line.split()[0]
+    return word.lower() in _COMMANDS or (word == line and re.fullmatch(r"/[^/]*", word) is not None)
+
+
+def _open(image: str, settings: dict[str, Any]) -> Any:
+    """Read an image at once, so that one that cannot be read never waits for a question."""
+    from edgevl.request import read_picture
+
+    return read_picture(image, settings["max_pixels"], settings["reduce"])
+
+
+def _open_added(image: str, settings: dict[str, Any]) -> Any:
+    if not image:
+        raise InputError("/image needs the name of a file: /image photo.jpg")
+    if image == "-":
+        raise InputError("/image -: standard input brings the questions; give a file")
+    return _open(image, settings)
 
 
 def _lines() -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevl.cli import options
+
 if TYPE_CHECKING:
     from edgevl.engine.devices import Device, Part
     from edgevl.placement import Placement
@@ -16,7 +18,7 @@ _ENGINES = ("onnxruntime", "openvino", "llama.cpp")
 
 @click.command()
 @click.argument("model", required=False, metavar="[MODEL]")
-@click.option("--threads", type=int, metavar="N", help="Default: one per physical core.")
+@options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
     """Say what is installed, which devices are here, what is missing and how to add it, and what runs MODEL here.

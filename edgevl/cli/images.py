@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import click
 
 from edgevl.cli import options
 
+_SOFTWARE = "edgevl view"
+"""Written into each drawing, so that a later one may take its place."""
+
 
 @click.command()
 @click.argument("image")
@@ -18,10 +23,17 @@ from edgevl.cli import options
 @options.image
 @options.within
 @options.machine
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: IMAGE-tiles.png here.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Written anew if it is there, but never the IMAGE itself; default: IMAGE-tiles.png here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def view(image: str, model: str | None, output: Path | None, as_json: bool, **settings: Any) -> None:
     """Draw how an IMAGE is cut into tiles to a PNG, and print its tokens and what it would cost here."""
+    target = output or Path(_default_output(image))
+    _check_output(image, target, is_asked_for=output is not None)
     import edgevl
     from edgevl.image.draw import draw_plan
     from edgevl.image.read import save_png
@@ -32,8 +44,7 @@ def view(image: str, model: str | None, output: Path | None, as_json: bool, **se
         picture, plan, forecast = preview.picture, preview.plan, preview.forecast
         n_tokens = vlm.image_tokens(plan)
         name = vlm.name
-    target = output or Path(f"{Path(picture.source).stem or 'image'}-tiles.png")
-    save_png(draw_plan(picture.rgb, plan), target)
+    save_png(draw_plan(picture.rgb, plan), target, software=_SOFTWARE)
     options.note_forecast(forecast)
     if as_json:
         report = {
@@ -56,6 +67,36 @@ def view(image: str, model: str | None, output: Path | None, as_json: bool, **se
         f"{forecast.encode_s:.2f} s to encode, {forecast.prefill_s:.2f} s to prefill"
     )
     click.echo(f"drawn to {target}")
+
+
+def _default_output(image: str) -> str:
+    """Return the name of an image's drawing, in the working directory."""
+    is_file = image != "-" and image[:5].lower() != "data:"
+    return f"{(Path(image).stem if is_file else '') or 'image'}-tiles.png"
+
+
+def _check_output(image: str, target: Path, *, is_asked_for: bool) -> None:
+    """Refuse to draw over the image, and over a file that was neither asked for nor drawn by an earlier `view`."""
+    if str(target) == "-":
+        raise click.UsageError("the drawing cannot go to standard output; name a file with -o, such as plan.png")
+    if _is_same(image, target):
+        raise click.UsageError(f"{target}: is the image itself and would be lost; name another file with -o")
+    if not is_asked_for and target.exists() and not _is_drawing(target):
+        raise click.UsageError(f"{target}: is there already, and not a drawing of `edgevl view`; name a file with -o")
+
+
+def _is_same(image: str, target: Path) -> bool:
+    """Return whether an image comes from the file `target`, by whatever path, link or redirection."""
+    try:
+        source = sys.stdin.fileno() if image == "-" else image
+        return os.path.samefile(source, target)  # noqa: PTH121 - a Path cannot hold the number of an open file
+    except (OSError, ValueError):  # one of them is not there, or is no path, such as a data URL
+        return False
+
+
+def _is_drawing(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _SOFTWARE.encode() in file.read(200)  # it stands before the pixels
 
 
 @click.command()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _PRECISIONS = tuple(dict.fromkeys((*VISION_PRECISIONS, *LAYOUT_PRECISIONS)))
-_FORMS = {"onnx": "", "gguf": " (needs the extras export and gguf)", "checkpoint": " (to be exported)"}
+_FORMS = {"onnx": "", "gguf": " (needs the extra gguf)", "checkpoint": " (to be exported)"}
 
 
 @click.command()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevl.engine.devices import NAMES
+from edgevl.errors import InputError
 
 if TYPE_CHECKING:
     from edgevl.types import Forecast
@@ -33,13 +35,44 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the seconds."""
-        from edgevl.errors import InputError
         from edgevl.latency.choice import seconds
 
         try:
             return seconds(value)
         except InputError as error:
             self.fail(str(error).removeprefix("within is "), param, ctx)
+
+
+def _refusing(check: Callable[[str, Any], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Make what `check` raises for an option's name and value wrong usage, found before anything is loaded."""
+
+    def callback(context: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            check(param.name or "", value)
+        except InputError as error:
+            raise click.BadParameter(str(error).removeprefix("sampling: "), context, param) from error
+        return value
+
+    return callback
+
+
+def _check_sampling(name: str, value: Any) -> None:
+    from edgevl.types import SamplingParams
+
+    for one in value if isinstance(value, tuple) else (value,):
+        SamplingParams(**{name: one})
+
+
+def _check_detail(name: str, value: Any) -> None:
+    from edgevl.image.tiling import checked_detail
+
+    checked_detail(value)
+
+
+def _check_threads(name: str, value: Any) -> None:
+    from edgevl.machine import checked_threads
+
+    checked_threads(value)
 
 
 model = click.option(
@@ -52,6 +85,7 @@ image = _together(
         default="auto",
         show_default=True,
         metavar="auto|high|low|N",
+        callback=_refusing(_check_detail),
         help="Tiles an image is worth, N at most.",
     ),
     click.option("--reduce", is_flag=True, help="Reduce a JPEG over the limit while decoding, instead of refusing it."),
@@ -67,30 +101,37 @@ within = click.option(
     help="Give images fewer tiles so that the first word comes in TIME, such as 2s or 800ms, by what is measured here.",
 )
 
+_sampled = partial(click.option, callback=_refusing(_check_sampling))
+
 sampling = _together(
-    click.option("--max-tokens", type=int, default=512, show_default=True, help="End the answer after N tokens."),
-    click.option(
-        "--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest word."
-    ),
-    click.option("--top-k", type=int, default=0, help="Choose among the K likeliest; 0: all."),
-    click.option("--top-p", type=float, default=1.0, help="Choose among the likeliest that add up to P."),
-    click.option("--min-p", type=float, default=0.0, help="Drop what is less likely than P times the likeliest."),
-    click.option("--repetition-penalty", type=float, default=1.0, help="Above 1: repeat less."),
-    click.option("--seed", type=int, help="The same seed gives the same answer."),
-    click.option(
-        "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be given several times."
-    ),
+    _sampled("--max-tokens", type=int, default=512, show_default=True, help="End the answer after N tokens."),
+    _sampled("--temperature", type=float, default=0.0, show_default=True, help="0 always takes the likeliest word."),
+    _sampled("--top-k", type=int, default=0, help="Choose among the K likeliest; 0: all."),
+    _sampled("--top-p", type=float, default=1.0, help="Choose among the likeliest that add up to P."),
+    _sampled("--min-p", type=float, default=0.0, help="Drop what is less likely than P times the likeliest."),
+    _sampled("--repetition-penalty", type=float, default=1.0, help="Above 1: repeat less."),
+    _sampled("--seed", type=int, help="The same seed gives the same answer."),
+    _sampled("--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be given several times."),
+)
+
+threads = click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    callback=_refusing(_check_threads),
+    help="Default: one per physical core.",
 )
 
 machine = _together(
     click.option(
         "--device",
+        type=click.Choice(NAMES),
         default="auto",
         show_default=True,
         metavar="NAME",
         help=f"What runs the model: {', '.join(NAMES)}; auto is measured once.",
     ),
-    click.option("--threads", type=int, metavar="N", help="Default: one per physical core."),
+    threads,
     click.option("--store/--no-store", default=True, help="Remember images on disk for later questions; default: yes."),
 )
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,13 +98,19 @@ class _Limit:
     max_pixels: int
     reduce: bool
 
-    def check(self, height: int, width: int, name: str) -> None:
+    def __post_init__(self) -> None:
+        given: Any = self.max_pixels
+        if isinstance(given, bool) or not isinstance(given, Integral) or int(given) < 1:
+            raise InputError(f"max_pixels is {repr(given)[:60]}; it must be a whole number of at least 1")
+
+    def check(self, height: int, width: int, name: str, *, is_jpeg: bool = False) -> None:
         if min(height, width) < 1:
-            raise ImageError(f"{name}: is {height}x{width} pixels (height x width), so there is nothing to see")
+            raise ImageError(f"{name}: is {width}x{height} pixels (width x height), so there is nothing to see")
         if height * width > self.max_pixels:
+            reduce, reduce_here = ("--reduce or ", "reduce or ") if is_jpeg and not self.reduce else ("", "")
             raise ImageError(
-                f"{name}: is {height}x{width} pixels (height x width), {height * width / 1e6:.1f} megapixels, over "
-                f"the limit of {self.max_pixels / 1e6:.5g} megapixels; shrink it, or raise max_pixels"
+                f"{name}: is {width}x{height} pixels (width x height), {height * width:,} in all, over the limit of "
+                f"{self.max_pixels:,}; shrink it, or use {reduce}--max-pixels (in Python: {reduce_here}max_pixels)"
             )
 
 
@@ -148,10 +155,14 @@ def resize(rgb: NDArray[np.uint8], size: tuple[int, int], resample: str) -> NDAr
     return np.array(image)
 
 
-def png_bytes(rgb: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 [h, w, 3] as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, format="PNG")
+def png_bytes(rgb: NDArray[np.uint8], *, software: str = "") -> bytes:
+    """Encode uint8 [h, w, 3] as PNG, which names the `software` that made it if that is given."""
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, info = io.BytesIO(), PngInfo()
+    if software:
+        info.add_text("Software", software)
+    Image.fromarray(rgb).save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
 
 
@@ -162,10 +173,10 @@ def jpeg_bytes(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(rgb: NDArray[np.uint8], path: str | Path) -> None:
-    """Write uint8 [h, w, 3] as a PNG file; raise ImageError where it cannot be written."""
+def save_png(rgb: NDArray[np.uint8], path: str | Path, *, software: str = "") -> None:
+    """Write uint8 [h, w, 3] as a PNG file, as `png_bytes` makes it; raise ImageError where it cannot be written."""
     try:
-        Path(path).write_bytes(png_bytes(rgb))
+        Path(path).write_bytes(png_bytes(rgb, software=software))
     except OSError as error:
         raise ImageError(f"{_name(path)}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -194,6 +205,8 @@ def _picture(rgb: NDArray[np.uint8], name: str) -> Picture:
 
 
 def _from_text(text: str, limit: _Limit) -> Picture:
+    if not text:
+        raise ImageError("the name of the image is empty; give a file, such as photo.jpg")
     if text == "-":
         return _from_bytes(_all_of(_stdin(), "standard input"), limit, "standard input")
     if text[:5].lower() == "data:":
@@ -319,9 +332,10 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
 
 def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
     """Decode an image that we opened into RGB as it is stored, and its orientation; its own memory is freed."""
-    if limit.reduce and image.format in ("JPEG", "MPO"):
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if limit.reduce and is_jpeg:
         _reduce(image, limit)
-    limit.check(image.height, image.width, name)
+    limit.check(image.height, image.width, name, is_jpeg=is_jpeg)
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
     rgb, orientation = _to_rgb(image), _orientation(image)

@@ -124,7 +124,7 @@ def split_grid(size: Size, *, tile: int, longest_edge: int, detail: Detail = "au
     larger than the image's own pixels fill; a number n the largest reference plan with at most n tiles.
     Raises InputError for any other detail.
     """
-    match _detail(detail):
+    match checked_detail(detail):
         case "high":
             return _reference(size, tile, longest_edge)
         case "low":
@@ -145,7 +145,7 @@ def closest_grid(size: Size, *, tile: int, longest_edge: int, detail: Detail = "
     plan with at most n tiles. Raises InputError for any other detail.
     """
     most = max(longest_edge // tile, 1)
-    match _detail(detail):
+    match checked_detail(detail):
         case "high":
             grid = _closest(size, tile, _grids(most))
         case "low":
@@ -169,7 +169,7 @@ def centre_square(size: Size, *, tile: int, longest_edge: int, detail: Detail = 
     `longest_edge` is not used: there is one tile. Raises InputError for an unknown detail.
     Source: transformers 5.23, image_transforms.py, `get_resize_output_image_size` and `center_crop`.
     """
-    _detail(detail)
+    checked_detail(detail)
     height, width = size
     longer = min(int(tile * max(size) / min(size)), MAX_RESIZED // tile)
     resized = (longer, tile) if width <= height else (tile, longer)
@@ -184,15 +184,20 @@ TILINGS: dict[str, Tiling] = {
 }
 
 
-def _detail(detail: Detail) -> Detail:
-    """Return a checked detail; a number may also come as text, as it does from a command line."""
+def checked_detail(detail: Detail) -> Detail:
+    """Return a checked detail; a number may also come as text, as it does from a command line.
+
+    Raises InputError for anything else.
+    """
     if detail in ("auto", "high", "low"):
         return detail
     if isinstance(detail, str) and detail.isascii() and detail.isdigit() and len(detail) < 10:
         detail = int(detail)
-    if isinstance(detail, int) and not isinstance(detail, bool) and detail >= 1:
+    if isinstance(detail, int) and not isinstance(detail, bool) and 1 <= detail < 10**9:
         return detail
-    raise InputError(f"detail is {detail!r}; it must be auto, high, low, or a number of tiles of at least 1")
+    raise InputError(
+        f"detail is {repr(detail)[:60]}; it must be auto, high, low, or a number of tiles from 1 to 999999999"
+    )
 
 
 def _whole(size: Size, tile: int) -> TilePlan:

@@ -144,7 +144,7 @@ def read(path: Path) -> GGUF:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Header(path, data).read()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     except ValueError as error:  # what mmap says of an empty file
         raise ModelError(f"{path}: is not a readable GGUF file ({error}); download it again") from error
 

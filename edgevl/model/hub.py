@@ -103,6 +103,8 @@ def find(name_or_dir: str | Path | None) -> Path:
             return place
     if path.is_dir():
         return path  # its reader will say what it lacks
+    if path.is_file():
+        raise ModelNotFound(f"{name}: is a file; give the folder of a model (`edgevl import` makes one of GGUF files)")
     if len(places) == 1:
         raise ModelNotFound(f"{name}: no such model folder; `edgevl models` lists what is here")
     if name in (entry.name for entry in registry()):

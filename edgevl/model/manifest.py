@@ -19,6 +19,7 @@ FORMAT_VERSION = 3
 """Since 2 a decoder may be a GGUF file, which has no table of embeddings beside it, or a "merged" graph; since 3 there
 may be a second graph for prompts."""
 FILE_NAME = "edgevl.json"
+_AGAIN = "; export or download the model again"
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ def read(folder: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path}: is not valid JSON ({error}); export or download the model again") from error
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if not isinstance(raw, dict):
-        raise ManifestError(f"{path}: must hold a JSON object")
+        raise ManifestError(f"{path}: must hold a JSON object{_AGAIN}")
     _check_version(raw, path)
     manifest: Manifest = _typed(Manifest, raw, str(path), "")
     if (manifest.embeddings is None) != (manifest.decoder.kind == "gguf"):
@@ -209,7 +210,7 @@ def read(folder: Path) -> Manifest:
         _check_inside(name, path)
     for name in _named_files(manifest):
         if name not in manifest.files:
-            raise ManifestError(f"{path}: files: {name!r} is used but not listed")
+            raise ManifestError(f"{path}: files: {name!r} is used but not listed{_AGAIN}")
     return manifest
 
 
@@ -262,19 +263,19 @@ def _named_files(manifest: Manifest) -> list[str]:
 def _check_version(raw: dict[str, Any], path: Path) -> None:
     version = raw.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool):
-        raise ManifestError(f"{path}: format_version: expected int, got {version!r}")
+        raise ManifestError(f"{path}: format_version: expected int, got {version!r}{_AGAIN}")
     if version > FORMAT_VERSION:
         raise ManifestError(
             f"{path}: format_version is {version}, this edgevl reads up to {FORMAT_VERSION}; "
             "upgrade with: pip install -U edgevl"
         )
     if version < 1:
-        raise ManifestError(f"{path}: format_version: expected 1 or more, got {version}")
+        raise ManifestError(f"{path}: format_version: expected 1 or more, got {version}{_AGAIN}")
 
 
 def _check_inside(name: str, path: Path) -> None:
     if not name or "\\" in name or ":" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ManifestError(f"{path}: files: {name!r} points outside the model folder")
+        raise ManifestError(f"{path}: files: {name!r} points outside the model folder{_AGAIN}")
 
 
 def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
@@ -293,7 +294,7 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
         raise _mismatch(kind, value, where, key)
     if origin is Literal:
         if value not in args:
-            raise ManifestError(f"{where}: {key}: expected one of {', '.join(map(str, args))}, got {value!r}")
+            raise ManifestError(f"{where}: {key}: expected one of {', '.join(map(str, args))}, got {value!r}{_AGAIN}")
         return value
     if origin is tuple:
         if not isinstance(value, list):
@@ -331,4 +332,4 @@ def _build(kind: Any, value: Any, where: str, key: str) -> Any:
 
 def _mismatch(kind: Any, value: Any, where: str, key: str) -> ManifestError:
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    return ManifestError(f"{where}: {key}: expected {kind}, got {shown}")
+    return ManifestError(f"{where}: {key}: expected {kind}, got {shown}{_AGAIN}")

@@ -10,10 +10,13 @@ from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Protocol
 
-from edgevl.errors import PromptError
+from edgevl.errors import ContextOverflow, PromptError
 from edgevl.model.families import Family
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.types import Chunk, ImageChunk, ImagePart, Message, TextChunk
+
+_CHARACTERS = 16
+"""Characters of a text that are tokenized first, for each token of the context; most tokens are of three to five."""
 
 
 class Template(Protocol):
@@ -32,18 +35,22 @@ def build(
     template: Template,
     image_token_id: int,
     tokens_per_tile: int,
+    context_length: int,
 ) -> list[Chunk]:
     """Return the prompt as chunks, in order.
 
     The text is also cut where the prompt of each earlier turn ended: what was computed for that turn is then a whole
     number of chunks. `grids` holds (rows, cols) of each image of `messages`, in order; (0, 0) is an overview alone.
-    Raises PromptError if there is nothing to answer, or a text contains the reserved image token.
+    Raises PromptError if there is nothing to answer, or a text contains the reserved image token or is no UTF-8, and
+    ContextOverflow for a text that is longer by far than `context_length` tokens; the rest may still be too long.
     """
     _check(messages, grids, family)
 
     def encode(part: Sequence[Message]) -> list[int]:
         n_images = sum(isinstance(p, ImagePart) for m in part for p in m.parts)
-        return tokenizer.encode_prompt(_text(template.render(part), grids[:n_images], family, tokens_per_tile))
+        rendered = template.render(part)
+        _check_length(rendered, messages, tokenizer, context_length)
+        return tokenizer.encode_prompt(_text(rendered, grids[:n_images], family, tokens_per_tile))
 
     token_ids = encode(messages)
     borders = set()
@@ -72,11 +79,55 @@ def _check(messages: Sequence[Message], grids: Sequence[tuple[int, int]], family
     if not messages:
         raise PromptError("there are no messages; give at least one question")
     texts = [part.text for m in messages for part in m.parts if not isinstance(part, ImagePart)]
+    for message in messages:
+        _check_characters(message)
     last = messages[-1]
     if last.role != "user" or not any(not isinstance(p, ImagePart) and p.text.strip() for p in last.parts):
         raise PromptError("the question is empty; write what you want to know")
     if any(family.image_token in text for text in texts):
         raise PromptError(f"the text contains {family.image_token!r}, which this model reserves for images; remove it")
+
+
+def shorter(messages: Sequence[Message]) -> str:
+    """Say what to do about text that does not fit."""
+    if any(message.role == "assistant" for message in messages):
+        return "begin a new conversation (in `edgevl chat`: /reset)"
+    return "shorten the text"
+
+
+def _check_length(rendered: str, messages: Sequence[Message], tokenizer: Tokenizer, n_context: int) -> None:
+    """Refuse by its beginning a text that cannot fit: the whole may take minutes and gigabytes to tokenize.
+
+    No count of characters can tell, since some tokens are very long. But where the beginning alone fills the context
+    twice, no other cut at its end can make it fit.
+    """
+    beginning = rendered[: _CHARACTERS * n_context]
+    if len(beginning) == len(rendered):
+        return
+    n_tokens = len(tokenizer.encode(beginning))
+    if n_tokens >= 2 * n_context:
+        raise ContextOverflow(
+            f"the prompt has more than {n_tokens} tokens, but only {n_context - 1} fit into this model's context; "
+            f"{shorter(messages)}",
+            n_tokens=n_tokens,
+            n_context=n_context,
+        )
+
+
+def _check_characters(message: Message) -> None:
+    """Refuse halves of characters, which is what Python makes of bytes that are no UTF-8: no tokenizer takes them."""
+    what = {"system": "system text", "user": "question", "assistant": "answer"}[message.role]
+    for part in message.parts:
+        if isinstance(part, ImagePart):
+            continue
+        try:
+            part.text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(part.text[error.start])
+            shown = f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
+            raise PromptError(
+                f"the {what} is no UTF-8 text: its character {error.start + 1} is {shown}; write it in UTF-8"
+            ) from error
 
 
 def _layout(family: Family, grid: tuple[int, int], tokens_per_tile: int) -> str:

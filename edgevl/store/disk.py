@@ -154,7 +154,7 @@ class Disk:
                 yield Entry(kind, path, status.st_size, status.st_mtime)
 
     def clear(self, kinds: Iterable[str] = (*KINDS, OTHERS)) -> int:
-        """Delete every entry and half-written file of `kinds`, by default other versions' too; return the bytes freed."""
+        """Delete what there is of `kinds`, by default everything, other versions' too; return the bytes freed."""
         wanted = frozenset(kinds)
         freed = sum(status.st_size for kind, path, status in self._files() if kind in wanted and _remove(path))
         self._n_bytes = None

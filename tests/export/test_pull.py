@@ -162,6 +162,10 @@ class TestRefused:
             "small: is not in the registry that `edgevl models` lists; give another as hf:owner/name"
         )
 
+    def test_a_name_that_is_empty_or_bundled(self) -> None:
+        assert failing("") == "the name is empty; `edgevl models` lists what can be pulled"
+        assert failing("edgevl-tiny").startswith("edgevl-tiny: comes with edgevl, so there is nothing to fetch")
+
     @pytest.mark.parametrize("name", ["../small", ".small", "a/b"])
     def test_a_name_that_is_no_folder(self, name: str) -> None:
         assert failing(name=name) == f"{name!r} is no name for a model; choose another with --name"

@@ -313,13 +313,20 @@ def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_too_large_is_refused_before_decoding() -> None:
     assert failure(png(60_000, 60_000, rows=b"")) == (
-        "bytes: is 60000x60000 pixels (height x width), 3600.0 megapixels, over the limit of 100 megapixels; "
-        "shrink it, or raise max_pixels"
+        "bytes: is 60000x60000 pixels (width x height), 3,600,000,000 in all, over the limit of 100,000,000; "
+        "shrink it, or use --max-pixels (in Python: max_pixels)"
     )
-    assert "over the limit of 0.5 megapixels" in failure(png(1000, 600, rows=b""), max_pixels=500_000)
+    assert "600,000 in all, over the limit of 10;" in failure(png(1000, 600, rows=b""), max_pixels=10)
+    assert "is 5x4 pixels (width x height)" in failure(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=19)
     assert "over the limit" in failure(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=19)
     assert "over the limit" in failure(Image.new("1", (5, 4)), max_pixels=19)
     assert read(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=20).size == (4, 5)
+
+
+@pytest.mark.parametrize("limit", ["a", 0, 1.5, True])
+def test_a_limit_is_a_number_of_pixels(limit: Any) -> None:
+    with pytest.raises(InputError, match=r"max_pixels is .*; it must be a whole number of at least 1"):
+        read(np.zeros((4, 5, 3), dtype=np.uint8), max_pixels=limit)
 
 
 def test_pillows_own_limit_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,8 +351,9 @@ def test_a_jpeg_is_reduced_while_decoding(limit: int, size: tuple[int, int], pro
 
 def test_what_cannot_be_reduced_is_refused() -> None:
     jpeg = encode(Image.new("RGB", (240, 200)), "JPEG")
-    assert "over the limit" in failure(jpeg, max_pixels=40_000)
-    assert "200x240" in failure(jpeg, max_pixels=700, reduce=True)
+    assert "use --reduce or --max-pixels (in Python: reduce or max_pixels)" in failure(jpeg, max_pixels=40_000)
+    assert "240x200" in (refused := failure(jpeg, max_pixels=700, reduce=True))
+    assert "--reduce" not in refused
     assert "over the limit" in failure(png_bytes(smooth()), max_pixels=1000, reduce=True)
 
 

@@ -147,7 +147,7 @@ def test_an_older_format_lacks_what_came_later(written: Path) -> None:
 )
 def test_files_outside_the_folder(written: Path, name: str) -> None:
     change(written, lambda raw: raw["files"].update({name: {"n_bytes": 1, "sha256": "0"}}))
-    assert refusal(written) == f"files: {name!r} points outside the model folder"
+    assert refusal(written) == f"files: {name!r} points outside the model folder; export or download the model again"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_not_utf8(written: Path) -> None:
 
 def test_json_of_another_kind(written: Path) -> None:
     (written / manifest.FILE_NAME).write_text("[]", encoding="utf-8")
-    assert refusal(written) == "must hold a JSON object"
+    assert refusal(written) == "must hold a JSON object; export or download the model again"
 
 
 def test_no_folder_and_no_manifest(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevl.errors import ManifestError, PromptError
+from edgevl.errors import ContextOverflow, ManifestError, PromptError
 from edgevl.export import checkpoint
 from edgevl.export.checkpoint import Checkpoint
 from edgevl.image.tiling import plan
@@ -60,6 +60,7 @@ def build(
     *,
     source: str = CHAT_TEMPLATE,
     family: Family = SMOLVLM,
+    context_length: int = 8192,
 ) -> list[Chunk]:
     return prompt.build(
         messages,
@@ -69,6 +70,7 @@ def build(
         template=template(source),
         image_token_id=tokenizer.encode(family.image_token)[0],
         tokens_per_tile=N,
+        context_length=context_length,
     )
 
 
@@ -208,6 +210,7 @@ class TestRefusals:
                 template=template(),
                 image_token_id=image_token_id,
                 tokens_per_tile=N,
+                context_length=8192,
             )
         assert str(caught.value) == "the tokenizer lost image tokens; family row and tokenizer disagree"
 
@@ -221,6 +224,7 @@ class TestRefusals:
                 template=template(),
                 image_token_id=tokenizer.encode("<global-img>")[0],
                 tokens_per_tile=N,
+                context_length=8192,
             )
         assert str(caught.value) == (
             "the tokenizer does not keep image tokens apart; family row and tokenizer disagree"
@@ -383,6 +387,7 @@ class TestLikeTransformers:
             template=template(read.chat_template, bos_token=read.bos_token, eos_token=read.eos_token),
             image_token_id=read.image_token_id,
             tokens_per_tile=read.image.tokens_per_tile,
+            context_length=read.context_length,
         )
         ids = [
             token
@@ -390,3 +395,52 @@ class TestLikeTransformers:
             for token in (chunk.token_ids if isinstance(chunk, TextChunk) else [read.image_token_id] * chunk.n_tokens)
         ]
         assert ids == expected["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("caf\udce9?", "the question is no UTF-8 text: its character 4 is byte 0xE9; write it in UTF-8"),
+        ("\ud83d?", "the question is no UTF-8 text: its character 1 is U+D83D; write it in UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_refused(text: str, words: str, tokenizer: Tokenizer) -> None:
+    with pytest.raises(PromptError) as caught:
+        build(tokenizer, [user(text)])
+    assert str(caught.value) == words
+    with pytest.raises(PromptError, match="the system text is no UTF-8 text: its character 1"):
+        build(tokenizer, [Message("system", (TextPart("\udce9"),)), user("?")])
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given; words are tokens."""
+
+    def __init__(self) -> None:
+        self.n_characters = 0
+
+    def encode(self, text: str) -> list[int]:
+        self.n_characters += len(text)
+        return [1] * len(text.split())
+
+    encode_prompt = encode
+
+
+def test_a_text_far_too_long_is_refused_by_its_beginning() -> None:
+    tokenizer: Any = Counting()
+    with pytest.raises(ContextOverflow) as caught:
+        prompt._check_length("why? " * 10**5, [user("")], tokenizer, 100)
+    assert str(caught.value).endswith("tokens, but only 99 fit into this model's context; shorten the text")
+    assert caught.value.n_tokens >= 200
+    assert tokenizer.n_characters == 1600
+
+
+def test_characters_alone_refuse_nothing() -> None:
+    tokenizer: Any = Counting()
+    prompt._check_length(" " * 10**6 + "why?", [user("")], tokenizer, 100)
+
+
+def test_of_a_conversation_another_one_is_begun() -> None:
+    tokenizer: Any = Counting()
+    turns = [user("?"), Message("assistant", (TextPart("!"),)), user("?")]
+    with pytest.raises(ContextOverflow, match=r"begin a new conversation \(in `edgevl chat`: /reset\)"):
+        prompt._check_length("why? " * 10**5, turns, tokenizer, 100)

@@ -1,0 +1,52 @@
+"""The standard streams, made fit for whatever the command line is started with."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+class _Notes(io.TextIOWrapper):
+    """Standard error that loses what cannot be written: a note must not cost the answer."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def mend() -> None:
+    """Let no standard stream end a command: none is missing, none refuses a character, notes may be lost.
+
+    A stream that was closed (`>&-`) leads nowhere. Bytes of standard input that are no text come as what Python makes
+    of such bytes in an argument, to be refused where the text is used; what standard output cannot show is written as
+    an escape.
+    """
+    sys.stdin = sys.stdin or _nowhere("r")  # in this order: each takes the number that is free
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = _notes(sys.stderr or _nowhere("w"))
+    _tolerate(sys.stdin, "surrogateescape")
+    _tolerate(sys.stdout, "backslashreplace")
+
+
+def _nowhere(mode: str) -> TextIO:
+    return open(os.devnull, mode, encoding="utf-8")  # type: ignore[return-value]  # noqa: PTH123
+
+
+def _notes(stream: TextIO) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):  # some program's own
+        return stream
+    encoding = stream.encoding
+    return _Notes(stream.detach(), encoding, "backslashreplace", line_buffering=True)
+
+
+def _tolerate(stream: TextIO, errors: str) -> None:
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors=errors)

@@ -1,0 +1,72 @@
+"""`edgevl chat` as a person at a terminal meets it: a mistake costs nothing but its line."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from edgevl.cli import run
+from tests.test_cli import QUESTION, SAMPLES, SHAPES
+
+Talk = Callable[..., tuple[list[str], str]]
+
+
+class Terminal(io.StringIO):
+    """Lines that are typed."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talk:
+    def talk(*lines: str, images: tuple[str, ...] = (SHAPES,), options: tuple[str, ...] = ()) -> tuple[list[str], str]:
+        """Type `lines`; return the answers and what was said beside them."""
+        monkeypatch.setattr(sys, "stdin", Terminal("\n".join(lines) + "\n"))
+        assert run(["chat", *images, *options]) == 0
+        out, err = capsys.readouterr()
+        return out.splitlines(), err
+
+    return talk
+
+
+def test_a_refused_question_does_not_lose_the_pictures(talk: Talk) -> None:
+    answers, said = talk("what's <image> here?", "/image nowhere.png", "/image", QUESTION)
+    assert "reserves for images" in said
+    assert "nowhere.png: no such file" in said
+    assert "/image needs the name of a file" in said
+    [answer] = answers
+    assert "red circle" in answer
+
+
+def test_reset_begins_with_the_images_of_the_command_line(talk: Talk) -> None:
+    first, second = talk(QUESTION, f"/image {SAMPLES / 'relation.png'}", "/reset", QUESTION)[0]
+    assert first == second
+
+
+@pytest.mark.parametrize("line", ["/help", "/exit", "/Quit", "/IMAGE photo.png", "/reset!"])
+def test_an_unknown_command_is_not_a_question(line: str, talk: Talk) -> None:
+    answers, said = talk(line)
+    assert answers == []
+    assert f"{line.split()[0]}: no such command; there are /image, /reset, /quit" in said
+
+
+def test_a_question_may_begin_with_a_path(talk: Talk) -> None:
+    answers, said = talk("/tmp/x?", "/tmp is what?", options=("--max-tokens", "1", "--detail", "low"))
+    assert len(answers) == 2
+    assert "no such command" not in said
+
+
+def test_standard_input_brings_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["chat", "-"]) == 2
+    assert "standard input brings the questions" in capsys.readouterr().err
+    assert run(["ask", "-", "-", QUESTION]) == 2
+    assert "can be read once" in capsys.readouterr().err
+
+
+def test_an_image_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "", QUESTION]) == 1
+    assert capsys.readouterr().err == "error: the name of the image is empty; give a file, such as photo.jpg\n"
