@@ -344,5 +344,6 @@ def test_what_was_computed_is_stored_before_the_process_ends(tmp_path: Path) -> 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_words_that_cannot_be_written_are_a_failure() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        ended = subprocess.run([*EDGEVL, "--version"], stdout=full, stderr=subprocess.PIPE)
+        ended = subprocess.run([*EDGEVL, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 1
+    assert ended.stderr == "error: output: the disk is full; free some space, or write elsewhere\n"
