@@ -53,9 +53,8 @@ def rows(found: Evaluation) -> list[list[str]]:
     for place, title in enumerate(title for title, _ in found.dataset.task.figures):
         parts = [_named(outcome.figures, title) for outcome in found.outcomes]
         lines.append([title, *_cells(parts), _constant(found, "", "") if place == 0 else ""])
-    if macro := found.dataset.task.macro:
-        means = ["-" if outcome.macro is None else f"{outcome.macro:.1%}" for outcome in found.outcomes]
-        lines.append([f"mean over {macro}s", str(len(found.outcomes[0].categories.get(macro, []))), *means, ""])
+    if macro := next((outcome.macro for outcome in found.outcomes if outcome.macro is not None), None):
+        lines.append([macro.title, *_cells([outcome.macro for outcome in found.outcomes]), ""])
     for kind in dict.fromkeys(kind for outcome in found.outcomes for kind in outcome.categories):
         of_kind = [outcome.categories.get(kind, []) for outcome in found.outcomes]
         for title in dict.fromkeys(one.title for part in of_kind for one in part):
@@ -99,7 +98,7 @@ def _model(outcome: Outcome) -> dict[str, Any]:
         **asdict(outcome.run),
         "run": outcome.run.key,
         "figures": [asdict(one) for one in outcome.figures],
-        "macro": outcome.macro,
+        "macro": None if outcome.macro is None else asdict(outcome.macro),
         "categories": {kind: [asdict(one) for one in part] for kind, part in outcome.categories.items()},
         "n_answers": len(outcome.answers),
         "n_cut": outcome.n_cut,

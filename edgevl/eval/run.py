@@ -6,7 +6,6 @@ left to ask, one at a time; pictures are read one item at a time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,7 +57,7 @@ class Outcome:
     figures: list[Figure]
     categories: dict[str, list[Figure]]
     units: list[Unit]
-    macro: float | None
+    macro: Figure | None
 
     @property
     def n_cut(self) -> int:
@@ -241,8 +240,8 @@ def _outcome(dataset: Dataset, run: Run, answers: list[Answered]) -> Outcome:
     units = counted[0][1]
     found = [one for title, part in counted if (one := figures.figure(title, part)) is not None]
     categories = figures.by_category(units)
-    parts = [one.value for one in categories.get(dataset.task.macro, [])]
-    return Outcome(run, answers, found, categories, units, math.fsum(parts) / len(parts) if parts else None)
+    macro = figures.mean(f"mean over {dataset.task.macro}s", categories.get(dataset.task.macro, []))
+    return Outcome(run, answers, found, categories, units, macro)
 
 
 def _constants(dataset: Dataset, answers: list[Answered]) -> dict[tuple[str, str], Constant]:
