@@ -107,12 +107,26 @@ def characters(answer: str, right: Sequence[str]) -> float:
     """Return 1 minus the character error rate against the nearest right answer, and at least 0.
 
     The rate is the Levenshtein distance by the right answer's length; capitals count, white space around it does not.
+    A mean of these hides how long an invention is: `character_error_rate` does not.
     """
-    return max(_character_score(answer.strip(), one.strip()) for one in right)
+    distance, length = _character_errors(answer, right)
+    return max(0.0, 1 - distance / length)
 
 
-def _character_score(answer: str, right: str) -> float:
-    return max(0.0, 1 - levenshtein(answer, right) / max(len(right), 1))
+def character_error_rate(pairs: Sequence[tuple[str, Sequence[str]]]) -> float | None:
+    """Return the character error rate of answers with their right ones as a whole; None where there are none.
+
+    That is the sum of the Levenshtein distances to the nearest right answers by the sum of these answers' lengths, as
+    word error rates are told of a whole test set; it can be over 1.
+    """
+    found = [_character_errors(answer, right) for answer, right in pairs]
+    return sum(distance for distance, _ in found) / sum(length for _, length in found) if found else None
+
+
+def _character_errors(answer: str, right: Sequence[str]) -> tuple[int, int]:
+    """Return the distance to the right answer of the lowest rate, and that answer's length, at least 1."""
+    pairs = [(levenshtein(answer.strip(), one.strip()), max(len(one.strip()), 1)) for one in right]
+    return min(pairs, key=lambda pair: pair[0] / pair[1])
 
 
 def json_value(answer: str, right: Sequence[str]) -> float:

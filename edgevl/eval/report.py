@@ -55,6 +55,11 @@ def rows(found: Evaluation) -> list[list[str]]:
         lines.append([title, *_cells(parts), _constant(found, "", "") if place == 0 else ""])
     if macro := next((outcome.macro for outcome in found.outcomes if outcome.macro is not None), None):
         lines.append([macro.title, *_cells([outcome.macro for outcome in found.outcomes]), ""])
+    rates = [outcome.character_error_rate for outcome in found.outcomes]
+    if any(rate is not None for rate in rates):
+        n = sum(answer.item.metric == "characters" for answer in found.outcomes[0].answers)
+        cells = ["-" if rate is None else f"{rate:.1%}" for rate in rates]
+        lines.append(["character error rate of all text", f"{n:,}", *cells, ""])
     for kind in dict.fromkeys(kind for outcome in found.outcomes for kind in outcome.categories):
         of_kind = [outcome.categories.get(kind, []) for outcome in found.outcomes]
         for title in dict.fromkeys(one.title for part in of_kind for one in part):
@@ -98,6 +103,7 @@ def _model(outcome: Outcome) -> dict[str, Any]:
         **asdict(outcome.run),
         "run": outcome.run.key,
         "figures": [asdict(one) for one in outcome.figures],
+        "character_error_rate": outcome.character_error_rate,
         "macro": None if outcome.macro is None else asdict(outcome.macro),
         "categories": {kind: [asdict(one) for one in part] for kind, part in outcome.categories.items()},
         "n_answers": len(outcome.answers),

@@ -50,6 +50,7 @@ class Outcome:
     """What one model did: its answers, the task's figures in order, and the first one's for every category.
 
     `units` are what the first figure counts; `macro` is its mean over the categories that the task names for that.
+    `character_error_rate` is that of all answers graded by characters, as one text.
     """
 
     run: Run
@@ -58,6 +59,7 @@ class Outcome:
     categories: dict[str, list[Figure]]
     units: list[Unit]
     macro: Figure | None
+    character_error_rate: float | None
 
     @property
     def n_cut(self) -> int:
@@ -241,7 +243,8 @@ def _outcome(dataset: Dataset, run: Run, answers: list[Answered]) -> Outcome:
     found = [one for title, part in counted if (one := figures.figure(title, part)) is not None]
     categories = figures.by_category(units)
     macro = figures.mean(f"mean over {dataset.task.macro}s", categories.get(dataset.task.macro, []))
-    return Outcome(run, answers, found, categories, units, macro)
+    texts = [(one.text, one.item.answers) for one in answers if one.item.metric == "characters"]
+    return Outcome(run, answers, found, categories, units, macro, metrics.character_error_rate(texts))
 
 
 def _constants(dataset: Dataset, answers: list[Answered]) -> dict[tuple[str, str], Constant]:

@@ -224,6 +224,13 @@ def test_lists_as_python_writes_them(text: str, found: tuple[str, ...]) -> None:
     assert metrics.list_of(text) == found
 
 
+def test_a_long_invention_counts_in_the_rate_of_all_text() -> None:
+    pairs = [("hallo ", ["hello"]), ("hello, hello, hello", ["hello"]), ("abc", ["x", "abd"])]
+    assert metrics.character_error_rate(pairs) == pytest.approx((1 + 14 + 1) / (5 + 5 + 3))
+    assert metrics.character_error_rate([("", ["ab"])]) == 1
+    assert metrics.character_error_rate([]) is None
+
+
 @pytest.mark.parametrize(
     ("a", "b", "n"), [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "abc", 0), ("ab", "ba", 2)]
 )

@@ -115,6 +115,16 @@ def test_a_mean_over_tasks_has_its_line(tmp_path: Path) -> None:
     assert (macro.value, macro.low, macro.high) == (sum(value for value, _, _ in parts) / 3, *mean_interval(parts))
 
 
+def test_the_error_rate_of_all_text_has_its_line(alone: Evaluation) -> None:
+    item = Item("1", ("what?",), ("hello",), "characters")
+    answers = [Answered(item, "hello, hello, hello", 0.0), Answered(replace(item, id="2"), "hallo", 0.8)]
+    outcome = run._outcome(alone.dataset, alone.outcomes[0].run, answers)
+    found = replace(alone, outcomes=[outcome])
+    assert re.search(r"^character error rate of all text +2 +150\.0%$", report.text(found), re.MULTILINE)
+    assert report.document(found)["models"][0]["character_error_rate"] == 1.5
+    assert "error rate" not in report.text(alone)
+
+
 class Checker(HTMLParser):
     """Notes every tag with its attributes, and that tags are closed in their order."""
 
