@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from edgevl.errors import ContextOverflow, ImageError, InputError, PromptError
 from edgevl.eval import figures, metrics
 from edgevl.eval.figures import Answered, Figure, Unit
-from edgevl.eval.item import Image, Item, Problem
+from edgevl.eval.item import Image, Item, Problem, unreadable
 from edgevl.eval.results import Results, Run, precision_of
 from edgevl.eval.stats import Difference
 from edgevl.eval.tasks import Dataset, Task, load
@@ -220,7 +220,7 @@ def _message(turn: Sequence[str | Image]) -> Message:
     try:
         parts = [ImagePart(part.load()) if isinstance(part, Image) else TextPart(part) for part in turn]
     except OSError as error:
-        raise ImageError(f"{error.filename or 'its picture'}: cannot be read ({error.strerror or error})") from error
+        raise unreadable(error) from error
     return Message("user", tuple(parts))
 
 
