@@ -85,6 +85,7 @@ def document(found: Evaluation) -> dict[str, Any]:
     return {
         "task": found.dataset.task.name,
         "tables": [str(path) for path in found.dataset.tables],
+        "data_id": found.data_id,
         "n_items": len(found.dataset.items),
         "n_chosen": len(found.chosen),
         "models": [_model(outcome) for outcome in found.outcomes],
