@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgevl.eval.item import Item, Problem
-from edgevl.eval.stats import Difference, difference, interval
+from edgevl.eval.stats import Difference, difference, interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,14 @@ def figure(title: str, units: Sequence[Unit]) -> Figure | None:
     scores = [unit.score for unit in units]
     low, high = interval(scores, [unit.cluster for unit in units])
     return Figure(title, sum(scores) / len(scores), low, high, len(scores))
+
+
+def mean(title: str, parts: Sequence[Figure]) -> Figure | None:
+    """Return the plain mean of figures whose units are independent of one another, with its interval; None of none."""
+    if not parts:
+        return None
+    low, high = mean_interval([(one.value, one.low, one.high) for one in parts])
+    return Figure(title, math.fsum(one.value for one in parts) / len(parts), low, high, len(parts))
 
 
 def by_category(units: Sequence[Unit]) -> dict[str, list[Figure]]:

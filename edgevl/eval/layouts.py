@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edgevl.eval.item import Image, Item, Problem, image_file
+from edgevl.errors import ImageError
+from edgevl.eval.item import Image, Item, Problem, image_file, told
 from edgevl.eval.metrics import TEXT_METRICS, list_of
-from edgevl.eval.tables import BadRow, Row, rows
+from edgevl.eval.tables import BadRow, Row, rows, whole
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ONE_LETTER = "Answer with the option's letter from the given choices directly."
@@ -41,6 +42,8 @@ def _file(*places: Path) -> Image:
     for place in places:
         try:
             return image_file(place)
+        except ImageError as error:
+            raise BadRow(f"its picture {str(place)!r} {error}") from error
         except (OSError, ValueError):  # no such file, or no path at all
             continue
     raise BadRow(f"its picture {str(places[0])!r} is missing")
@@ -154,7 +157,7 @@ def _chartqa_items(row: Row, table: Path) -> Iterable[Item]:
         prompt=(_file(table.parent / "png" / row.text("imgname")), f"{row.text('query')}\n{SHORT}"),
         answers=row.texts("label"),
         metric="relaxed",
-        categories=_categories(questions=table.stem.rpartition("_")[2]),
+        categories=_categories(questions=told(Path(table.stem)).rpartition("_")[2]),
     )
 
 
@@ -214,7 +217,7 @@ def mmmu(tables: Sequence[Path]) -> Iterator[Item | Problem]:
 
 def _mmmu_items(row: Row, table: Path) -> Iterable[Item]:
     is_choice = row.text("question_type") == "multiple-choice"
-    options = list_of(row.text("options")) if is_choice else ()
+    options = _list(row, "options") if is_choice else ()
     choices = dict(zip(LETTERS, options, strict=False))
     if is_choice:
         _check_letter(row.text("answer"), choices)
@@ -226,13 +229,17 @@ def _mmmu_items(row: Row, table: Path) -> Iterable[Item]:
     yield Item(
         id=row.text("id"),
         prompt=_interleaved(text, row),
-        answers=(row.text("answer"),) if is_choice else _known(list_of(row.text("answer"))),
+        answers=(row.text("answer"),) if is_choice else _known(_list(row, "answer")),
         metric="choice_of_mmmu" if is_choice else "mmmu_open",
         choices=choices,
         categories=_categories(
             discipline=next((name for name, subjects in _SUBJECTS.items() if subject in subjects), ""), subject=subject
         ),
     )
+
+
+def _list(row: Row, name: str) -> tuple[str, ...]:
+    return tuple(whole(name, text) for text in list_of(row.text(name)))
 
 
 def _known(answers: tuple[str, ...]) -> tuple[str, ...]:
@@ -306,7 +313,7 @@ def _frames(row: Row, table: Path) -> list[Image]:
     for folder in folders:
         files = [path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
         if files:
-            return [image_file(path) for path in sorted(files, key=_in_order)]
+            return [_file(path) for path in sorted(files, key=_in_order)]
     raise BadRow(f"its frames are missing: there are no pictures in frames/{names[0] if names else 'VIDEO'}")
 
 
@@ -419,6 +426,8 @@ def _jsonl_items(row: Row, table: Path) -> Iterable[Item]:
         prompt=(*(_file(table.parent / name) for name in row.texts("image")), row.text("question")),
         answers=row.texts("answers"),
         metric=metric,
-        categories=_categories(**{str(kind): str(value) for kind, value in kinds.items()}),
+        categories=_categories(
+            **{whole("category", str(kind)): whole("category", str(value)) for kind, value in kinds.items()}
+        ),
         before=row.texts("before") if "before" in row.values else (),
     )

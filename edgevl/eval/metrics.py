@@ -107,12 +107,26 @@ def characters(answer: str, right: Sequence[str]) -> float:
     """Return 1 minus the character error rate against the nearest right answer, and at least 0.
 
     The rate is the Levenshtein distance by the right answer's length; capitals count, white space around it does not.
+    A mean of these hides how long an invention is: `character_error_rate` does not.
     """
-    return max(_character_score(answer.strip(), one.strip()) for one in right)
+    distance, length = _character_errors(answer, right)
+    return max(0.0, 1 - distance / length)
 
 
-def _character_score(answer: str, right: str) -> float:
-    return max(0.0, 1 - levenshtein(answer, right) / max(len(right), 1))
+def character_error_rate(pairs: Sequence[tuple[str, Sequence[str]]]) -> float | None:
+    """Return the character error rate of answers with their right ones as a whole; None where there are none.
+
+    That is the sum of the Levenshtein distances to the nearest right answers by the sum of these answers' lengths, as
+    word error rates are told of a whole test set; it can be over 1.
+    """
+    found = [_character_errors(answer, right) for answer, right in pairs]
+    return sum(distance for distance, _ in found) / sum(length for _, length in found) if found else None
+
+
+def _character_errors(answer: str, right: Sequence[str]) -> tuple[int, int]:
+    """Return the distance to the right answer of the lowest rate, and that answer's length, at least 1."""
+    pairs = [(levenshtein(answer.strip(), one.strip()), max(len(one.strip()), 1)) for one in right]
+    return min(pairs, key=lambda pair: pair[0] / pair[1])
 
 
 def json_value(answer: str, right: Sequence[str]) -> float:
@@ -159,25 +173,39 @@ def _truth(text: str) -> bool | None:
     return found.group(1) in ("true", "yes") if found else None
 
 
-# BlindTest: Rahmanzadehgervi et al. 2024, "Vision language models are blind". Its questions ask for a form, such as
-# a number in curly brackets; neither paper nor repository says how other forms are read, and what others do differs.
-# Here the form that was asked for counts first, and then what can only mean one thing.
+# BlindTest's questions ask for a form, such as a number in curly brackets; neither paper nor repository says how other
+# forms are read, and what others do differs. Here the form that was asked for counts first, and then what can only mean
+# one thing.
 
 
 def count_in_braces(answer: str, right: Sequence[str]) -> float:
-    """Return 1 where the number in curly brackets, or without any the first number, is a right one."""
-    found = re.search(r"\{\s*(\d+)\s*\}", answer) or re.search(r"(\d+)", answer)
-    return float(found is not None and (found.group(1).lstrip("0") or "0") in [one.strip() for one in right])
+    """Return 1 where the number in curly brackets, or without any the first number, is a right one.
+
+    Source: Rahmanzadehgervi et al. 2024, "Vision language models are blind" (BlindTest), for the brackets.
+    """
+    found = _whole_numbers(" ".join(re.findall(r"\{\s*(\d+)\s*\}", answer)) or answer)[:1]
+    return float(bool(found) and found in map(_whole_numbers, right))
 
 
 def rows_and_columns(answer: str, right: Sequence[str]) -> float:
-    """Return 1 where the answer's first two numbers, such as rows={5} columns={6} or (5, 6), are right ones ("5,6")."""
-    found = re.findall(r"\d+", answer)[:2]
-    return float(len(found) == 2 and found in [re.findall(r"\d+", one) for one in right])
+    """Return 1 where the answer's first two numbers, such as rows={5} columns={6} or (5, 6), are right ones ("5,6").
+
+    Source: Rahmanzadehgervi et al. 2024, "Vision language models are blind" (BlindTest), for the first form.
+    """
+    found = _whole_numbers(answer)[:2]
+    return float(len(found) == 2 and found in map(_whole_numbers, right))
+
+
+def _whole_numbers(text: str) -> list[str]:
+    """Return the whole numbers of a text, as they are written without leading zeros."""
+    return [digits.lstrip("0") or "0" for digits in re.findall(r"\d+", text)]
 
 
 def letter_in_braces(answer: str, right: Sequence[str]) -> float:
-    """Return 1 where the letter in curly brackets, or the last that stands alone, is right, capitals aside."""
+    """Return 1 where the letter in curly brackets, or the last that stands alone, is right, capitals aside.
+
+    Source: Rahmanzadehgervi et al. 2024, "Vision language models are blind" (BlindTest), for the brackets.
+    """
     found = re.findall(r"\{\s*(\w)\s*\}", answer) or re.findall(r"\b([^\W\d_])\b", answer)
     return float(bool(found) and found[-1].lower() in [one.strip().lower() for one in right])
 
@@ -185,14 +213,34 @@ def letter_in_braces(answer: str, right: Sequence[str]) -> float:
 # Multiple choice: which letter an answer means. None: it names no choice, or more than one.
 
 
+_ALONE = r"(?<![\w'’-])([A-Z])(?![\w'’-])"
+"""A capital that is a word."""
+_PLACES = (
+    r"^\W*" + _ALONE,
+    r"(?i:\b(?:is|answer|option|choice))\W+" + _ALONE,
+    _ALONE + r"\W*$",
+    r"\b[A-Z]\s*(?:and|or|[,&/])\s*" + _ALONE,
+)
+"""A letter at the beginning, behind "is" and the like, at the end, and behind another one ("B or C")."""
+_ARTICLE = re.compile(
+    r"(?<!(?i:option|answer|choice) )" + _ALONE.replace("A-Z", "A") + r"(?=[ \t]+\w)"
+    r"(?![ \t]+(?i:and|as|because|but|due|for|is|it|or|shows|since|that|the|there|this|was)\b)"
+)
+"""An "A" before a word that an article can stand before."""
+
+
 def choice_of_mmbench(answer: str, choices: Mapping[str, str]) -> str | None:
     """Return the letter that begins or ends the answer or follows "is" and the like, or of the one choice told in it.
 
+    An A before a word is an article ("A dog is there") unless none can stand there ("A because"). Where no letter has
+    one of these places, the only one that stands alone counts; where several have, none does.
     Source: Liu et al. 2023, "MMBench": letters such as "C", "C." and "C)" are matched first; for the rest the paper
     asks a language model, which is not done here: the one choice whose text the answer holds takes its place.
+    VLMEvalKit (can_infer_option) takes the only letter that stands alone, an article too, and in newer versions only
+    among the last four words; it leaves "B because it shows puppies" and "B because A is a cat" to the language model.
     """
-    forms = (r"^\W*([A-Z])(?=[.):,]|\W*$)", r"\b(?:is|answer|option|choice)\W+([A-Z])\b", r"\b([A-Z])\W*$")
-    named: set[str] = {letter for form in forms for letter in re.findall(form, answer) if letter in choices}
+    text = _ARTICLE.sub(" ", answer)
+    named = _named(_PLACES, text, choices) or _named((_ALONE,), text, choices)
     if len(named) == 1:
         return named.pop()
     text = answer.lower()
@@ -200,6 +248,10 @@ def choice_of_mmbench(answer: str, choices: Mapping[str, str]) -> str | None:
         return None
     held = [letter for letter, content in choices.items() if content.strip().lower() in text]
     return held[0] if len(held) == 1 else None
+
+
+def _named(forms: Sequence[str], text: str, choices: Mapping[str, str]) -> set[str]:
+    return {letter for form in forms for letter in re.findall(form, text) if letter in choices}
 
 
 def choice_of_mmmu(answer: str, choices: Mapping[str, str]) -> str | None:

@@ -53,9 +53,13 @@ def rows(found: Evaluation) -> list[list[str]]:
     for place, title in enumerate(title for title, _ in found.dataset.task.figures):
         parts = [_named(outcome.figures, title) for outcome in found.outcomes]
         lines.append([title, *_cells(parts), _constant(found, "", "") if place == 0 else ""])
-    if macro := found.dataset.task.macro:
-        means = ["-" if outcome.macro is None else f"{outcome.macro:.1%}" for outcome in found.outcomes]
-        lines.append([f"mean over {macro}s", str(len(found.outcomes[0].categories.get(macro, []))), *means, ""])
+    if macro := next((outcome.macro for outcome in found.outcomes if outcome.macro is not None), None):
+        lines.append([macro.title, *_cells([outcome.macro for outcome in found.outcomes]), ""])
+    rates = [outcome.character_error_rate for outcome in found.outcomes]
+    if any(rate is not None for rate in rates):
+        n = sum(answer.item.metric == "characters" for answer in found.outcomes[0].answers)
+        cells = ["-" if rate is None else f"{rate:.1%}" for rate in rates]
+        lines.append(["character error rate of all text", f"{n:,}", *cells, ""])
     for kind in dict.fromkeys(kind for outcome in found.outcomes for kind in outcome.categories):
         of_kind = [outcome.categories.get(kind, []) for outcome in found.outcomes]
         for title in dict.fromkeys(one.title for part in of_kind for one in part):
@@ -81,6 +85,7 @@ def document(found: Evaluation) -> dict[str, Any]:
     return {
         "task": found.dataset.task.name,
         "tables": [str(path) for path in found.dataset.tables],
+        "data_id": found.data_id,
         "n_items": len(found.dataset.items),
         "n_chosen": len(found.chosen),
         "models": [_model(outcome) for outcome in found.outcomes],
@@ -99,7 +104,8 @@ def _model(outcome: Outcome) -> dict[str, Any]:
         **asdict(outcome.run),
         "run": outcome.run.key,
         "figures": [asdict(one) for one in outcome.figures],
-        "macro": outcome.macro,
+        "character_error_rate": outcome.character_error_rate,
+        "macro": None if outcome.macro is None else asdict(outcome.macro),
         "categories": {kind: [asdict(one) for one in part] for kind, part in outcome.categories.items()},
         "n_answers": len(outcome.answers),
         "n_cut": outcome.n_cut,

@@ -1,15 +1,17 @@
 """The results file: every answer as it is given, so that a run that was ended goes on from there.
 
 JSON Lines. A line of a run says what answered: model and digest of its files, machine, versions, settings. A line of an
-answer names its run, the item, and the digest of what was asked. A line with the figures ends every evaluation. One
-file may hold several models; the same question is not asked again of the same model with the same settings, versions
-and processor.
+answer names its run, the item, and the digest of what was asked. A line with the figures and the digest of the data set
+ends every evaluation. One file may hold several models; the same question is not asked again of the same model with the
+same settings, versions and processor. An item that asks what another one asked, or whose right answers have changed,
+gets a line of its own with the same answer: of several lines of a run, an item and a question, the last one counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,8 @@ from edgevl.errors import InputError
 from edgevl.machine import Machine
 from edgevl.model.manifest import Manifest
 
-FORMAT = 1
+FORMAT = 2
+"""In format 1, digests depended on where pictures lie: its answers would all be asked again."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ class Results:
         """
         self.path = path
         self._answers: dict[tuple[str, str], dict[str, Any]] = {}
+        self._lines: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._runs: set[str] = set()
         try:
+            check_is_file(path)
             self._read()
             self._file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -72,10 +77,11 @@ class Results:
             self._write({"edgevl_eval": FORMAT, "run": run.key, **asdict(run), **facts})
 
     def add(self, run: Run, digest: str, values: dict[str, Any]) -> None:
-        """Keep an answer; it is on disk when this returns."""
+        """Keep an answer to the item `values["id"]`, unless its line is there; it is on disk when this returns."""
         line = {"run": run.key, "asked": digest, **values}
-        self._answers[run.key, digest] = line
-        self._write(line)
+        if self._lines.get((run.key, digest, values["id"])) != line:
+            self._keep(line)
+            self._write(line)
 
     def end(self, summary: dict[str, Any]) -> None:
         """Keep the figures."""
@@ -94,34 +100,55 @@ class Results:
         self.close()
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); make room, then the same command goes on from there"
+            ) from error
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self._answers[line["run"], line["asked"]] = self._lines[line["run"], line["asked"], line["id"]] = line
 
     def _read(self) -> None:
         if not self.path.exists():
             return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-                raise InputError(
-                    f"{self.path}, line {number}: is no line of a results file ({what}); choose another --output"
-                ) from error
-        if not self._runs and content:
+        whole, line = 0, b""  # bytes up to the end of the last line that is whole
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    self._take_line(number, line)
+                    whole += len(line)
+        if not self._runs and line:
             raise InputError(f"{self.path}: is no results file; choose another --output")
-        if whole < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+        if not line.endswith(b"\n"):
+            os.truncate(self.path, whole)
 
-    def _take(self, line: Any) -> None:
+    def _take_line(self, number: int, content: bytes) -> None:
+        where = f"{self.path}, line {number}"
+        try:
+            line = json.loads(content)
+            if line.get("edgevl_eval", FORMAT) != FORMAT:
+                raise InputError(
+                    f"{where}: is of format {line['edgevl_eval']!r}, this edgevl goes on with {FORMAT} only; "
+                    "choose another --output"
+                )
+            self._take(line)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{where}: is no line of a results file ({what}); choose another --output") from error
+
+    def _take(self, line: dict[str, Any]) -> None:
         if "edgevl_eval" in line:
-            if line["edgevl_eval"] != FORMAT:
-                raise ValueError(f"format {line['edgevl_eval']!r}, this edgevl reads {FORMAT}")
             self._runs.add(line["run"])
         elif "summary" not in line:
             if not isinstance(line["answer"], str):
                 raise TypeError("'answer' is no text")
-            self._answers[line["run"], line["asked"]] = line
+            self._keep(line)
+
+
+def check_is_file(path: Path) -> None:
+    """Raise InputError where something lies that is no file: a device may never end, and a pipe keeps nothing."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file but a folder, a pipe or a device; choose another --output")

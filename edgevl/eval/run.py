@@ -6,7 +6,8 @@ left to ask, one at a time; pictures are read one item at a time.
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,10 @@ from typing import Any, TypeVar
 from edgevl.errors import ContextOverflow, ImageError, InputError, PromptError
 from edgevl.eval import figures, metrics
 from edgevl.eval.figures import Answered, Figure, Unit
-from edgevl.eval.item import Image, Item, Problem
+from edgevl.eval.item import Image, Item, Problem, unreadable
 from edgevl.eval.results import Results, Run, precision_of
 from edgevl.eval.stats import Difference
-from edgevl.eval.tasks import Dataset, Task, load
+from edgevl.eval.tasks import Dataset, Task, load, nothing
 from edgevl.machine import describe
 from edgevl.model import manifest
 from edgevl.pipeline import VLM
@@ -51,6 +52,7 @@ class Outcome:
     """What one model did: its answers, the task's figures in order, and the first one's for every category.
 
     `units` are what the first figure counts; `macro` is its mean over the categories that the task names for that.
+    `character_error_rate` is that of all answers graded by characters, as one text.
     """
 
     run: Run
@@ -58,7 +60,8 @@ class Outcome:
     figures: list[Figure]
     categories: dict[str, list[Figure]]
     units: list[Unit]
-    macro: float | None
+    macro: Figure | None
+    character_error_rate: float | None
 
     @property
     def n_cut(self) -> int:
@@ -91,7 +94,8 @@ class Constant:
 class Evaluation:
     """All of it: the data set, the items chosen, what cannot be asked, an outcome per model, and their difference.
 
-    `constants` are of the first figure, for all items ("", "") and for every kind of category and category.
+    `constants` are of the first figure, for all items ("", "") and for every kind of category and category. `data_id`
+    is a digest of all that was asked: the same for the same questions, pictures and right answers, wherever they lie.
     """
 
     dataset: Dataset
@@ -100,13 +104,14 @@ class Evaluation:
     outcomes: list[Outcome]
     difference: Difference | None
     constants: dict[tuple[str, str], Constant]
+    data_id: str
 
 
 def evaluate(settings: Settings, on_step: OnStep | None = None) -> Evaluation:
     """Ask everything that the results file does not hold yet; return what came of it all.
 
-    `on_step(done, total, what)` is told of every item. Raises InputError for data or results that cannot be used,
-    and whatever opening a model raises. Ctrl-C keeps the answers so far.
+    `on_step(done, total, what)` is told of every item. Raises InputError for data or results that cannot be used, also
+    where no picture can be read, and whatever opening a model raises. Ctrl-C keeps the answers so far.
     """
     folders = [settings.model, *([settings.against] if settings.against is not None else [])]
     runs = [_run(folder, settings) for folder in folders]
@@ -121,10 +126,14 @@ def evaluate(settings: Settings, on_step: OnStep | None = None) -> Evaluation:
             asker = _Asker(run, folder, dataset.task, settings, results)
             step = _steps(on_step, number * len(chosen), len(runs) * len(chosen), run.model)
             found.append(asker.all(chosen, problems, step))
+    every_problem = [*dataset.problems, *dict.fromkeys(problems)]
+    if not found[0]:
+        raise nothing(settings.data, every_problem)
     outcomes = [_outcome(dataset, run, answers) for run, answers in zip(runs, found, strict=True)]
     compared = figures.compare(outcomes[0].units, outcomes[1].units) if len(outcomes) > 1 else None
-    every_problem = [*dataset.problems, *dict.fromkeys(problems)]
-    return Evaluation(dataset, chosen, every_problem, outcomes, compared, _constants(dataset, outcomes[0].answers))
+    return Evaluation(
+        dataset, chosen, every_problem, outcomes, compared, _constants(dataset, found[0]), _data_id(found[0])
+    )
 
 
 def choose(dataset: Dataset, limit: int | None) -> list[Item]:
@@ -163,7 +172,7 @@ class _Asker:
         try:
             for number, item in enumerate(items, start=1):
                 try:
-                    found.append(_answered(item, self._results.answer(self._run, self._key(item)) or self._ask(item)))
+                    found.append(self._one(item))
                     total += found[-1].score
                 except ImageError as error:
                     problems.append(Problem(item.id, str(error), item.group))
@@ -173,34 +182,34 @@ class _Asker:
                 self._vlm.close()
         return found
 
-    def _key(self, item: Item) -> str:
-        return f"{item.digest}:{self._task.max_tokens}"
+    def _one(self, item: Item) -> Answered:
+        """Return the answer to an item, asked where the results have none, and kept in a line of its own."""
+        key = f"{item.digest}:{self._task.max_tokens}"
+        values = self._results.answer(self._run, key) or self._ask(item)
+        found = _answered(item, values)
+        own = {"id": item.id, "right": list(item.answers), "score": found.score}
+        self._results.add(self._run, key, {**own, **values, **own})
+        return found
 
     def _ask(self, item: Item) -> dict[str, Any]:
-        """Ask an item and keep the answer."""
+        """Return what a model says to an item, to be kept."""
         if self._vlm is None:
             manifest.check_hashes(manifest.read(self._folder), self._folder)  # figures are kept under these hashes
             self._vlm = VLM(self._folder, threads=self._settings.threads, store=False)
             self._results.begin(
                 self._run, created=datetime.now(UTC).isoformat(timespec="seconds"), task=self._task.name
             )
-        values: dict[str, Any] = {"id": item.id, "right": item.answers}
         try:
             *earlier, answer = self._converse(self._vlm, item)
         except (ContextOverflow, PromptError) as error:
-            values |= {"answer": "", "refused": str(error), "score": 0.0}
-        else:
-            values |= {
-                "answer": answer.text,
-                "score": metrics.score(answer.text, item),
-                "finish_reason": answer.finish_reason,
-                "images": [image.id for image in answer.images],
-                "total_s": round(sum(one.timings.total_s for one in (*earlier, answer)), 4),
-            }
-            if earlier:
-                values["before"] = [one.text for one in earlier]
-        self._results.add(self._run, self._key(item), values)
-        return values
+            return {"answer": "", "refused": str(error)}
+        values: dict[str, Any] = {
+            "answer": answer.text,
+            "finish_reason": answer.finish_reason,
+            "images": [image.id for image in answer.images],
+            "total_s": round(sum(one.timings.total_s for one in (*earlier, answer)), 4),
+        }
+        return values | ({"before": [one.text for one in earlier]} if earlier else {})
 
     def _converse(self, vlm: VLM, item: Item) -> list[Answer]:
         """Ask an item's turns one after the other, each with the answers to those before it."""
@@ -219,7 +228,7 @@ def _message(turn: Sequence[str | Image]) -> Message:
     try:
         parts = [ImagePart(part.load()) if isinstance(part, Image) else TextPart(part) for part in turn]
     except OSError as error:
-        raise ImageError(f"{error.filename or 'its picture'}: cannot be read ({error.strerror or error})") from error
+        raise unreadable(error) from error
     return Message("user", tuple(parts))
 
 
@@ -241,8 +250,9 @@ def _outcome(dataset: Dataset, run: Run, answers: list[Answered]) -> Outcome:
     units = counted[0][1]
     found = [one for title, part in counted if (one := figures.figure(title, part)) is not None]
     categories = figures.by_category(units)
-    parts = [one.value for one in categories.get(dataset.task.macro, [])]
-    return Outcome(run, answers, found, categories, units, math.fsum(parts) / len(parts) if parts else None)
+    macro = figures.mean(f"mean over {dataset.task.macro}s", categories.get(dataset.task.macro, []))
+    texts = [(one.text, one.item.answers) for one in answers if one.item.metric == "characters"]
+    return Outcome(run, answers, found, categories, units, macro, metrics.character_error_rate(texts))
 
 
 def _constants(dataset: Dataset, answers: list[Answered]) -> dict[tuple[str, str], Constant]:
@@ -259,6 +269,12 @@ def _constant(dataset: Dataset, items: list[Item]) -> Constant | None:
     counting = dataset.task.figures[0][1]
     found = figures.figure("", counting(answers, figures.group_sizes(dataset.items, dataset.problems)))
     return Constant(text, found.value) if found is not None else None
+
+
+def _data_id(answers: Sequence[Answered]) -> str:
+    items = (answer.item for answer in answers)
+    asked = [[item.id, item.digest, item.answers, item.metric, dict(item.categories)] for item in items]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _steps(on_step: OnStep | None, before: int, total: int, model: str) -> Callable[[int, float], None]:

@@ -14,6 +14,8 @@ import numpy as np
 
 Z = 1.96
 LEVEL = 0.05
+_T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}
+"""Student's t for few degrees of freedom, where the series of `t_quantile` is not exact enough."""
 
 
 def wilson(right: float, n: float, z: float = Z) -> tuple[float, float]:
@@ -26,16 +28,68 @@ def wilson(right: float, n: float, z: float = Z) -> tuple[float, float]:
 def interval(scores: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:
     """Return the 95 % interval of the mean of at least one score between 0 and 1.
 
-    Wilson's, with the number of scores divided by the design effect of the clusters (Kish 1965; Korn and Graubard
-    1998, who do it with another interval). For scores between 0 and 1 it is on the safe side: their variance is at most
-    that of right and wrong.
+    Wilson's for the effective number of scores of Korn and Graubard 1998, "Confidence intervals for proportions with
+    small expected number of positive counts estimated from survey data" (they put it into Clopper and Pearson's): the
+    number of scores, divided by the design effect of the clusters (Kish 1965) and by the square of what Student's t
+    adds for few clusters. Where each score is a cluster of its own that is the number of scores; of several scores in
+    one cluster nothing can be told. For scores between 0 and 1 it is on the safe side: their variance is at most that
+    of right and wrong.
     """
-    mean = math.fsum(scores) / len(scores)
-    alone = math.fsum((score - mean) ** 2 for score in scores)
-    together = math.fsum(total**2 for total in _sums([score - mean for score in scores], clusters))
-    n_clusters = len(set(clusters))
-    n = len(scores) / max(together / alone, 1.0) if alone > 0 and n_clusters > 1 else n_clusters
-    return wilson(mean * n, n)
+    n = len(scores) / _design_effect(scores, clusters) / _widening(clusters) ** 2
+    return wilson(math.fsum(scores) / len(scores) * n, n) if n > 0 else (0.0, 1.0)
+
+
+def _design_effect(scores: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Return how many times the mean's variance is that of independent scores; at least 1.
+
+    It is 1 where no score varies, which is what it comes to where one score alone differs: nothing is known of it then.
+    """
+    n, n_clusters = len(scores), len(set(clusters))
+    mean = math.fsum(scores) / n
+    deviations = [score - mean for score in scores]
+    alone = math.fsum(deviation**2 for deviation in deviations)
+    if alone == 0 or n_clusters in (1, n):
+        return 1.0
+    together = math.fsum(total**2 for total in _sums(deviations, clusters))
+    return max(together / (n_clusters - 1) * n_clusters / (alone / (n - 1) * n), 1.0)
+
+
+def _widening(clusters: Sequence[Hashable]) -> float:
+    """Return Student's t for the clusters, by that for as many independent scores; infinite for a single cluster."""
+    n, n_clusters = len(clusters), len(set(clusters))
+    if n_clusters == n:
+        return 1.0
+    return t_quantile(n_clusters - 1) / t_quantile(n - 1) if n_clusters > 1 else math.inf
+
+
+def t_quantile(degrees: int) -> float:
+    """Return the 97.5 % quantile of Student's t, to three places.
+
+    Source: Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.5; a table for 1 to 4 degrees.
+    """
+    if degrees in _T:
+        return _T[degrees]
+    z = 1.959964
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
+
+
+def mean_interval(shares: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return the 95 % interval of the plain mean of independent shares, each with its own: (share, low, high).
+
+    Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial
+    proportions": each end lies as far from the mean as the root of the sum of the squares of the shares' distances.
+    """
+    n = len(shares)
+    mean = math.fsum(share for share, _, _ in shares) / n
+    below = math.sqrt(math.fsum((share - low) ** 2 for share, low, _ in shares)) / n
+    above = math.sqrt(math.fsum((high - share) ** 2 for share, _, high in shares)) / n
+    return max(mean - below, 0.0), min(mean + above, 1.0)
 
 
 @dataclass(frozen=True)
@@ -79,12 +133,12 @@ def paired_interval(changes: Sequence[float], clusters: Sequence[Hashable]) -> t
 
     Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
     data": a question is added to either side, so that two models that agree everywhere are not equal for sure. Clusters
-    enter through the variance of their sums.
+    enter through the variance of their sums, and few of them through Student's t, as in `interval`.
     """
     n = len(changes) + 2
     mean = math.fsum(changes) / n
     sums = _sums([change - mean for change in changes], clusters)
-    half = Z * math.sqrt(math.fsum(total**2 for total in (*sums, 1 - mean, -1 - mean))) / n
+    half = Z * _widening(clusters) * math.sqrt(math.fsum(total**2 for total in (*sums, 1 - mean, -1 - mean))) / n
     return max(mean - half, -1.0), min(mean + half, 1.0)
 
 

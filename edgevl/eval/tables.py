@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevl.errors import BackendMissing, ImageError, InputError
-from edgevl.eval.item import Image, Problem, stamp
+from edgevl.eval.item import Image, Problem, stamp, told
 
 _LONGEST_REFERENCE = 64
 """A shorter text in a picture's cell of a TSV is no picture but the index of the row that has it."""
@@ -43,7 +44,7 @@ class Row:
         if value is None:
             raise BadRow(f"lacks {name!r}")
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return str(value)
+            return whole(name, str(value))
         raise BadRow(f"{name!r} is {_shown(value)}, where text is expected")
 
     def optional(self, name: str) -> str:
@@ -67,6 +68,14 @@ class Row:
         raise BadRow(
             f"lacks {name!r}" if value is None else f"{name!r} is {_shown(value)}, where a picture is expected"
         )
+
+
+def whole(name: str, text: str) -> str:
+    """Return text of a cell. Raises BadRow for half of a character (a lone surrogate), which JSON can hold."""
+    half = None if text.isascii() else re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        raise BadRow(f"{name!r} holds {half.group()!r}, half of a character; write the whole one")
+    return text
 
 
 def rows(path: Path, images: Collection[str] = ()) -> Iterator[Row | Problem]:
@@ -96,7 +105,7 @@ def _tsv(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
         if len(set(header)) < max(len(header), 2):
             raise InputError(f"{path}: has no first line with the names of its columns; get the file again")
         for number in count(1):
-            where, start = f"{path.name}, row {number}", lines.offset
+            where, start = f"{_name(path)}, row {number}", lines.offset
             try:
                 cells = next(table)
             except StopIteration:
@@ -166,7 +175,7 @@ def _json(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
     if not isinstance(found, list):
         raise InputError(f"{path}: holds no list of rows; get the file again")
     for number, values in enumerate(found, start=1):
-        yield _json_row(f"{path.name}, row {number}", values)
+        yield _json_row(f"{_name(path)}, row {number}", values)
 
 
 def _json_lines(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
@@ -174,7 +183,7 @@ def _json_lines(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            where = f"{path.name}, line {number}"
+            where = f"{_name(path)}, line {number}"
             try:
                 yield _json_row(where, json.loads(line))
             except (ValueError, RecursionError) as error:
@@ -203,7 +212,7 @@ def _parquet(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
             what = f"cannot be read ({_line(error)})"
         for place in range(n_rows):
             number += 1
-            where = f"{path.name}, row {number}"
+            where = f"{_name(path)}, row {number}"
             if what:
                 yield Problem(where, what)
                 continue
@@ -242,6 +251,10 @@ def _open(path: Path) -> Any:
         return parquet.ParquetFile(path)
     except _ARROW_ERRORS as error:
         raise InputError(f"{path}: is not a readable Parquet file ({_line(error)}); get the file again") from error
+
+
+def _name(path: Path) -> str:
+    return told(Path(path.name))
 
 
 def _shown(value: object) -> str:

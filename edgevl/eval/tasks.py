@@ -154,9 +154,14 @@ def load(name: str, data: Path) -> Dataset:
         else:
             items[found.id] = found
     if not items:
-        first = f" ({len(problems)} problems, the first: {problems[0]})" if problems else ""
-        raise InputError(f"{data}: holds nothing that can be asked{first}; check --data")
+        raise nothing(data, problems)
     return Dataset(task, tables, list(items.values()), problems)
+
+
+def nothing(data: Path, problems: Sequence[Problem]) -> InputError:
+    """Return the error of a data set of which nothing can be asked."""
+    first = f" ({len(problems)} problems, the first: {problems[0]})" if problems else ""
+    return InputError(f"{data}: holds nothing that can be asked{first}; check --data")
 
 
 def find_tables(task: Task, data: Path) -> tuple[Path, ...]:

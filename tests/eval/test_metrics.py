@@ -68,10 +68,13 @@ def item(metric: str, *answers: str, name: str = "1") -> Item:
         ("count_in_braces", "There are 12 paths: {3}", ["3"], 1),
         ("count_in_braces", "3 lines and 4 points", ["3"], 1),
         ("count_in_braces", "{03}", ["3"], 1),
+        ("count_in_braces", "{3}", ["03"], 1),
         ("count_in_braces", "three", ["3"], 0),
         ("rows_and_columns", "rows={5} columns={6}", ["5,6"], 1),
         ("rows_and_columns", "(6, 5)", ["5,6"], 0),
         ("rows_and_columns", "5", ["5,6"], 0),
+        ("rows_and_columns", "rows={05} columns={06}", ["5,6"], 1),
+        ("rows_and_columns", "(0, 6)", ["00,6"], 1),
         ("letter_in_braces", "The letter is {K}", ["k"], 1),
         ("letter_in_braces", "It is a k.", ["k"], 1),
         ("letter_in_braces", "A word", ["k"], 0),
@@ -100,6 +103,41 @@ def test_scores(metric: str, answer: str, right: list[str], score: float) -> Non
         ("E", None),
         ("A. B.", None),
         ("I do not know", None),
+        # a letter at the beginning, with white space, a mark or a line end behind it
+        ("B because it shows puppies", "B"),
+        ("B\n\nExplanation: there are puppies, in A they are cats.", "B"),
+        ("**B** since there are two", "B"),
+        ("B - the dogs", "B"),
+        ("B? I think so, there are puppies", "B"),
+        ("A because it is red", "A"),
+        ("A\nThe car is red", "A"),
+        ("A is right", "A"),
+        ("A: there is a car", "A"),
+        # keywords, in capitals or not
+        ("Answer: B. Two puppies", "B"),
+        ("**Answer:** B, as there are puppies", "B"),
+        ("THE ANSWER IS B: puppies", "B"),
+        ("Option B shows puppies", "B"),
+        ("Option A shows cars", "A"),
+        ("I would take choice (B) if asked", "B"),
+        # the only one that stands alone
+        ("I would go for B I guess", "B"),
+        ("I would go for B, not for C I guess", None),
+        ("B because A is a cat", "B"),
+        # an article is no choice
+        ("A dog is there", None),
+        ("A Dog", None),
+        ("I see a car. A dog is there", None),
+        ("Answer: A puppy", None),
+        ("A dog is there, so it is B", "B"),
+        ("B. A dog is there", "B"),
+        ("A-frame houses", None),
+        ("vitamin-C", None),
+        # more than one
+        ("B and C are both right", None),
+        ("A or B", None),
+        ("Answer: B or C, it is hard to say", None),
+        ("B because the answer is not C", None),
         ("two dogs " * 9, None),
     ],
 )
@@ -184,6 +222,13 @@ def test_an_answer_may_be_anything() -> None:
 )
 def test_lists_as_python_writes_them(text: str, found: tuple[str, ...]) -> None:
     assert metrics.list_of(text) == found
+
+
+def test_a_long_invention_counts_in_the_rate_of_all_text() -> None:
+    pairs = [("hallo ", ["hello"]), ("hello, hello, hello", ["hello"]), ("abc", ["x", "abd"])]
+    assert metrics.character_error_rate(pairs) == pytest.approx((1 + 14 + 1) / (5 + 5 + 3))
+    assert metrics.character_error_rate([("", ["ab"])]) == 1
+    assert metrics.character_error_rate([]) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from edgevl.eval import page, report, run
 from edgevl.eval.figures import Answered
 from edgevl.eval.item import Image, Item, Problem
 from edgevl.eval.run import Evaluation
-from edgevl.eval.stats import difference
+from edgevl.eval.stats import difference, mean_interval
 from tests.eval import datasets
 from tests.eval.test_run import questions, settings
 
@@ -107,8 +107,22 @@ def test_the_document_has_all_of_it(pair: Evaluation) -> None:
 
 def test_a_mean_over_tasks_has_its_line(tmp_path: Path) -> None:
     found = run.evaluate(settings(datasets.blindtest(tmp_path), tmp_path, task="blindtest"))
-    assert re.search(r"^mean over tasks +3 +\d+\.\d%$", report.text(found), re.MULTILINE)
-    assert report.document(found)["models"][0]["macro"] == found.outcomes[0].macro
+    assert re.search(r"^mean over tasks +3 +\d+\.\d% \(\d+\.\d% to \d+\.\d%\)$", report.text(found), re.MULTILINE)
+    macro = found.outcomes[0].macro
+    assert macro is not None
+    assert report.document(found)["models"][0]["macro"] == asdict(macro)
+    parts = [(one.value, one.low, one.high) for one in found.outcomes[0].categories["task"]]
+    assert (macro.value, macro.low, macro.high) == (sum(value for value, _, _ in parts) / 3, *mean_interval(parts))
+
+
+def test_the_error_rate_of_all_text_has_its_line(alone: Evaluation) -> None:
+    item = Item("1", ("what?",), ("hello",), "characters")
+    answers = [Answered(item, "hello, hello, hello", 0.0), Answered(replace(item, id="2"), "hallo", 0.8)]
+    outcome = run._outcome(alone.dataset, alone.outcomes[0].run, answers)
+    found = replace(alone, outcomes=[outcome])
+    assert re.search(r"^character error rate of all text +2 +150\.0%$", report.text(found), re.MULTILINE)
+    assert report.document(found)["models"][0]["character_error_rate"] == 1.5
+    assert "error rate" not in report.text(alone)
 
 
 class Checker(HTMLParser):

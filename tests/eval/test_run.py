@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 import edgevl
 from edgevl.errors import ChecksumMismatch, InputError
 from edgevl.eval import page, run, tasks
+from edgevl.eval.results import Results
 from edgevl.eval.run import Evaluation, Settings
 from edgevl.eval.stats import mcnemar, wilson
 from edgevl.machine import describe
@@ -90,8 +94,9 @@ def test_a_conversation_is_graded_by_its_last_answer(tmp_path: Path) -> None:
     found = run.evaluate(asked)
     together, alone, wrong = found.outcomes[0].answers
     assert (together.text, together.score) == (texts[-1], 1)
-    _, line, other = kept(asked.output)
+    _, line, other, again = kept(asked.output)
     assert (line["before"], line["images"]) == (texts[:-1], other["images"])
+    assert again == {**line, "id": wrong.item.id, "right": ["something else"], "score": 0.0}
     assert "before" not in other
     assert together.item.digest == wrong.item.digest != alone.item.digest
     assert escape("\n".join((*before, question))) in page.page(found)
@@ -103,7 +108,7 @@ def test_the_file_says_what_answered(answers: Answers, tmp_path: Path) -> None:
     run.evaluate(asked)
     begin, *lines = kept(asked.output)
     spec = manifest.read(hub.find(None))
-    assert (begin["edgevl_eval"], begin["model"], begin["model_id"]) == (1, spec.name, spec.content_id)
+    assert (begin["edgevl_eval"], begin["model"], begin["model_id"]) == (2, spec.name, spec.content_id)
     assert begin["machine"]["cpu"] == describe().cpu
     assert begin["settings"] == {"detail": "low", "threads": 1}
     assert begin["task"] == "jsonl"
@@ -143,6 +148,64 @@ def test_what_is_known_needs_no_model(answers: Answers, tmp_path: Path, monkeypa
     monkeypatch.setattr(run, "VLM", refuse)
     assert run.evaluate(asked) == first
     assert asked.output.read_bytes() == content
+
+
+def test_other_right_answers_are_kept_beside_the_same_answer(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path)
+    before = run.evaluate(asked)
+    first = kept(asked.output)
+    monkeypatch.setattr(run, "VLM", None)
+    questions(tmp_path, answers, 4)
+    after = run.evaluate(asked)
+    assert after.data_id != before.data_id
+    *lines, last = kept(asked.output)
+    assert lines == first
+    assert last == {**first[-1], "right": ["something else"], "score": 0.0}
+    run.evaluate(asked)
+    assert kept(asked.output) == [*lines, last], "it is written once"
+    assert run.evaluate(replace(asked, limit=2)).data_id != after.data_id
+
+
+def test_every_item_has_its_line(answers: Answers, tmp_path: Path) -> None:
+    row = {"image": "shapes.png", "question": "what's here?", "answers": answers["shapes", "what's here?"]}
+    rows = [{**row, "id": "a"}, {**row, "id": "b"}, {**row, "id": "c", "answers": "something else"}]
+    asked = settings(datasets.jsonl(tmp_path, rows), tmp_path)
+    for _ in range(2):
+        found = run.evaluate(asked)
+        assert [one.score for one in found.outcomes[0].answers] == [1, 1, 0]
+        _, *lines = kept(asked.output)
+        assert [(line["id"], line["score"]) for line in lines] == [("a", 1), ("b", 1), ("c", 0)]
+        assert len({line["asked"] for line in lines}) == len({line["total_s"] for line in lines}) == 1, "asked once"
+
+
+def test_a_data_set_that_moved_is_not_asked_again(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions(tmp_path / "a", answers)
+    asked = settings(tmp_path / "a", tmp_path)
+    before = run.evaluate(asked)
+    content = asked.output.read_bytes()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "a")
+    monkeypatch.setattr(run, "VLM", None)
+    after = run.evaluate(replace(asked, data=tmp_path / "b"))
+    assert given(after) == given(before)
+    assert after.data_id == before.data_id
+    assert asked.output.read_bytes() == content
+
+
+def test_nothing_that_can_be_asked_is_an_error(answers: Answers, tmp_path: Path) -> None:
+    table = questions(tmp_path, answers)
+    for picture in tmp_path.glob("*.png"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(InputError) as caught:
+        run.evaluate(settings(table, tmp_path))
+    assert str(caught.value).startswith(
+        f"{table}: holds nothing that can be asked (5 problems, the first: shapes: what's here?: "
+    )
+    assert str(caught.value).endswith("; check --data")
 
 
 def test_other_settings_are_asked_anew(answers: Answers, tmp_path: Path) -> None:
@@ -261,7 +324,14 @@ def test_every_task_can_be_asked(task: str, tmp_path: Path) -> None:
     [
         ("a,b\n", "out.ndjson, line 1: is no line of a results file (Expecting value"),
         ('{"image": "a.png"}\n', "out.ndjson, line 1: is no line of a results file (lacks 'answer'); choose another"),
-        ('{"edgevl_eval": 2, "run": "a"}\n', "(format 2, this edgevl reads 1); choose another --output"),
+        (
+            '{"edgevl_eval": 1, "run": "a"}\n',
+            "out.ndjson, line 1: is of format 1, this edgevl goes on with 2 only; choose another --output",
+        ),
+        (
+            '{"edgevl_eval": 3, "run": "a"}\n',
+            "is of format 3, this edgevl goes on with 2 only; choose another --output",
+        ),
         ('{"run": "a", "asked": "b", "answer": 5}\n', "('answer' is no text)"),
         ("no line end", "out.ndjson: is no results file; choose another --output"),
     ],
@@ -277,5 +347,19 @@ def test_other_files_are_not_written_to(content: str, words: str, answers: Answe
 
 def test_a_place_that_cannot_be_written(answers: Answers, tmp_path: Path) -> None:
     asked = settings(questions(tmp_path, answers), tmp_path, output=tmp_path)
-    with pytest.raises(InputError, match=r"cannot be written \(Is a directory\); choose another --output"):
+    with pytest.raises(InputError, match=r"is no file but a folder, a pipe or a device; choose another --output$"):
         run.evaluate(asked)
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\); choose another --output$"):
+        run.evaluate(replace(asked, output=asked.data / "out.ndjson"))
+
+
+def test_a_full_disk_is_said(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asked = settings(questions(tmp_path, answers), tmp_path)
+    with Results(asked.output) as results:
+        results.close()
+        monkeypatch.setattr(results, "_file", SimpleNamespace(write=full, close=lambda: None))
+        with pytest.raises(InputError, match=r"out\.ndjson: cannot be written \(No space left on device\); make room"):
+            results.end({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,25 @@ def test_tables_that_cannot_be_read(name: str, content: bytes, words: str, tmp_p
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b\.tsv: cannot be read \(No such file or directory\); check the path"):
         read(tmp_path / "b.tsv")
+
+
+def test_half_a_character_is_no_text() -> None:
+    row = Row("a, row 1", {"a": "\ud800", "b": ["good", "bad \udfff"], "c": "😀"})
+    assert row.text("c") == "😀"
+    for call, words in (
+        (lambda: row.text("a"), r"'a' holds '\ud800', half of a character; write the whole one"),
+        (lambda: row.optional("a"), r"'a' holds '\ud800', half of a character; write the whole one"),
+        (lambda: row.texts("b"), r"'b' holds '\udfff', half of a character; write the whole one"),
+    ):
+        with pytest.raises(BadRow) as caught:
+            call()
+        assert str(caught.value) == words
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_told_escaped(tmp_path: Path) -> None:
+    path = lines(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xe9.jsonl")), [{"a": 1}, "no"])
+    assert [row.where for row in read(path)] == [r"\xff\xe9.jsonl, line 1", r"\xff\xe9.jsonl, line 2"]
 
 
 def test_parquet_keeps_its_pictures(tmp_path: Path) -> None:

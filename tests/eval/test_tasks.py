@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgevl.errors import InputError
+from edgevl.errors import ImageError, InputError
 from edgevl.eval import tasks
-from edgevl.eval.item import Item
+from edgevl.eval.item import Image, Item, image_file
 from edgevl.eval.tasks import TASKS, Dataset
 from edgevl.image.read import read
 from tests.eval import datasets
@@ -250,6 +254,14 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
             {**asked, "id": "last", "before": ["what's here?", "how many?"]},
             {**asked, "before": ["what's here?", " "]},
             {**asked, "before": []},
+            {**asked, "question": "x\ud800?"},
+            {**asked, "answers": ["hello", "\udc00"]},
+            {**asked, "category": "\ud800"},
+            {**asked, "category": {"a": "\ud800"}},
+            {**asked, "category": {"\ud800": 1}},
+            {**asked, "id": "\ud800"},
+            {**asked, "image": "\ud800.png"},
+            {**asked, "before": ["\ud800"]},
         ],
     )
     found = load("jsonl", tmp_path)
@@ -272,16 +284,106 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
         "questions.jsonl, line 9: its picture '/a\\x00b.png' is missing",
         "questions.jsonl, line 11: 'before' is empty",
         "questions.jsonl, line 12: 'before' is empty",
+        *(
+            rf"questions.jsonl, line {line}: {name!r} holds '\{half}', half of a character; write the whole one"
+            for line, name, half in (
+                (13, "question", "ud800"),
+                (14, "answers", "udc00"),
+                *((line, "category", "ud800") for line in (15, 16, 17)),
+                (18, "id", "ud800"),
+                (19, "image", "ud800"),
+                (20, "before", "ud800"),
+            )
+        ),
     ]
 
 
 def test_a_changed_picture_is_asked_anew(tmp_path: Path) -> None:
     row = {"image": "word.png", "question": "what does it say?", "answers": "hello"}
     table = datasets.jsonl(tmp_path, [row])
-    [before] = load("jsonl", table).items
+    before = load("jsonl", table).items[0].digest
     shutil.copyfile(SHAPES, tmp_path / "word.png")
-    [after] = load("jsonl", table).items
-    assert before.digest != after.digest
+    assert load("jsonl", table).items[0].digest != before
+    shutil.copyfile(WORD, tmp_path / "word.png")
+    assert load("jsonl", table).items[0].digest == before, "the date does not count"
+
+
+def test_a_data_set_may_move(tmp_path: Path) -> None:
+    row = {"image": "word.png", "question": "what does it say?", "answers": "hello"}
+    datasets.jsonl(tmp_path / "a", [row])
+    before = [item.digest for item in load("jsonl", tmp_path / "a").items]
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert [item.digest for item in load("jsonl", tmp_path / "b").items] == before
+
+
+@pytest.mark.parametrize("task", ["blindtest", "mmbench", "mmmu", "video-mme"])
+def test_pictures_are_known_by_their_bytes_wherever_they_lie(task: str, tmp_path: Path) -> None:
+    getattr(datasets, task.replace("-", "_"))(tmp_path)
+    by_bytes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (SHAPES, COUNTING, RELATION, WORD)}
+    digests = {image.digest for item in load(task, tmp_path).items for image in item.images}
+    assert digests <= by_bytes
+
+
+def test_a_picture_is_read_once_to_know_it(tmp_path: Path) -> None:
+    n_read = 0
+
+    def load_() -> bytes:
+        nonlocal n_read
+        n_read += 1
+        return b"picture"
+
+    first, second = (Item(name, (Image("a place", load_), name), ("x",), "exact") for name in ("1", "2"))
+    assert first.digest == first.digest != second.digest
+    assert n_read == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of this kind are POSIX")
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    datasets.frames(tmp_path, "001", 1)
+    os.mkfifo(tmp_path / "frames/001/frame-2.png")
+    (tmp_path / "test.json").write_text(json.dumps([{**datasets.VIDEO, **datasets.video_question(1)}]))
+    with pytest.raises(InputError, match=r"frame-2\.png' is no file but a folder, a pipe or a device\); check --data"):
+        tasks.load("video-mme", tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    asked = {"image": "word.png", "question": "what does it say?", "answers": "hello"}
+    datasets.jsonl(tmp_path, [asked, *({**asked, "image": name} for name in ("pipe.png", "frames", "/dev/zero"))])
+    found = load("jsonl", tmp_path)
+    assert len(found.items) == 1
+    assert problems(found) == [
+        f"questions.jsonl, line {line}: its picture {name!r} is no file but a folder, a pipe or a device"
+        for line, name in ((2, str(tmp_path / "pipe.png")), (3, str(tmp_path / "frames")), (4, "/dev/zero"))
+    ]
+
+
+def test_a_picture_that_is_gone_by_then(tmp_path: Path) -> None:
+    datasets.frames(tmp_path, "001", 1)
+    (tmp_path / "frames/001/frame-2.png").symlink_to("nowhere.png")
+    (tmp_path / "test.json").write_text(json.dumps([{**datasets.VIDEO, **datasets.video_question(1)}]))
+    with pytest.raises(InputError, match=r"its picture .*frame-2\.png' is missing"):
+        tasks.load("video-mme", tmp_path)
+    gone = image_file(datasets.jsonl(tmp_path / "a", []))
+    (tmp_path / "a/questions.jsonl").unlink()
+    with pytest.raises(ImageError, match=r"questions\.jsonl: cannot be read \(No such file or directory\); check it"):
+        gone.digest  # noqa: B018
+
+
+def test_half_a_character_in_a_list_as_python_writes_it(tmp_path: Path) -> None:
+    table = datasets.mmmu(tmp_path)
+    rows = [
+        {**row, "options": r"['\ud800', 'b']"} if row["question_type"] == "multiple-choice" else row
+        for row in pyarrow_rows(table)
+    ]
+    found = load("mmmu", datasets.parquet(tmp_path / "validation-0.parquet", rows))
+    assert problems(found)[0] == (
+        r"validation-0.parquet, row 1: 'options' holds '\ud800', half of a character; write the whole one"
+    )
+
+
+def pyarrow_rows(table: Path) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    rows: list[dict[str, Any]] = parquet.read_table(table).to_pylist()
+    return rows
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
