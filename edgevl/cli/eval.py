@@ -10,6 +10,9 @@ import click
 
 from edgevl.cli.bar import bar
 
+_LINE_EVERY_S = 30.0
+"""Where stderr is no terminal, how often it is told how far the evaluation is."""
+
 
 class _Task(click.ParamType[str]):
     """The name of a data set; anything else is wrong usage."""
@@ -71,6 +74,7 @@ def evaluate(
     The same command after Ctrl-C goes on where it was, and another MODEL adds to the same file.
     """
     from edgevl.eval import page, report, run
+    from edgevl.eval.item import told
     from edgevl.eval.results import Results
     from edgevl.model import hub
 
@@ -80,19 +84,23 @@ def evaluate(
         raise click.UsageError(f"{target}: is where wrong answers are shown; give another ending, such as .ndjson")
     if not target.absolute().parent.is_dir():
         raise click.UsageError(f"{target}: there is no such folder to write to")
+    page.check(shown)
     second = hub.find(against) if against is not None else None
     settings = run.Settings(hub.find(model), task, data, target, limit, second, detail, threads)
     try:
-        with bar() as on_step:
+        with bar(_LINE_EVERY_S) as on_step:
             found = run.evaluate(settings, on_step)
     except KeyboardInterrupt:
         click.echo(f"note: the answers so far are in {target}; the same command goes on from there", err=True)
         raise
+    document = report.document(found)
+    if as_json:  # told before anything is written, so that a full disk does not lose it
+        places = {"output": told(target), "page": told(shown)}
+        click.echo(json.dumps({**document, **places}, indent=1, ensure_ascii=False))
+    else:
+        click.echo(report.text(found))
     with Results(target) as results:
-        results.end(report.document(found))
-    shown.write_text(page.page(found), encoding="utf-8")
-    if as_json:
-        document = {**report.document(found), "output": str(target), "page": str(shown)}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
-        return
-    click.echo(f"{report.text(found)}\n\nanswers: {target}; wrong ones with their pictures: {shown}")
+        results.end(document)
+    page.write(shown, found)
+    if not as_json:
+        click.echo(f"\nanswers: {told(target)}; wrong ones with their pictures: {told(shown)}")

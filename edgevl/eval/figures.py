@@ -93,14 +93,11 @@ def mean(title: str, parts: Sequence[Figure]) -> Figure | None:
 
 def by_category(units: Sequence[Unit]) -> dict[str, list[Figure]]:
     """Return, for every kind of category, a figure per category, in the order of their appearance."""
-    found: dict[str, dict[str, list[Unit]]] = {}
-    for unit in units:
-        for kind, category in unit.categories.items():
-            found.setdefault(kind, {}).setdefault(category, []).append(unit)
-    return {
-        kind: [one for name, group in groups.items() if (one := figure(name, group)) is not None]
-        for kind, groups in found.items()
-    }
+    found: dict[str, list[Figure]] = {}
+    for (kind, category), group in _of_categories(units).items():
+        if (one := figure(category, group)) is not None:
+            found.setdefault(kind, []).append(one)
+    return found
 
 
 def compare(first: Sequence[Unit], second: Sequence[Unit]) -> Difference | None:
@@ -112,6 +109,24 @@ def compare(first: Sequence[Unit], second: Sequence[Unit]) -> Difference | None:
     return difference(
         [unit.score for unit in both], [others[unit.id] for unit in both], [unit.cluster for unit in both]
     )
+
+
+def compare_by_category(first: Sequence[Unit], second: Sequence[Unit]) -> dict[tuple[str, str], Difference]:
+    """Compare two models on every category, (kind, category), of which both have units.
+
+    Each is told for itself: of many categories, one in twenty shows a difference by chance alone.
+    """
+    compared = ((place, compare(group, second)) for place, group in _of_categories(first).items())
+    return {place: one for place, one in compared if one is not None}
+
+
+def _of_categories(units: Sequence[Unit]) -> dict[tuple[str, str], list[Unit]]:
+    """Return the units of every (kind, category), kind by kind in the order of their appearance."""
+    found: dict[str, dict[str, list[Unit]]] = {}
+    for unit in units:
+        for kind, category in unit.categories.items():
+            found.setdefault(kind, {}).setdefault(category, []).append(unit)
+    return {(kind, category): group for kind, groups in found.items() for category, group in groups.items()}
 
 
 def commonest(items: Sequence[Item]) -> str:

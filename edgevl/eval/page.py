@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
 
 from edgevl.bench.page import document, table
-from edgevl.errors import ImageError
+from edgevl.errors import ImageError, InputError
 from edgevl.eval.figures import Answered
 from edgevl.eval.item import Image, Item
-from edgevl.eval.report import difference_line, headline, labels, rows
+from edgevl.eval.report import difference_line, headline, labels, notes, rows
+from edgevl.eval.results import check_is_file
 from edgevl.eval.run import Evaluation, evenly
 from edgevl.image.read import jpeg_bytes, read, resize
 
@@ -27,20 +31,72 @@ _STYLE = """
 """
 
 
+_TITLE = "edgevl eval: "
+
+
+def check(path: Path) -> None:
+    """Raise InputError where a page cannot be written, or would be written over what is no page of an evaluation."""
+    check_is_file(path)
+    try:
+        if not path.exists():
+            if not os.access(path.absolute().parent, os.W_OK):
+                raise PermissionError(errno.EACCES, "permission denied")
+            return
+        with path.open("r+b") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    if head and f"<title>{_TITLE}".encode() not in head:
+        what = "is no page of edgevl eval, and wrong answers would be written over it"
+        raise InputError(f"{path}: {what}; move it, or choose another --output")
+
+
+def write(path: Path, found: Evaluation) -> None:
+    """Write the page. Raises InputError where that fails."""
+    try:
+        path.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror}); choose another --output")
+
+
 def page(found: Evaluation) -> str:
     """Return the page's text; pictures are read again for it."""
-    parts = [f"<h1>{escape(headline(found))}</h1>", f'<div class="wide">{table(*_split(rows(found)))}</div>']
+    head, *lines = rows(found)
+    parts = [f"<h1>{escape(headline(found))}</h1>", f'<div class="wide">{table(head, lines)}</div>']
     if found.difference is not None:
         parts.append(f"<p>{escape(difference_line(found, found.difference))}</p>")
+    parts += [f"<p>{escape(note)}</p>" for note in notes(found)]
     for title, pairs in _kinds(found):
-        some = f", {MAX_SHOWN} of them, spread evenly" if len(pairs) > MAX_SHOWN else ""
-        parts.append(f"<h2>{escape(title)}: {len(pairs):,}{some}</h2>")
+        parts.append(_heading(title, len(pairs)))
         parts += [_item(pair, labels(found)) for pair in evenly(pairs, MAX_SHOWN)]
-    return document(f"edgevl eval: {headline(found)}", parts, _STYLE)
+    if found.problems:
+        parts.append(_heading("Damaged or missing, left out", len(found.problems)))
+        parts += [f"<p>{escape(str(problem))}</p>" for problem in evenly(found.problems, MAX_SHOWN)]
+    parts += ["<h2>What answered</h2>", f'<div class="wide">{table([], _facts(found))}</div>']
+    return document(f"{_TITLE}{headline(found)}", parts, _STYLE)
 
 
-def _split(lines: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    return lines[0], lines[1:]
+def _heading(title: str, n: int) -> str:
+    some = f", {MAX_SHOWN} of them, spread evenly" if n > MAX_SHOWN else ""
+    return f"<h2>{escape(title)}: {n:,}{some}</h2>"
+
+
+def _facts(found: Evaluation) -> list[tuple[str, str]]:
+    """Return what the figures depend on: models with the digest of their files, settings, data set and machine."""
+    runs = [outcome.run for outcome in found.outcomes]
+    facts = [
+        fact
+        for run in runs
+        for fact in (("model", run.model), ("its files", run.model_id), ("precision", run.precision))
+    ]
+    settings = ", ".join(
+        f"{name} {'by default' if value is None else value}" for name, value in runs[0].settings.items()
+    )
+    return [*facts, ("settings", settings), ("data set", found.data_id), *runs[0].machine.rows()]
 
 
 def _kinds(found: Evaluation) -> Iterator[tuple[str, list[tuple[Answered, ...]]]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edgevl.bench.report import aligned
 from edgevl.eval.figures import Figure
+from edgevl.eval.item import told
 from edgevl.eval.run import Evaluation, Outcome
 from edgevl.eval.stats import Difference
 
@@ -20,19 +22,26 @@ def text(found: Evaluation) -> str:
     parts = [headline(found), _table(found)]
     if found.difference is not None:
         parts.append(difference_line(found, found.difference))
-    parts += [line for outcome in found.outcomes for line in _notes(found, outcome)]
+    parts += notes(found)
     if found.problems:
         parts.append(_problems(found))
     return "\n\n".join(parts)
 
 
 def headline(found: Evaluation) -> str:
-    """Say what was asked, in one line."""
-    n, n_all = len(found.chosen), len(found.dataset.items)
-    items = f"{n_all:,} items" if n == n_all else f"{n:,} of {n_all:,} items, spread evenly"
+    """Say in one line what was asked, of how much, and how much could not be."""
+    n, n_rows, n_left_out = len(found.chosen), _n_rows(found), len(found.problems)
+    some = f"{n:,} of {n_rows:,} items, spread evenly"
+    items = f"{n_rows:,} items" if n == len(found.dataset.items) else some
+    left_out = f"; {n_left_out:,} left out as damaged or missing" if n_left_out else ""
     tables = found.dataset.tables
-    where = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
-    return f"{found.dataset.task.name}, {where}: {items}"
+    where = told(Path(tables[0].name)) if len(tables) == 1 else f"{len(tables)} tables"
+    return f"{found.dataset.task.name}, {where}: {items}{left_out}"
+
+
+def _n_rows(found: Evaluation) -> int:
+    """Return how many items the data set has, those included that cannot be asked."""
+    return len(found.dataset.items) + len(found.dataset.problems)
 
 
 def labels(found: Evaluation) -> list[str]:
@@ -48,24 +57,43 @@ def labels(found: Evaluation) -> list[str]:
 
 
 def rows(found: Evaluation) -> list[list[str]]:
-    """Return the table of all figures: its head, a line per figure and per category, a column per model."""
-    lines = [["", "asked", *labels(found), "one answer to all"]]
+    """Return the table of all figures: its head, a line per figure and per category, a column per model.
+
+    Where there are two models, a column tells their differences, where they are told.
+    """
+    compared = ["difference, points"] if len(found.outcomes) == 2 else []
+    empty = [""] * (len(compared) + 1)
+    lines = [["", "asked", *labels(found), *compared, "one answer to all"]]
     for place, title in enumerate(title for title, _ in found.dataset.task.figures):
         parts = [_named(outcome.figures, title) for outcome in found.outcomes]
-        lines.append([title, *_cells(parts), _constant(found, "", "") if place == 0 else ""])
+        ends = [*_difference(found, found.difference), _constant(found, "", "")] if place == 0 else empty
+        lines.append([title, *_cells(parts), *ends])
     if macro := next((outcome.macro for outcome in found.outcomes if outcome.macro is not None), None):
-        lines.append([macro.title, *_cells([outcome.macro for outcome in found.outcomes]), ""])
+        lines.append([macro.title, *_cells([outcome.macro for outcome in found.outcomes]), *empty])
     rates = [outcome.character_error_rate for outcome in found.outcomes]
     if any(rate is not None for rate in rates):
         n = sum(answer.item.metric == "characters" for answer in found.outcomes[0].answers)
         cells = ["-" if rate is None else f"{rate:.1%}" for rate in rates]
-        lines.append(["character error rate of all text", f"{n:,}", *cells, ""])
+        lines.append(["character error rate of all text", f"{n:,}", *cells, *empty])
     for kind in dict.fromkeys(kind for outcome in found.outcomes for kind in outcome.categories):
         of_kind = [outcome.categories.get(kind, []) for outcome in found.outcomes]
         for title in dict.fromkeys(one.title for part in of_kind for one in part):
             cells = _cells([_named(part, title) for part in of_kind])
-            lines.append([f"{kind}: {title}", *cells, _constant(found, kind, title)])
+            compared = _difference(found, found.differences.get((kind, title)))
+            lines.append([f"{kind}: {title}", *cells, *compared, _constant(found, kind, title)])
     return lines
+
+
+def _difference(found: Evaluation, difference: Difference | None) -> list[str]:
+    """Return the cell of a difference; none where one model is told alone."""
+    if len(found.outcomes) < 2:
+        return []
+    return ["-" if difference is None else _points(difference)]
+
+
+def _points(difference: Difference) -> str:
+    value, low, high = (f"{100 * part:+.1f}" for part in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"
 
 
 def difference_line(found: Evaluation, difference: Difference) -> str:
@@ -84,19 +112,26 @@ def document(found: Evaluation) -> dict[str, Any]:
     """Return plain data for JSON: every figure, what could not be asked, and what answered."""
     return {
         "task": found.dataset.task.name,
-        "tables": [str(path) for path in found.dataset.tables],
+        "tables": [told(path) for path in found.dataset.tables],
         "data_id": found.data_id,
+        "n_rows": _n_rows(found),
         "n_items": len(found.dataset.items),
         "n_chosen": len(found.chosen),
         "models": [_model(outcome) for outcome in found.outcomes],
-        "difference": None
-        if found.difference is None
-        else {**asdict(found.difference), "is_shown": found.difference.is_shown},
+        "difference": None if found.difference is None else _compared(found.difference),
+        "differences": [
+            {"kind": kind, "category": category, **_compared(one)}
+            for (kind, category), one in found.differences.items()
+        ],
         "constants": [
             {"kind": kind, "category": category, **asdict(one)} for (kind, category), one in found.constants.items()
         ],
         "problems": [{"where": problem.where, "what": problem.what} for problem in found.problems],
     }
+
+
+def _compared(difference: Difference) -> dict[str, Any]:
+    return {**asdict(difference), "is_shown": difference.is_shown}
 
 
 def _model(outcome: Outcome) -> dict[str, Any]:
@@ -139,8 +174,12 @@ def _named(figures: Sequence[Figure], title: str) -> Figure | None:
     return next((one for one in figures if one.title == title), None)
 
 
-def _notes(found: Evaluation, outcome: Outcome) -> list[str]:
+def notes(found: Evaluation) -> list[str]:
     """Say what a reader of the figures must know, a sentence each."""
+    return [line for outcome in found.outcomes for line in _notes(found, outcome)]
+
+
+def _notes(found: Evaluation, outcome: Outcome) -> list[str]:
     name = labels(found)[found.outcomes.index(outcome)]
     notes = []
     if outcome.n_cut:

@@ -104,9 +104,8 @@ class Results:
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); make room, then the same command goes on from there"
-            ) from error
+            what = f"cannot be written ({error.strerror})"
+            raise InputError(f"{self.path}: {what}; make room, then the same command goes on from there") from error
 
     def _keep(self, line: dict[str, Any]) -> None:
         self._answers[line["run"], line["asked"]] = self._lines[line["run"], line["asked"], line["id"]] = line

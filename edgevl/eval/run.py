@@ -94,8 +94,9 @@ class Constant:
 class Evaluation:
     """All of it: the data set, the items chosen, what cannot be asked, an outcome per model, and their difference.
 
-    `constants` are of the first figure, for all items ("", "") and for every kind of category and category. `data_id`
-    is a digest of all that was asked: the same for the same questions, pictures and right answers, wherever they lie.
+    `difference` is of the first figure, `differences` are so for every (kind of category, category) that both models
+    have. `constants` are of the first figure too, for all items ("", "") and for every category. `data_id` is a digest
+    of all that was asked: the same for the same questions, pictures and right answers, wherever they lie.
     """
 
     dataset: Dataset
@@ -103,6 +104,7 @@ class Evaluation:
     problems: list[Problem]
     outcomes: list[Outcome]
     difference: Difference | None
+    differences: dict[tuple[str, str], Difference]
     constants: dict[tuple[str, str], Constant]
     data_id: str
 
@@ -130,9 +132,16 @@ def evaluate(settings: Settings, on_step: OnStep | None = None) -> Evaluation:
     if not found[0]:
         raise nothing(settings.data, every_problem)
     outcomes = [_outcome(dataset, run, answers) for run, answers in zip(runs, found, strict=True)]
-    compared = figures.compare(outcomes[0].units, outcomes[1].units) if len(outcomes) > 1 else None
+    units = [outcome.units for outcome in outcomes]
     return Evaluation(
-        dataset, chosen, every_problem, outcomes, compared, _constants(dataset, found[0]), _data_id(found[0])
+        dataset=dataset,
+        chosen=chosen,
+        problems=every_problem,
+        outcomes=outcomes,
+        difference=figures.compare(*units) if len(units) == 2 else None,
+        differences=figures.compare_by_category(*units) if len(units) == 2 else {},
+        constants=_constants(dataset, found[0]),
+        data_id=_data_id(found[0]),
     )
 
 

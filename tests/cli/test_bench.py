@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,12 @@ def test_a_bar_is_drawn_at_a_terminal_only(capsys: pytest.CaptureFixture[str], m
 
     with bar() as draw:
         assert draw is None
+    with bar(every_s=30) as tell:
+        assert tell is not None
+        monkeypatch.setattr("time.monotonic", iter([time.monotonic() + late for late in (1, 31, 60, 62)]).__next__)
+        for done in range(4):
+            tell(done, 4, "asked")
+    assert capsys.readouterr().err == "1/4 asked\n3/4 asked\n"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with bar() as draw:
         assert draw is not None

@@ -38,7 +38,7 @@ def test_it_says_and_writes_what_was_measured(table: Path, capsys: pytest.Captur
     assert evaluate(table) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("jsonl, questions.jsonl: 2 items\n")
+    assert out.startswith("jsonl, questions.jsonl: 3 items; 1 left out as damaged or missing\n")
     assert "1 damaged or missing, left out:\n  questions.jsonl, line 2: its picture " in out
     assert out.endswith("\n\nanswers: eval-jsonl.ndjson; wrong ones with their pictures: eval-jsonl.html\n")
     *_, last = Path("eval-jsonl.ndjson").read_text("utf-8").splitlines()
@@ -64,6 +64,85 @@ def test_against_another_model(table: Path, damaged_model: Path, capsys: pytest.
     document = json.loads(capsys.readouterr().out)
     assert len({model["model_id"] for model in document["models"]}) == 2
     assert document["difference"]["n"] == 2
+
+
+def test_another_page_is_not_written_over(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.html").write_text("<title>mine</title>")
+    assert evaluate(table, "-o", "mine.ndjson") == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: mine.html: is no page of edgevl eval, and wrong answers would be written over it; ")
+    assert Path("mine.html").read_text() == "<title>mine</title>"
+    assert not Path("mine.ndjson").exists(), "nothing was asked"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and devices of this kind are POSIX")
+def test_what_is_no_file_is_refused(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe.ndjson")
+    Path("device.ndjson").symlink_to(os.devnull)
+    Path("folder.html").mkdir()
+    for name, wrong in (("pipe", "pipe.ndjson"), ("device", "device.ndjson"), ("folder", "folder.html")):
+        assert evaluate(table, "-o", f"{name}.ndjson") == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err == f"error: {wrong}: is no file but a folder, a pipe or a device; choose another --output\n"
+
+
+def test_the_report_is_told_before_the_page_is_written(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgevl.eval.page.check", lambda _: Path("full.html").mkdir())
+    assert evaluate(table, "-o", "full.ndjson") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("jsonl, questions.jsonl: 3 items; 1 left out")
+    assert err == "error: full.html: cannot be written (Is a directory); choose another --output\n"
+    assert '"summary"' in Path("full.ndjson").read_text("utf-8")
+
+
+def test_half_a_character_is_a_problem_of_its_item(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = '{"image": "word.png", "question": "x?", "answers": ["\\ud800"]}'
+    datasets.lines(table, [bad, bad.replace("x?", "\\udfff"), *table.read_text("utf-8").splitlines()])
+    assert evaluate(table) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("jsonl, questions.jsonl: 5 items; 3 left out as damaged or missing\n")
+    assert r"questions.jsonl, line 1: 'answers' holds '\ud800', half of a character; write the whole one" in out
+    assert r"questions.jsonl, line 2: 'question' holds '\udfff', half" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_folders_may_have_any_name(table: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    table.parent.rename(folder)
+    moved = (folder / table.name).rename(folder / os.fsdecode(b"\xfe.jsonl"))
+    for options in ([], ["--json"]):
+        assert evaluate(moved, "-o", str(folder / "kept.ndjson"), *options) == 0
+        out, err = capfdbinary.readouterr()
+        assert (err, rb"\xff/kept.html" in out, rb"\xfe.jsonl" in out) == (b"", True, True)
+    document = json.loads(out)
+    assert document["tables"] == [str(tmp_path / r"\xff" / r"\xfe.jsonl")]
+    lines = [json.loads(line) for line in (folder / "kept.ndjson").read_text("utf-8").splitlines()]
+    assert lines[1]["id"] == r"\xfe.jsonl, line 1"
+    assert (folder / "kept.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_nothing_to_ask_is_an_error(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for picture in table.parent.glob("*.png"):
+        picture.write_bytes(b"")
+    assert evaluate(table) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "holds nothing that can be asked (3 problems, the first: questions.jsonl, line 2: its picture " in err
+    assert not Path("eval-jsonl.html").exists()
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgevl.cli.eval._LINE_EVERY_S", 0.0)
+    assert evaluate(table) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("1/2 edgevl-tiny")
+    assert second.startswith("2/2 edgevl-tiny")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from edgevl.errors import InputError
 from edgevl.eval import page, report, run
-from edgevl.eval.figures import Answered
+from edgevl.eval.figures import Answered, compare_by_category
 from edgevl.eval.item import Image, Item, Problem
 from edgevl.eval.run import Evaluation
 from edgevl.eval.stats import difference, mean_interval
@@ -38,7 +40,9 @@ def pair(alone: Evaluation) -> Evaluation:
     other = replace(first.run, precision="vision fp32, decoder fp32", model_id="ab" * 32)
     second = run._outcome(alone.dataset, other, worse)
     scores = [[unit.score for unit in outcome.units] for outcome in (first, second)]
-    return replace(alone, outcomes=[first, second], difference=difference(scores[0], scores[1], range(N)))
+    compared = difference(scores[0], scores[1], range(N))
+    parts = compare_by_category(first.units, second.units)
+    return replace(alone, outcomes=[first, second], difference=compared, differences=parts)
 
 
 def test_the_text_has_every_figure_with_its_interval(alone: Evaluation) -> None:
@@ -70,6 +74,36 @@ def test_the_difference_is_a_sentence(pair: Evaluation) -> None:
     )
 
 
+def test_every_category_has_its_difference(pair: Evaluation, alone: Evaluation) -> None:
+    first, second = report.labels(pair)
+    head, score, description, shape, _ = report.rows(pair)
+    assert head == ["", "asked", first, second, "difference, points", "one answer to all"]
+    assert re.fullmatch(r"\+20\.0 \(-\d+\.\d to \+\d+\.\d\)", score[4])
+    assert (description[0], description[4].partition(" (")[0]) == ("category: description", "+50.0")
+    assert (shape[0], shape[4].partition(" (")[0]) == ("category: shape", "+0.0")
+    assert "difference, points" not in report.rows(alone)[0]
+    found = report.document(pair)["differences"]
+    assert [(one["kind"], one["category"], one["n"], one["value"]) for one in found] == [
+        ("category", "description", 2, 0.5),
+        ("category", "shape", 1, 0.0),
+        ("category", "counting", 2, 0.0),
+    ]
+    assert report.document(alone)["differences"] == []
+
+
+def test_the_headline_counts_what_is_left_out(alone: Evaluation) -> None:
+    problem = Problem("row 7", "is damaged")
+    items = alone.dataset.items
+    listed = replace(alone, dataset=replace(alone.dataset, problems=[problem]), problems=[problem])
+    assert report.headline(listed) == "jsonl, questions.jsonl: 6 items; 1 left out as damaged or missing"
+    some = replace(listed, chosen=items[:2], problems=[problem, Problem(items[0].id, "is cut off")])
+    assert report.headline(some) == (
+        "jsonl, questions.jsonl: 2 of 6 items, spread evenly; 2 left out as damaged or missing"
+    )
+    assert report.document(some)["n_rows"] == 6
+    assert len(report.document(some)["problems"]) == 2
+
+
 def test_what_must_be_known_is_said(alone: Evaluation) -> None:
     cut = replace(alone.outcomes[0].answers[0], finish_reason="length")
     item = Item("8", ("what?",), ("true",), "true_false")
@@ -78,12 +112,13 @@ def test_what_must_be_known_is_said(alone: Evaluation) -> None:
     problems = [Problem(f"row {number}", "is damaged") for number in range(12)]
     text = report.text(replace(alone, outcomes=[outcome], problems=problems))
     name = outcome.run.model
-    assert f"{name}: 1 answers were cut after 128 tokens" in text
+    assert f"{name}: 1 answers were cut after 256 tokens" in text
     assert f"{name}: 2 answers name none of the choices" in text
     assert (
         f"{name}: 1 items could not be asked of this model and count as wrong; the first is 8: the prompt is too long"
         in text
     )
+    assert text.startswith("jsonl, questions.jsonl: 5 items; 12 left out as damaged or missing\n")
     assert text.endswith("  row 9: is damaged\n  and 2 more, which --json names")
     assert "12 damaged or missing, left out:\n  row 0: is damaged\n" in text
 
@@ -91,6 +126,7 @@ def test_what_must_be_known_is_said(alone: Evaluation) -> None:
 def test_the_document_has_all_of_it(pair: Evaluation) -> None:
     found = json.loads(json.dumps(report.document(replace(pair, problems=[Problem("row 1", "is damaged")]))))
     assert (found["task"], found["n_items"], found["n_chosen"]) == ("jsonl", N, N)
+    assert found["data_id"] == pair.data_id
     first, second = found["models"]
     assert first["figures"][0]["value"] == 0.6
     assert second["figures"][0]["value"] == 0.4
@@ -171,11 +207,61 @@ def test_the_page_shows_what_was_wrong_with_its_picture(alone: Evaluation) -> No
     assert "<td>60.0%" in html
 
 
+def test_the_page_says_what_was_left_out_and_what_answered(alone: Evaluation) -> None:
+    problems = [Problem(f"row {number}", "is <damaged>") for number in range(page.MAX_SHOWN + 2)]
+    [outcome] = alone.outcomes
+    cut = replace(outcome, answers=[replace(outcome.answers[0], finish_reason="length"), *outcome.answers[1:]])
+    html, _ = checked(replace(alone, outcomes=[cut], problems=problems))
+    assert (
+        f"<h2>Damaged or missing, left out: {page.MAX_SHOWN + 2}, {page.MAX_SHOWN} of them, spread evenly</h2>" in html
+    )
+    assert "<p>row 0: is &lt;damaged&gt;</p>" in html
+    assert "1 answers were cut after 256 tokens" in html
+    run_ = outcome.run
+    for name, value in (
+        ("model", run_.model),
+        ("its files", run_.model_id),
+        ("precision", run_.precision),
+        ("settings", "detail low, threads by default"),
+        ("data set", alone.data_id),
+        ("processor", escape(run_.machine.cpu)),
+    ):
+        assert f"<tr><td>{name}</td><td>{value}</td></tr>" in html
+    plain, _ = checked(alone)
+    assert "left out" not in plain
+
+
+def test_a_page_goes_over_no_other_file(alone: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.html"
+    page.check(path)
+    page.write(path, alone)
+    page.check(path)
+    path.write_text("")
+    page.check(path)
+    path.write_text("<!doctype html><title>My own</title>")
+    with pytest.raises(InputError) as caught:
+        page.check(path)
+    assert str(caught.value) == (
+        f"{path}: is no page of edgevl eval, and wrong answers would be written over it; "
+        "move it, or choose another --output"
+    )
+    (tmp_path / "b.html").mkdir()
+    with pytest.raises(
+        InputError, match=r"b\.html: is no file but a folder, a pipe or a device; choose another --output"
+    ):
+        page.check(tmp_path / "b.html")
+    with pytest.raises(InputError, match=r"b\.html: cannot be written \(Is a directory\); choose another --output"):
+        page.write(tmp_path / "b.html", alone)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match=r"c\.html: cannot be written \(permission denied\); choose another --output"):
+        page.check(tmp_path / "c.html")
+
+
 def test_the_page_of_two_models_begins_with_where_they_differ(pair: Evaluation) -> None:
     html, _ = checked(pair)
     first, second = report.labels(pair)
     heads = re.findall("<h2>(.*?)</h2>", html)
-    assert heads == [f"Better with {first}: 1", f"Better with {second}: 0", "Wrong with both: 2"]
+    assert heads == [f"Better with {first}: 1", f"Better with {second}: 0", "Wrong with both: 2", "What answered"]
     assert "&lt;b&gt;nothing&lt;/b&gt;" in html
     assert "points (95 %:" in html
 
