@@ -9,7 +9,7 @@ bits. Each round starts a process
 per variant: its start and its first answer give cold start, first token and peak memory (what a runtime compiles once
 per model and machine has been compiled before, while the weights were checked); then the processes take turns,
 stage by stage, and those whose turn it is not are stopped. Figures are medians over rounds. A variant whose package is
-missing, or that fails, is named with the reason. Results and a plot go to benchmarks/results/.
+missing, that fails or that was not asked for is named with the reason. Results and a plot go to benchmarks/results/.
 
 Before anything is timed, the weights are checked: llama.cpp on its unquantized file must compute what PyTorch does.
 """
@@ -46,6 +46,7 @@ N_GREEDY, N_PROMPT = 16, 64
 MIN_WITNESS_COSINE = 0.999
 N_EQUAL = 4
 """Greedy tokens that unquantized files must have in common with float32; later ones may part on a near tie."""
+NOT_ASKED = "not asked for (--peers)"
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ class Comparison:
 
     def __init__(self, case: Case, variants: Sequence[Variant], amount: Amount) -> None:
         self.case, self.variants, self.amount = case, list(variants), amount
+        self.peers = list(dict.fromkeys(variant.peer for variant in variants))
         self.samples = Samples()
         self.checks: dict[str, dict[str, Any]] = {}
         self.about: dict[str, Any] = {}
-        self.skipped: dict[str, str] = {}
+        self.skipped = {variant.name: NOT_ASKED for variant in VARIANTS if variant not in self.variants}
 
     def leave_out(self, variant: Variant, why: object) -> None:
         """Take no further notice of a variant, and say so."""

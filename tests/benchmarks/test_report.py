@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks import report
-from benchmarks.compare import choose, parse
+from benchmarks.compare import NOT_ASKED, Amount, Comparison, choose, parse
 from benchmarks.peers import PEERS, VARIANTS, WITNESS, Stages, Variant, by_name
 
 OURS = "edgevl, int8 vision, int4 decoder"
@@ -132,3 +133,18 @@ def test_choosing_peers() -> None:
     with pytest.raises(SystemExit, match=f"unknown peer 'torch'; there are {', '.join(PEERS)}"):
         choose("edgevl,torch")
     assert parse(["--model", "500m", "--threads", "2"]).threads == 2
+
+
+def compared(peers: str | None) -> Comparison:
+    """Return a comparison of which nothing has run."""
+    case: Any = SimpleNamespace(model="tiny", n_threads=1, prompt={"n_tiles": 5, "n_tokens": 99})
+    return Comparison(case, choose(peers), Amount(rounds=1, n_tiles=2, n_tokens=8, contexts=(128,)))
+
+
+def test_what_was_not_asked_for_is_in_the_results_by_name() -> None:
+    found = report.document(compared("openvino,edgevl"), 2, False)
+    assert found["skipped"] == {v.name: NOT_ASKED for v in VARIANTS if v.peer not in ("edgevl", "openvino")}
+    assert NOT_ASKED == "not asked for (--peers)"
+    assert found["settings"]["peers"] == ["edgevl", "openvino"]
+    everything = report.document(compared(None), 2, False)
+    assert (everything["skipped"], everything["settings"]["peers"]) == ({}, list(PEERS))
