@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import report
+from benchmarks import report, tables
 from benchmarks.awake import AWAKE, awake
 from benchmarks.cold import ROOT, _high_water, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"round {index + 1} of {amount.rounds}", flush=True)
             comparison.round(index)
     document = report.document(comparison, n_cores, settings.awake)
-    report.show(document)
+    tables.show(document)
     folder = case.folder if is_trial else ROOT / "benchmarks" / "results"
     for path in report.write(document, folder):
         print(f"written: {path.relative_to(ROOT)}")

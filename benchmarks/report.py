@@ -28,21 +28,6 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-SHOWN = (
-    # metric, heading, factor, decimals
-    ("read_s", "read ms", 1000, 1),
-    ("tile_s", "cut ms", 1000, 0),
-    ("encode_tile_s", "encode a tile", 1, 3),
-    ("prefill_tokens_per_s", "prefill", 1, 0),
-    ("prefill_text_tokens_per_s", "text", 1, 0),
-    ("first_token_s", "first token", 1, 2),
-    ("decode_128_tokens_per_s", "decode 128", 1, 0),
-    ("decode_1024_tokens_per_s", "1k", 1, 0),
-    ("decode_4096_tokens_per_s", "4k", 1, 0),
-    ("peak_rss_bytes", "peak MB", 1e-6, 0),
-    ("ready_s", "ready", 1, 2),
-    ("cold_first_token_s", "cold first token", 1, 2),
-)
 
 
 class Samples:
@@ -194,39 +179,6 @@ def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict
             "ours": encoded,
         },
     ]
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print the figures and the verdicts as two tables."""
-    about, settings = found["machine"], found["settings"]
-    print(f"\n{about['cpu']}, {settings['threads']} threads on {about['cores']} cores; commit {found['commit']}")
-    print(
-        f"{found['model']}: {settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians (quartiles)\n"
-    )
-    print("| variant | " + " | ".join(title for _, title, _, _ in SHOWN) + " | cosine |")
-    print("|---" * (len(SHOWN) + 2) + "|")
-    for name, metrics in found["variants"].items():
-        cells = [_cell(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in SHOWN]
-        cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
-        print(f"| {name} | " + " | ".join([*cells, "" if cosine is None else f"{cosine:.5f}"]) + " |")
-    print("\n| must hold | limit | ratio | ours | theirs | |\n|---|---|---|---|---|---|")
-    for row in found["must_hold"]:
-        verdict = {True: "pass", False: "FAIL", None: "not measured"}[row["holds"]]
-        figures = [_figure(row.get(key)) for key in ("ratio", "ours", "theirs")]
-        print(f"| {row['what']} | {row['limit']} | " + " | ".join(figures) + f" | {verdict} {row.get('best', '')} |")
-    for name, why in found["skipped"].items():
-        print(f"skipped: {name}: {why.splitlines()[0]}")
-
-
-def _cell(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
-    if spread is None:
-        return ""
-    median, low, high = (f"{value * factor:.{decimals}f}" for value in (spread["median"], *spread["quartiles"]))
-    return f"{median} ({low}-{high})"
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 def write(found: dict[str, Any], folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, tables
 from benchmarks.compare import NOT_ASKED, Amount, Comparison, choose, parse
 from benchmarks.peers import PEERS, VARIANTS, WITNESS, Stages, Variant, by_name
 
@@ -95,7 +95,7 @@ def test_the_document_is_written_and_drawn(tmp_path: Path, capsys: pytest.Captur
         "checks": {OURS: {"feature_cosine": {"mean": 0.9995}}},
         "variants": summary,
     }
-    report.show(found)
+    tables.show(found)
     said = capsys.readouterr().out
     assert "| encode per tile | <= 0.33 | 0.2857 | 0.3 | 1.05 | pass llama.cpp, bf16 mmproj, Q4_0 decoder |" in said
     assert "skipped: OpenVINO, int8 vision: nncf not installed; pip install" in said
