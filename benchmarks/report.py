@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cold import _commit, machine, slug
-from benchmarks.peers import AIMED_CONTEXT
+from benchmarks.peers import AIMED_CONTEXT, VARIANTS
 
 if TYPE_CHECKING:
     from benchmarks.compare import Comparison
@@ -179,6 +179,15 @@ def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict
             "ours": encoded,
         },
     ]
+
+
+def left_out(found: dict[str, Any]) -> dict[str, str]:
+    """Return every variant that took no part, or not to the end, with the reason.
+
+    Earlier results do not name what was not asked for: a variant without figures is "not run" then.
+    """
+    absent = {variant.name: "not run" for variant in VARIANTS if variant.name not in found["variants"]}
+    return {**absent, **found["skipped"]}
 
 
 def write(found: dict[str, Any], folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import report
+
 COMPARED = (
     # metric, heading, factor, decimals
     ("encode_tile_s", "encode a tile, s", 1, 2),
@@ -41,8 +43,8 @@ def section(found: dict[str, Any], picture: str) -> str:
         f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
         f"![The same figures as bars]({picture})\n\n"
     )
-    skipped = "".join(f"- left out: {name}: {why.splitlines()[0]}\n" for name, why in found["skipped"].items())
-    return "\n".join([head + _figures(found), _verdicts(found), *([skipped] if skipped else [])])
+    notes = "".join(f"- {note}\n" for note in _left_out(found))
+    return "\n".join([head + _figures(found), _verdicts(found), *([notes] if notes else [])])
 
 
 def _figures(found: dict[str, Any]) -> str:
@@ -65,6 +67,14 @@ def _verdicts(found: dict[str, Any]) -> str:
         if row["holds"] is not None  # its peer took no part
     ]
     return _table(("aim, against the best of llama.cpp or as named", "limit", "ratio", "edgevl", "peer", "met"), rows)
+
+
+def _left_out(found: dict[str, Any]) -> list[str]:
+    """Return a sentence for each reason why variants have no figures."""
+    names: dict[str, list[str]] = {}
+    for name, why in report.left_out(found).items():
+        names.setdefault(why.splitlines()[0], []).append(name)
+    return [f"left out: {'; '.join(of)} ({why})" for why, of in names.items()]
 
 
 def _range(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
@@ -104,7 +114,7 @@ def show(found: dict[str, Any]) -> None:
         figures = [_figure(row.get(key)) for key in ("ratio", "ours", "theirs")]
         rows.append((row["what"], row["limit"], *figures, f"{verdict} {row.get('best', '')}"))
     print(_table(("must hold", "limit", "ratio", "ours", "theirs", ""), rows), end="")
-    for name, why in found["skipped"].items():
+    for name, why in report.left_out(found).items():
         print(f"skipped: {name}: {why.splitlines()[0]}")
 
 
