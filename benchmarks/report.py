@@ -75,6 +75,7 @@ class Ratio:
 
 ANY, Q4, Q8, OPENVINO = r"^llama\.cpp", r"^llama\.cpp.*Q4_0 decoder", r"^llama\.cpp.*Q8_0 decoder", "^OpenVINO, int8"
 MIXED = "llama.cpp Q4_0"
+EIGHT_BITS = "(int8|Q8_0) decoder"
 _PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", f"decode_{AIMED_CONTEXT}_tokens_per_s"
 RATIOS = (
     Ratio("encode per tile", ("int4", "encode_tile_s"), (ANY, "encode_tile_s"), "<=", 0.33),
@@ -179,6 +180,34 @@ def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict
             "ours": encoded,
         },
     ]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Our figure over another variant's; no limit is set."""
+
+    ratio: float
+    is_behind: bool
+
+
+def beside(summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Beside]]:
+    """Return our figures over those of every other variant, by its name and metric.
+
+    One with an 8-bit decoder is set against our int8 decoder, any other against our int4 one.
+    """
+    return {
+        name: _beside(summary.get(OURS.format("int8" if re.search(EIGHT_BITS, name) else "int4"), {}), theirs)
+        for name, theirs in summary.items()
+        if not name.startswith("edgevl")
+    }
+
+
+def _beside(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> dict[str, Beside]:
+    ratios = {metric: ours[metric]["median"] / theirs[metric]["median"] for metric in theirs if metric in ours}
+    return {
+        metric: Beside(ratio, is_behind=ratio < 1 if metric.endswith("_per_s") else ratio > 1)
+        for metric, ratio in ratios.items()
+    }
 
 
 def left_out(found: dict[str, Any]) -> dict[str, str]:

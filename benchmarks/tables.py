@@ -32,9 +32,26 @@ SHOWN = (
     ("cold_first_token_s", "cold first token", 1, 2),
 )
 
+BESIDE = (
+    # metric, heading
+    ("read_s", "read"),
+    ("tile_s", "cut"),
+    ("encode_tile_s", "encode a tile"),
+    ("prefill_tokens_per_s", "prefill"),
+    ("prefill_text_tokens_per_s", "prefill of text"),
+    ("decode_128_tokens_per_s", "decode at 128"),
+    ("decode_1024_tokens_per_s", "at 1k"),
+    ("decode_4096_tokens_per_s", "at 4k"),
+    ("first_token_s", "first token"),
+    ("cold_first_token_s", "from the start of the process"),
+    ("peak_rss_bytes", "peak memory"),
+)
+EXTRAS = {"openvino": "openvino", "llama.cpp": "gguf"}
+"""Engines that the base install lacks, and the extra that holds them."""
+
 
 def section(found: dict[str, Any], picture: str) -> str:
-    """Return what a comparison found, for the README: its plot at `picture`, every variant's figures, every verdict."""
+    """Return what a comparison found, for the README: its plot at `picture`, figures, ratios, verdicts."""
     about, settings = found["machine"], found["settings"]
     cores = f"{about['cores']} cores{' kept awake' if settings.get('awake') else ''}"
     head = (
@@ -43,8 +60,10 @@ def section(found: dict[str, Any], picture: str) -> str:
         f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
         f"![The same figures as bars]({picture})\n\n"
     )
-    notes = "".join(f"- {note}\n" for note in _left_out(found))
-    return "\n".join([head + _figures(found), _verdicts(found), *([notes] if notes else [])])
+    notes = [*_engines(found), *_prompts(found), *_unmeasured(found), *_left_out(found)]
+    listed = "".join(f"- {note}\n" for note in notes)
+    parts = [head + _figures(found), _beside(found), _verdicts(found), listed]
+    return "\n".join(part for part in parts if part)
 
 
 def _figures(found: dict[str, Any]) -> str:
@@ -53,6 +72,24 @@ def _figures(found: dict[str, Any]) -> str:
         for name, metrics in found["variants"].items()
     ]
     return _table(("variant", *(title for _, title, _, _ in COMPARED)), rows)
+
+
+def _beside(found: dict[str, Any]) -> str:
+    """Return the table of ratios to every other variant, of the metrics that any of them has."""
+    rows = {name: ratios for name, ratios in report.beside(found["variants"]).items() if ratios}
+    shown = [(metric, title) for metric, title in BESIDE if any(metric in ratios for ratios in rows.values())]
+    if not shown:
+        return ""
+    return _table(
+        ("edgevl's figure over the other's, no limit set (**bold**: edgevl is behind)", *(title for _, title in shown)),
+        [(name, *(_ratio(ratios.get(metric)) for metric, _ in shown)) for name, ratios in rows.items()],
+    )
+
+
+def _ratio(found: report.Beside | None) -> str:
+    if found is None:
+        return ""
+    return f"**{found.ratio:.2f}**" if found.is_behind else f"{found.ratio:.2f}"
 
 
 def _verdicts(found: dict[str, Any]) -> str:
@@ -64,17 +101,62 @@ def _verdicts(found: dict[str, Any]) -> str:
             {True: "yes", False: "**no**"}[row["holds"]],
         )
         for row in found["must_hold"]
-        if row["holds"] is not None  # its peer took no part
+        if row["holds"] is not None  # the others are named below
     ]
     return _table(("aim, against the best of llama.cpp or as named", "limit", "ratio", "edgevl", "peer", "met"), rows)
 
 
+def _engines(found: dict[str, Any]) -> list[str]:
+    """Return the sentence that tells what edgevl ran on."""
+    ours = {name: about for name, about in found["about"].items() if "vision" in about and "decoder" in about}
+    if not ours:
+        return []
+    vision, decoder = (
+        _by_engine({name: about[part] for name, about in ours.items()}) for part in ("vision", "decoder")
+    )
+    return [f"edgevl ran image encoders on {vision}, decoders on {decoder}"]
+
+
+def _by_engine(engines: dict[str, str]) -> str:
+    """Return each engine of the variants' `engines`: the extra that holds it, and who ran it where not all did."""
+    names = _grouped(engines)
+    return " and ".join(engine + _about(engine, of if len(names) > 1 else []) for engine, of in names.items())
+
+
+def _about(engine: str, variants: Sequence[str]) -> str:
+    extra, said = EXTRAS.get(engine.partition(" ")[0]), []
+    if extra:
+        said.append(f"the extra `{extra}`")
+    if variants:
+        said.append(", ".join(name.rpartition(", ")[2] for name in variants))
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def _prompts(found: dict[str, Any]) -> list[str]:
+    """Return the sentence that says which weights read prompts, whatever a row's bits are (export/prefill.py)."""
+    ours = found["variants"].get(report.OURS.format("int4"), {})
+    said = "prefill, 4 bits: edgevl reads prompts with int8 weights, in a graph of their own; the others do not"
+    return [said] if "prefill_tokens_per_s" in ours else []
+
+
+def _unmeasured(found: dict[str, Any]) -> list[str]:
+    """Return the sentence that names the aims of which a side was not measured."""
+    names = [row["what"] for row in found["must_hold"] if row["holds"] is None]
+    return [f"aims without a figure in this run: {'; '.join(names)}"] if names else []
+
+
 def _left_out(found: dict[str, Any]) -> list[str]:
     """Return a sentence for each reason why variants have no figures."""
-    names: dict[str, list[str]] = {}
-    for name, why in report.left_out(found).items():
-        names.setdefault(why.splitlines()[0], []).append(name)
-    return [f"left out: {'; '.join(of)} ({why})" for why, of in names.items()]
+    reasons = {name: why.splitlines()[0] for name, why in report.left_out(found).items()}
+    return [f"left out: {'; '.join(names)} ({why})" for why, names in _grouped(reasons).items()]
+
+
+def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
+    """Return the keys of each text, both in their order."""
+    keys: dict[str, list[str]] = {}
+    for key, text in texts.items():
+        keys.setdefault(text, []).append(key)
+    return keys
 
 
 def _range(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
@@ -96,7 +178,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print the figures and the verdicts as two tables."""
+    """Print the figures, the ratios without limits and the verdicts as three tables."""
     about, settings = found["machine"], found["settings"]
     print(f"\n{about['cpu']}, {settings['threads']} threads on {about['cores']} cores; commit {found['commit']}")
     print(
@@ -108,6 +190,7 @@ def show(found: dict[str, Any]) -> None:
         cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
         rows.append((name, *cells, "" if cosine is None else f"{cosine:.5f}"))
     print(_table(("variant", *(title for _, title, _, _ in SHOWN), "cosine"), rows))
+    print(_beside(found))
     rows = []
     for row in found["must_hold"]:
         verdict = {True: "pass", False: "FAIL", None: "not measured"}[row["holds"]]

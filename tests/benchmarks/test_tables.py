@@ -76,3 +76,80 @@ class TestLeftOut:
     def test_nothing_is_said_where_all_have_run(self) -> None:
         found = document({variant.name: {"ready_s": [1.0]} for variant in VARIANTS})
         assert [line for line in lines(found) if line.startswith("- left out")] == []
+
+
+ONE = {"encode_tile_s": [1.0]}
+ENGINES = {"vision": "openvino 2026.4.1 cpu", "decoder": "onnxruntime 1.31.1 cpu"}
+
+
+class TestEngines:
+    def test_one_that_all_share_is_named_once(self) -> None:
+        found = document({INT4: ONE, INT8: ONE}, about={INT4: ENGINES, INT8: ENGINES, TORCH: {}})
+        assert line(found, "- edgevl ran") == (
+            "- edgevl ran image encoders on openvino 2026.4.1 cpu (the extra `openvino`), "
+            "decoders on onnxruntime 1.31.1 cpu"
+        )
+
+    def test_several_are_named_with_their_variants(self) -> None:
+        llama = {**ENGINES, "decoder": "llama.cpp 0.3.36 cpu"}
+        plain = {**ENGINES, "vision": "onnxruntime 1.31.1 cpu"}
+        found = document({INT4: ONE, INT8: ONE, MIXED: ONE}, about={INT4: ENGINES, INT8: plain, MIXED: llama})
+        assert line(found, "- edgevl ran") == (
+            "- edgevl ran image encoders on openvino 2026.4.1 cpu (the extra `openvino`; int4 decoder, "
+            "llama.cpp Q4_0 decoder) and onnxruntime 1.31.1 cpu (int8 decoder), decoders on onnxruntime 1.31.1 cpu "
+            "(int4 decoder, int8 decoder) and llama.cpp 0.3.36 cpu (the extra `gguf`; llama.cpp Q4_0 decoder)"
+        )
+
+    def test_results_without_edgevl_name_none(self) -> None:
+        assert "edgevl ran" not in "".join(lines(document({TORCH: ONE}, about={TORCH: {}})))
+
+
+def test_prompts_are_read_with_other_weights_than_the_row_says() -> None:
+    said = "- prefill, 4 bits: edgevl reads prompts with int8 weights, in a graph of their own; the others do not"
+    assert said in lines(document({INT4: {"prefill_tokens_per_s": [1.0]}}))
+    assert said not in lines(document({INT4: ONE, TORCH: {"prefill_tokens_per_s": [1.0]}}))
+
+
+def test_aims_without_a_figure_are_named() -> None:
+    decode = {"decode_1024_tokens_per_s": [1.0]}
+    found = document({INT4: {**ONE, **decode}, LLAMA_Q4: decode})
+    said = line(found, "- aims without a figure in this run: ").partition(": ")[2].split("; ")
+    assert len(said) == len(found["must_hold"]) - 1
+    assert "encode per tile" in said
+    assert "decode at 1k context, 4 bits" not in said
+    assert line(found, "| decode at 1k context, 4 bits |").endswith("| 1 | 1 | 1 | **no** |")
+
+
+class TestBeside:
+    def test_wins_and_losses_are_shown_without_a_limit(self) -> None:
+        found = document(
+            {
+                INT4: {"prefill_tokens_per_s": [90.0], "first_token_s": [2.0], "second_first_token_s": [1.0]},
+                TORCH: {"prefill_tokens_per_s": [100.0], "first_token_s": [8.0], "ready_s": [1.0]},
+                LLAMA_Q4: {"prefill_tokens_per_s": [60.0], "first_token_s": [1.6]},
+            }
+        )
+        start = lines(found).index(
+            "| edgevl's figure over the other's, no limit set (**bold**: edgevl is behind) | prefill | first token |"
+        )
+        rows = lines(found)[start + 2 : start + 4]
+        assert rows == [f"| {TORCH} | **0.90** | 0.25 |", f"| {LLAMA_Q4} | 1.50 | **1.25** |"]
+
+    def test_eight_bits_are_set_against_eight_bits(self) -> None:
+        decode = {name: {"decode_4096_tokens_per_s": [value]} for name, value in ((INT4, 4.0), (INT8, 2.0))}
+        found = document({**decode, LLAMA_Q8: {"decode_4096_tokens_per_s": [4.0]}})
+        assert line(found, f"| {LLAMA_Q8} | **") == f"| {LLAMA_Q8} | **0.50** |"
+
+    def test_behind_is_told_by_the_figures_and_not_by_their_rounding(self) -> None:
+        found = document({INT4: {"encode_tile_s": [1.0]}, TORCH: {"encode_tile_s": [1.0]}})
+        assert f"| {TORCH} | 1.00 |" in lines(found)
+        found = document({INT4: {"encode_tile_s": [1.004]}, TORCH: {"encode_tile_s": [1.0]}})
+        assert f"| {TORCH} | **1.00** |" in lines(found)
+
+    def test_nothing_is_shown_without_others(self) -> None:
+        assert "no limit set" not in "".join(lines(document({INT4: ONE, INT8: ONE, MIXED: ONE})))
+        assert "no limit set" not in "".join(lines(document({TORCH: ONE})))
+
+    def test_it_is_printed_after_a_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        tables.show(document({INT4: ONE, TORCH: {"encode_tile_s": [0.5]}}))
+        assert f"| {TORCH} | **2.00** |" in capsys.readouterr().out.splitlines()
