@@ -16,6 +16,15 @@ COMPARED = (
     ("second_first_token_s", "second question, new process, s", 1, 2),
     ("peak_rss_bytes", "peak memory, MB", 1e-6, 0),
 )
+FURTHER = (
+    # the same of the second table
+    ("read_s", "read, ms", 1000, 1),
+    ("tile_s", "cut, ms", 1000, 0),
+    ("prefill_text_tokens_per_s", "prefill of text, tokens/s", 1, 0),
+    ("decode_128_tokens_per_s", "decode at 128, tokens/s", 1, 0),
+    ("decode_4096_tokens_per_s", "decode at 4k, tokens/s", 1, 0),
+    ("cold_first_token_s", "first token from the start of the process, s", 1, 1),
+)
 SHOWN = (
     # the same of what is printed
     ("read_s", "read ms", 1000, 1),
@@ -62,7 +71,7 @@ def section(found: dict[str, Any], picture: str) -> str:
     )
     notes = [*_engines(found), *_prompts(found), *_unmeasured(found), *_left_out(found)]
     listed = "".join(f"- {note}\n" for note in notes)
-    parts = [head + _figures(found), _beside(found), _verdicts(found), listed]
+    parts = [head + _figures(found), _further(found), _beside(found), _verdicts(found), listed]
     return "\n".join(part for part in parts if part)
 
 
@@ -72,6 +81,16 @@ def _figures(found: dict[str, Any]) -> str:
         for name, metrics in found["variants"].items()
     ]
     return _table(("variant", *(title for _, title, _, _ in COMPARED)), rows)
+
+
+def _further(found: dict[str, Any]) -> str:
+    """Return the second table, of those variants that have any of its figures."""
+    rows = [
+        (name, *(_median(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in FURTHER))
+        for name, metrics in found["variants"].items()
+    ]
+    shown = [row for row in rows if any(row[1:])]
+    return _table(("medians", *(title for _, title, _, _ in FURTHER)), shown) if shown else ""
 
 
 def _beside(found: dict[str, Any]) -> str:
@@ -157,6 +176,10 @@ def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
     for key, text in texts.items():
         keys.setdefault(text, []).append(key)
     return keys
+
+
+def _median(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
+    return "" if spread is None else f"{spread['median'] * factor:.{decimals}f}"
 
 
 def _range(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:

@@ -153,3 +153,24 @@ class TestBeside:
     def test_it_is_printed_after_a_run(self, capsys: pytest.CaptureFixture[str]) -> None:
         tables.show(document({INT4: ONE, TORCH: {"encode_tile_s": [0.5]}}))
         assert f"| {TORCH} | **2.00** |" in capsys.readouterr().out.splitlines()
+
+
+def test_further_figures_stand_in_a_second_table() -> None:
+    metrics = {
+        "read_s": [0.0101],
+        "tile_s": [0.25, 0.27],
+        "prefill_text_tokens_per_s": [1000.0],
+        "decode_128_tokens_per_s": [150.0],
+        "decode_4096_tokens_per_s": [50.0],
+        "cold_first_token_s": [9.5],
+    }
+    found = document({INT4: metrics, LLAMA_Q4: {"decode_4096_tokens_per_s": [48.0]}, TORCH: ONE})
+    start = lines(found).index(
+        "| medians | read, ms | cut, ms | prefill of text, tokens/s | decode at 128, tokens/s | decode at 4k, tokens/s "
+        "| first token from the start of the process, s |"
+    )
+    assert lines(found)[start + 2 : start + 5] == [
+        f"| {INT4} | 10.1 | 260 | 1000 | 150 | 50 | 9.5 |",
+        f"| {LLAMA_Q4} |  |  |  |  | 48 |  |",
+        "",
+    ]
