@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import report, tables
+from benchmarks import report, stolen, tables
 from benchmarks.awake import AWAKE, awake
 from benchmarks.cold import ROOT, _high_water, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
@@ -75,6 +75,7 @@ class Comparison:
         self.checks: dict[str, dict[str, Any]] = {}
         self.about: dict[str, Any] = {}
         self.skipped = {variant.name: NOT_ASKED for variant in VARIANTS if variant not in self.variants}
+        self.stolen_share: float | None = None
 
     def leave_out(self, variant: Variant, why: object) -> None:
         """Take no further notice of a variant, and say so."""
@@ -132,6 +133,14 @@ class Comparison:
         nearest = min(found["feature_cosine"]["mean"], found["logits_cosine"])
         if nearest < MIN_WITNESS_COSINE or not equal:
             raise WorkerFailed(f"{WITNESS.name} does not compute the checkpoint, so nothing is compared: {found}")
+
+    def rounds(self) -> None:
+        """Measure, round after round, and how much of the time the host kept meanwhile."""
+        before = stolen.used()
+        for index in range(self.amount.rounds):
+            print(f"round {index + 1} of {self.amount.rounds}", flush=True)
+            self.round(index)
+        self.stolen_share = stolen.share(before, stolen.used())
 
     def round(self, index: int) -> None:
         """Run every stage of every variant once, the order turned by one each round."""
@@ -305,9 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {found}")
         return 0
     with awake(settings.awake):
-        for index in range(amount.rounds):
-            print(f"round {index + 1} of {amount.rounds}", flush=True)
-            comparison.round(index)
+        comparison.rounds()
     document = report.document(comparison, n_cores, settings.awake)
     tables.show(document)
     folder = case.folder if is_trial else ROOT / "benchmarks" / "results"

@@ -17,6 +17,8 @@ from benchmarks.peers import AIMED_CONTEXT, VARIANTS
 if TYPE_CHECKING:
     from benchmarks.compare import Comparison
 
+MAX_SPREAD = 0.2
+"""How far apart a steady figure's quartiles may lie, over its median."""
 OURS = "edgevl, int8 vision, {} decoder"
 PACKAGES = (
     "llama-cpp-python",
@@ -57,6 +59,17 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
         "highest": max(values),
         "values": list(values),
     }
+
+
+def relative_spread(found: dict[str, Any]) -> float:
+    """Return how far apart a figure's quartiles lie, over its median."""
+    low, high = found["quartiles"]
+    return float((high - low) / found["median"]) if found["median"] else 0.0
+
+
+def is_unsteady(found: dict[str, Any]) -> bool:
+    """Return whether a figure's quartiles lie so far apart that it may be the machine's noise."""
+    return relative_spread(found) > MAX_SPREAD
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ def document(comparison: Comparison, n_cores: int, is_awake: bool) -> dict[str, 
             "awake": is_awake,
             "peers": comparison.peers,
         },
+        "noise": {"stolen_share": comparison.stolen_share},
         "must_hold": [*ratios(summary), *counts(summary, comparison.checks)],
         "skipped": comparison.skipped,
         "checks": comparison.checks,
@@ -150,14 +164,22 @@ def ratios(summary: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]
 def _verdict(row: Ratio, summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     ours = summary.get(OURS.format(row.ours[0]), {}).get(row.ours[1])
     pattern, metric = row.theirs
-    found = {name: m[metric]["median"] for name, m in summary.items() if re.search(pattern, name) and metric in m}
+    found = {name: m[metric] for name, m in summary.items() if re.search(pattern, name) and metric in m}
     verdict: dict[str, Any] = {"what": row.what, "limit": f"{row.sign} {row.limit}", "holds": None}
     if ours is None or not found:
         return verdict
-    best = (min if row.sign == "<=" else max)(found, key=lambda name: found[name])
-    ratio = ours["median"] / found[best]
-    holds = ratio <= row.limit if row.sign == "<=" else ratio >= row.limit
-    return {**verdict, "holds": holds, "ratio": ratio, "ours": ours["median"], "theirs": found[best], "best": best}
+    best = (min if row.sign == "<=" else max)(found, key=lambda name: found[name]["median"])
+    theirs = found[best]
+    ratio = ours["median"] / theirs["median"]
+    return {
+        **verdict,
+        "holds": ratio <= row.limit if row.sign == "<=" else ratio >= row.limit,
+        "ratio": ratio,
+        "ours": ours["median"],
+        "theirs": theirs["median"],
+        "best": best,
+        "spread": max(relative_spread(ours), relative_spread(theirs)),
+    }
 
 
 def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -188,6 +210,7 @@ class Beside:
 
     ratio: float
     is_behind: bool
+    is_unsteady: bool
 
 
 def beside(summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Beside]]:
@@ -203,11 +226,13 @@ def beside(summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str,
 
 
 def _beside(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> dict[str, Beside]:
-    ratios = {metric: ours[metric]["median"] / theirs[metric]["median"] for metric in theirs if metric in ours}
-    return {
-        metric: Beside(ratio, is_behind=ratio < 1 if metric.endswith("_per_s") else ratio > 1)
-        for metric, ratio in ratios.items()
-    }
+    return {metric: _over(metric, ours[metric], theirs[metric]) for metric in theirs if metric in ours}
+
+
+def _over(metric: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Beside:
+    ratio = ours["median"] / theirs["median"]
+    is_behind = ratio < 1 if metric.endswith("_per_s") else ratio > 1
+    return Beside(ratio, is_behind, is_unsteady(ours) or is_unsteady(theirs))
 
 
 def left_out(found: dict[str, Any]) -> dict[str, str]:

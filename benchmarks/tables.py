@@ -40,7 +40,6 @@ SHOWN = (
     ("ready_s", "ready", 1, 2),
     ("cold_first_token_s", "cold first token", 1, 2),
 )
-
 BESIDE = (
     # metric, heading
     ("read_s", "read"),
@@ -54,6 +53,11 @@ BESIDE = (
     ("first_token_s", "first token"),
     ("cold_first_token_s", "from the start of the process"),
     ("peak_rss_bytes", "peak memory"),
+)
+UNSTEADY = "~"
+MARKED = (
+    f"`{UNSTEADY}`: quartiles lie more than {report.MAX_SPREAD * 100:.0f} % of the median apart; "
+    "this, and what rests on it, may be the machine's noise"
 )
 EXTRAS = {"openvino": "openvino", "llama.cpp": "gguf"}
 """Engines that the base install lacks, and the extra that holds them."""
@@ -69,10 +73,10 @@ def section(found: dict[str, Any], picture: str) -> str:
         f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
         f"![The same figures as bars]({picture})\n\n"
     )
-    notes = [*_engines(found), *_prompts(found), *_unmeasured(found), *_left_out(found)]
+    tables = [_figures(found), _further(found), _beside(found), _verdicts(found)]
+    notes = [*_noise(found, tables), *_engines(found), *_prompts(found), *_unmeasured(found), *_left_out(found)]
     listed = "".join(f"- {note}\n" for note in notes)
-    parts = [head + _figures(found), _further(found), _beside(found), _verdicts(found), listed]
-    return "\n".join(part for part in parts if part)
+    return head + "\n".join(part for part in (*tables, listed) if part)
 
 
 def _figures(found: dict[str, Any]) -> str:
@@ -108,21 +112,29 @@ def _beside(found: dict[str, Any]) -> str:
 def _ratio(found: report.Beside | None) -> str:
     if found is None:
         return ""
-    return f"**{found.ratio:.2f}**" if found.is_behind else f"{found.ratio:.2f}"
+    shown = f"**{found.ratio:.2f}**" if found.is_behind else f"{found.ratio:.2f}"
+    return UNSTEADY + shown if found.is_unsteady else shown
 
 
 def _verdicts(found: dict[str, Any]) -> str:
-    rows = [
-        (
-            row["what"],
-            row["limit"],
-            *(_figure(row.get(key)) for key in ("ratio", "ours", "theirs")),
-            {True: "yes", False: "**no**"}[row["holds"]],
-        )
-        for row in found["must_hold"]
-        if row["holds"] is not None  # the others are named below
-    ]
+    rested = {row["what"]: row.get("spread", 0.0) for row in report.ratios(found["variants"])}  # not in all results
+    rows = []
+    for row in found["must_hold"]:
+        if row["holds"] is None:
+            continue  # named below the table
+        ratio, ours, theirs = (_figure(row.get(key)) for key in ("ratio", "ours", "theirs"))
+        mark = UNSTEADY if rested.get(row["what"], 0.0) > report.MAX_SPREAD else ""
+        rows.append((row["what"], row["limit"], mark + ratio, ours, theirs, "yes" if row["holds"] else "**no**"))
     return _table(("aim, against the best of llama.cpp or as named", "limit", "ratio", "edgevl", "peer", "met"), rows)
+
+
+def _noise(found: dict[str, Any], tables: Sequence[str]) -> list[str]:
+    """Return what is to be said about unsteady figures in `tables`, and about the host where the results tell."""
+    said = [MARKED] if any(UNSTEADY in table for table in tables) else []
+    share = found.get("noise", {}).get("stolen_share")
+    if share is not None:
+        said.append(f"the host kept {share * 100:.0f} % of the time in which these cores had work")
+    return said
 
 
 def _engines(found: dict[str, Any]) -> list[str]:
@@ -179,14 +191,18 @@ def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _median(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
-    return "" if spread is None else f"{spread['median'] * factor:.{decimals}f}"
+    return "" if spread is None else f"{_mark(spread)}{spread['median'] * factor:.{decimals}f}"
 
 
 def _range(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
     if spread is None:
         return ""
     middle, low, high = (f"{spread[key] * factor:.{decimals}f}" for key in ("median", "lowest", "highest"))
-    return f"{middle} ({low} to {high})"
+    return f"{_mark(spread)}{middle} ({low} to {high})"
+
+
+def _mark(spread: dict[str, Any]) -> str:
+    return UNSTEADY if report.is_unsteady(spread) else ""
 
 
 def _figure(value: float | None) -> str:
@@ -213,13 +229,16 @@ def show(found: dict[str, Any]) -> None:
         cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
         rows.append((name, *cells, "" if cosine is None else f"{cosine:.5f}"))
     print(_table(("variant", *(title for _, title, _, _ in SHOWN), "cosine"), rows))
-    print(_beside(found))
+    beside = _beside(found)
+    print(beside)
     rows = []
     for row in found["must_hold"]:
         verdict = {True: "pass", False: "FAIL", None: "not measured"}[row["holds"]]
         figures = [_figure(row.get(key)) for key in ("ratio", "ours", "theirs")]
         rows.append((row["what"], row["limit"], *figures, f"{verdict} {row.get('best', '')}"))
     print(_table(("must hold", "limit", "ratio", "ours", "theirs", ""), rows), end="")
+    for note in (*_noise(found, [beside]), *_engines(found)):
+        print(note)
     for name, why in report.left_out(found).items():
         print(f"skipped: {name}: {why.splitlines()[0]}")
 

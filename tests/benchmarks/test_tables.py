@@ -16,6 +16,8 @@ INT4, INT8 = (report.OURS.format(decoder) for decoder in ("int4", "int8"))
 MIXED = "edgevl, int8 vision, llama.cpp Q4_0 decoder"
 LLAMA_Q4, LLAMA_Q8 = "llama.cpp, bf16 mmproj, Q4_0 decoder", "llama.cpp, bf16 mmproj, Q8_0 decoder"
 TORCH = "PyTorch, bfloat16"
+NOISY, QUIET = [0.5, 1.0, 1.5], [1.0, 1.0, 1.0]
+MARK = "- `~`: quartiles lie more than 20 % of the median apart; this, and what rests on it, may be the machine's noise"
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*-compare-*.json"))
 
 
@@ -151,8 +153,12 @@ class TestBeside:
         assert "no limit set" not in "".join(lines(document({TORCH: ONE})))
 
     def test_it_is_printed_after_a_run(self, capsys: pytest.CaptureFixture[str]) -> None:
-        tables.show(document({INT4: ONE, TORCH: {"encode_tile_s": [0.5]}}))
-        assert f"| {TORCH} | **2.00** |" in capsys.readouterr().out.splitlines()
+        noise = {"stolen_share": 0.05}
+        tables.show(document({INT4: {"encode_tile_s": NOISY}, TORCH: {"encode_tile_s": [0.5]}}, noise=noise))
+        said = capsys.readouterr().out.splitlines()
+        assert f"| {TORCH} | ~**2.00** |" in said
+        assert MARK.removeprefix("- ") in said
+        assert "the host kept 5 % of the time in which these cores had work" in said
 
 
 def test_further_figures_stand_in_a_second_table() -> None:
@@ -174,3 +180,39 @@ def test_further_figures_stand_in_a_second_table() -> None:
         f"| {LLAMA_Q4} |  |  |  |  | 48 |  |",
         "",
     ]
+
+
+class TestNoise:
+    def test_figures_and_what_rests_on_them_are_marked(self) -> None:
+        found = document(
+            {
+                INT4: {"encode_tile_s": QUIET, "first_token_s": QUIET, "read_s": QUIET},
+                LLAMA_Q4: {"encode_tile_s": NOISY, "first_token_s": QUIET, "read_s": NOISY},
+            }
+        )
+        assert line(found, f"| {LLAMA_Q4} | ~1.00 (").startswith(f"| {LLAMA_Q4} | ~1.00 (0.50 to 1.50) |  |  | 1.0 (")
+        assert line(found, f"| {LLAMA_Q4} | ~1000.0 |")
+        assert line(found, f"| {LLAMA_Q4} | ~1.00 | ~1.00 | 1.00 |")
+        assert line(found, "| encode per tile | ").endswith("| ~1 | 1 | 1 | **no** |")
+        assert line(found, "| first token, new image | ").endswith("| 1 | 1 | 1 | **no** |")
+        assert MARK in lines(found)
+
+    def test_it_is_told_by_the_figures_of_earlier_results_too(self) -> None:
+        found = document({INT4: {"encode_tile_s": NOISY}, LLAMA_Q4: {"encode_tile_s": QUIET}})
+        for row in found["must_hold"]:
+            row.pop("spread", None)
+        assert line(found, "| encode per tile | ").endswith("| ~1 | 1 | 1 | **no** |")
+
+    def test_a_loss_stays_bold(self) -> None:
+        found = document({INT4: {"encode_tile_s": QUIET}, TORCH: {"encode_tile_s": [0.25, 0.5, 0.75]}})
+        assert line(found, f"| {TORCH} | ~**2.00** |")
+
+    def test_steady_figures_are_not_marked(self) -> None:
+        text = "\n".join(lines(document({INT4: {"encode_tile_s": QUIET}, LLAMA_Q4: {"encode_tile_s": QUIET}})))
+        assert "~" not in text
+
+    def test_time_that_the_host_kept_is_named(self) -> None:
+        found = document({INT4: ONE}, noise={"stolen_share": 0.123})
+        assert "- the host kept 12 % of the time in which these cores had work" in lines(found)
+        assert "the host kept" not in "".join(lines(document({INT4: ONE}, noise={"stolen_share": None})))
+        assert "the host kept" not in "".join(lines(document({INT4: ONE})))
