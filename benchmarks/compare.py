@@ -9,7 +9,7 @@ bits. Each round starts a process
 per variant: its start and its first answer give cold start, first token and peak memory (what a runtime compiles once
 per model and machine has been compiled before, while the weights were checked); then the processes take turns,
 stage by stage, and those whose turn it is not are stopped. Figures are medians over rounds. A variant whose package is
-missing, or that fails, is named with the reason. Results and a plot go to benchmarks/results/.
+missing, that fails or that was not asked for is named with the reason. Results and a plot go to benchmarks/results/.
 
 Before anything is timed, the weights are checked: llama.cpp on its unquantized file must compute what PyTorch does.
 """
@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import report
+from benchmarks import report, stolen, tables
 from benchmarks.awake import AWAKE, awake
 from benchmarks.cold import ROOT, _high_water, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
@@ -46,6 +46,7 @@ N_GREEDY, N_PROMPT = 16, 64
 MIN_WITNESS_COSINE = 0.999
 N_EQUAL = 4
 """Greedy tokens that unquantized files must have in common with float32; later ones may part on a near tie."""
+NOT_ASKED = "not asked for (--peers)"
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class Comparison:
 
     def __init__(self, case: Case, variants: Sequence[Variant], amount: Amount) -> None:
         self.case, self.variants, self.amount = case, list(variants), amount
+        self.peers = list(dict.fromkeys(variant.peer for variant in variants))
         self.samples = Samples()
         self.checks: dict[str, dict[str, Any]] = {}
         self.about: dict[str, Any] = {}
-        self.skipped: dict[str, str] = {}
+        self.skipped = {variant.name: NOT_ASKED for variant in VARIANTS if variant not in self.variants}
+        self.stolen_share: float | None = None
 
     def leave_out(self, variant: Variant, why: object) -> None:
         """Take no further notice of a variant, and say so."""
@@ -130,6 +133,14 @@ class Comparison:
         nearest = min(found["feature_cosine"]["mean"], found["logits_cosine"])
         if nearest < MIN_WITNESS_COSINE or not equal:
             raise WorkerFailed(f"{WITNESS.name} does not compute the checkpoint, so nothing is compared: {found}")
+
+    def rounds(self) -> None:
+        """Measure, round after round, and how much of the time the host kept meanwhile."""
+        before = stolen.used()
+        for index in range(self.amount.rounds):
+            print(f"round {index + 1} of {self.amount.rounds}", flush=True)
+            self.round(index)
+        self.stolen_share = stolen.share(before, stolen.used())
 
     def round(self, index: int) -> None:
         """Run every stage of every variant once, the order turned by one each round."""
@@ -303,11 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {found}")
         return 0
     with awake(settings.awake):
-        for index in range(amount.rounds):
-            print(f"round {index + 1} of {amount.rounds}", flush=True)
-            comparison.round(index)
+        comparison.rounds()
     document = report.document(comparison, n_cores, settings.awake)
-    report.show(document)
+    tables.show(document)
     folder = case.folder if is_trial else ROOT / "benchmarks" / "results"
     for path in report.write(document, folder):
         print(f"written: {path.relative_to(ROOT)}")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cold import _commit, machine, slug
-from benchmarks.peers import AIMED_CONTEXT
+from benchmarks.peers import AIMED_CONTEXT, VARIANTS
 
 if TYPE_CHECKING:
     from benchmarks.compare import Comparison
 
+MAX_SPREAD = 0.2
+"""How far apart a steady figure's quartiles may lie, over its median."""
 OURS = "edgevl, int8 vision, {} decoder"
 PACKAGES = (
     "llama-cpp-python",
@@ -27,21 +29,6 @@ PACKAGES = (
     "onnxruntime-genai",
     "torch",
     "transformers",
-)
-SHOWN = (
-    # metric, heading, factor, decimals
-    ("read_s", "read ms", 1000, 1),
-    ("tile_s", "cut ms", 1000, 0),
-    ("encode_tile_s", "encode a tile", 1, 3),
-    ("prefill_tokens_per_s", "prefill", 1, 0),
-    ("prefill_text_tokens_per_s", "text", 1, 0),
-    ("first_token_s", "first token", 1, 2),
-    ("decode_128_tokens_per_s", "decode 128", 1, 0),
-    ("decode_1024_tokens_per_s", "1k", 1, 0),
-    ("decode_4096_tokens_per_s", "4k", 1, 0),
-    ("peak_rss_bytes", "peak MB", 1e-6, 0),
-    ("ready_s", "ready", 1, 2),
-    ("cold_first_token_s", "cold first token", 1, 2),
 )
 
 
@@ -74,6 +61,17 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def relative_spread(found: dict[str, Any]) -> float:
+    """Return how far apart a figure's quartiles lie, over its median."""
+    low, high = found["quartiles"]
+    return float((high - low) / found["median"]) if found["median"] else 0.0
+
+
+def is_unsteady(found: dict[str, Any]) -> bool:
+    """Return whether a figure's quartiles lie so far apart that it may be the machine's noise."""
+    return relative_spread(found) > MAX_SPREAD
+
+
 @dataclass(frozen=True)
 class Ratio:
     """One line that must hold: our median over the best median of a peer's variants.
@@ -90,6 +88,7 @@ class Ratio:
 
 ANY, Q4, Q8, OPENVINO = r"^llama\.cpp", r"^llama\.cpp.*Q4_0 decoder", r"^llama\.cpp.*Q8_0 decoder", "^OpenVINO, int8"
 MIXED = "llama.cpp Q4_0"
+EIGHT_BITS = "(int8|Q8_0) decoder"
 _PREFILL, _TEXT, _DECODE = "prefill_tokens_per_s", "prefill_text_tokens_per_s", f"decode_{AIMED_CONTEXT}_tokens_per_s"
 RATIOS = (
     Ratio("encode per tile", ("int4", "encode_tile_s"), (ANY, "encode_tile_s"), "<=", 0.33),
@@ -136,7 +135,9 @@ def document(comparison: Comparison, n_cores: int, is_awake: bool) -> dict[str, 
             "prompt_tokens": case.prompt["n_tokens"],
             **asdict(comparison.amount),
             "awake": is_awake,
+            "peers": comparison.peers,
         },
+        "noise": {"stolen_share": comparison.stolen_share},
         "must_hold": [*ratios(summary), *counts(summary, comparison.checks)],
         "skipped": comparison.skipped,
         "checks": comparison.checks,
@@ -163,14 +164,22 @@ def ratios(summary: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]
 def _verdict(row: Ratio, summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     ours = summary.get(OURS.format(row.ours[0]), {}).get(row.ours[1])
     pattern, metric = row.theirs
-    found = {name: m[metric]["median"] for name, m in summary.items() if re.search(pattern, name) and metric in m}
+    found = {name: m[metric] for name, m in summary.items() if re.search(pattern, name) and metric in m}
     verdict: dict[str, Any] = {"what": row.what, "limit": f"{row.sign} {row.limit}", "holds": None}
     if ours is None or not found:
         return verdict
-    best = (min if row.sign == "<=" else max)(found, key=lambda name: found[name])
-    ratio = ours["median"] / found[best]
-    holds = ratio <= row.limit if row.sign == "<=" else ratio >= row.limit
-    return {**verdict, "holds": holds, "ratio": ratio, "ours": ours["median"], "theirs": found[best], "best": best}
+    best = (min if row.sign == "<=" else max)(found, key=lambda name: found[name]["median"])
+    theirs = found[best]
+    ratio = ours["median"] / theirs["median"]
+    return {
+        **verdict,
+        "holds": ratio <= row.limit if row.sign == "<=" else ratio >= row.limit,
+        "ratio": ratio,
+        "ours": ours["median"],
+        "theirs": theirs["median"],
+        "best": best,
+        "spread": max(relative_spread(ours), relative_spread(theirs)),
+    }
 
 
 def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -195,37 +204,44 @@ def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict
     ]
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print the figures and the verdicts as two tables."""
-    about, settings = found["machine"], found["settings"]
-    print(f"\n{about['cpu']}, {settings['threads']} threads on {about['cores']} cores; commit {found['commit']}")
-    print(
-        f"{found['model']}: {settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians (quartiles)\n"
-    )
-    print("| variant | " + " | ".join(title for _, title, _, _ in SHOWN) + " | cosine |")
-    print("|---" * (len(SHOWN) + 2) + "|")
-    for name, metrics in found["variants"].items():
-        cells = [_cell(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in SHOWN]
-        cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
-        print(f"| {name} | " + " | ".join([*cells, "" if cosine is None else f"{cosine:.5f}"]) + " |")
-    print("\n| must hold | limit | ratio | ours | theirs | |\n|---|---|---|---|---|---|")
-    for row in found["must_hold"]:
-        verdict = {True: "pass", False: "FAIL", None: "not measured"}[row["holds"]]
-        figures = [_figure(row.get(key)) for key in ("ratio", "ours", "theirs")]
-        print(f"| {row['what']} | {row['limit']} | " + " | ".join(figures) + f" | {verdict} {row.get('best', '')} |")
-    for name, why in found["skipped"].items():
-        print(f"skipped: {name}: {why.splitlines()[0]}")
+@dataclass(frozen=True)
+class Beside:
+    """Our figure over another variant's; no limit is set."""
+
+    ratio: float
+    is_behind: bool
+    is_unsteady: bool
 
 
-def _cell(spread: dict[str, Any] | None, factor: float, decimals: int) -> str:
-    if spread is None:
-        return ""
-    median, low, high = (f"{value * factor:.{decimals}f}" for value in (spread["median"], *spread["quartiles"]))
-    return f"{median} ({low}-{high})"
+def beside(summary: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Beside]]:
+    """Return our figures over those of every other variant, by its name and metric.
+
+    One with an 8-bit decoder is set against our int8 decoder, any other against our int4 one.
+    """
+    return {
+        name: _beside(summary.get(OURS.format("int8" if re.search(EIGHT_BITS, name) else "int4"), {}), theirs)
+        for name, theirs in summary.items()
+        if not name.startswith("edgevl")
+    }
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _beside(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> dict[str, Beside]:
+    return {metric: _over(metric, ours[metric], theirs[metric]) for metric in theirs if metric in ours}
+
+
+def _over(metric: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Beside:
+    ratio = ours["median"] / theirs["median"]
+    is_behind = ratio < 1 if metric.endswith("_per_s") else ratio > 1
+    return Beside(ratio, is_behind, is_unsteady(ours) or is_unsteady(theirs))
+
+
+def left_out(found: dict[str, Any]) -> dict[str, str]:
+    """Return every variant that took no part, or not to the end, with the reason.
+
+    Earlier results do not name what was not asked for: a variant without figures is "not run" then.
+    """
+    absent = {variant.name: "not run" for variant in VARIANTS if variant.name not in found["variants"]}
+    return {**absent, **found["skipped"]}
 
 
 def write(found: dict[str, Any], folder: Path) -> list[Path]:

@@ -209,71 +209,16 @@ def cold() -> str:
     return _table(titles, rows) if rows else ""
 
 
-COMPARED = (
-    # metric, heading, factor, decimals
-    ("encode_tile_s", "encode a tile, s", 1, 2),
-    ("prefill_tokens_per_s", "prefill, tokens/s", 1, 0),
-    ("decode_1024_tokens_per_s", "decode at 1k, tokens/s", 1, 0),
-    ("first_token_s", "first token, s", 1, 1),
-    ("second_first_token_s", "second question, new process, s", 1, 2),
-    ("peak_rss_bytes", "peak memory, MB", 1e-6, 0),
-)
-
-
 def comparison() -> str:
-    """Return what each comparison with other runtimes found: its plot, every variant's figures, and every verdict."""
+    """Return what each comparison with other runtimes found."""
+    from benchmarks import tables
+
     paths = (ROOT / "benchmarks" / "results").glob("*-compare-*.json")
     by_shapes = sorted(paths, key=lambda path: (path.stem.rpartition("-compare-")[2], path.name))
-    found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in by_shapes]
-    return "\n".join(_comparison(path, document) for path, document in found)
-
-
-def _comparison(path: Path, found: dict[str, Any]) -> str:
-    about, settings = found["machine"], found["settings"]
-    cores = f"{about['cores']} cores{' kept awake' if settings.get('awake') else ''}"
-    head = (
-        f"{about['cpu']}, {cores}, {settings['threads']} threads; shapes {found['model']}, "
-        f"{settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians of {settings['rounds']} "
-        f"interleaved rounds (lowest to highest); commit `{found['commit']}`.\n\n"
-        f"![The same figures as bars](benchmarks/results/{path.stem}.png)\n\n"
+    return "\n".join(
+        tables.section(json.loads(path.read_text(encoding="utf-8")), f"benchmarks/results/{path.stem}.png")
+        for path in by_shapes
     )
-    rows = [
-        (name, *(_spread(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in COMPARED))
-        for name, metrics in found["variants"].items()
-    ]
-    verdicts = [
-        (
-            row["what"],
-            row["limit"],
-            *(_figure(row.get(key)) for key in ("ratio", "ours", "theirs")),
-            {True: "yes", False: "**no**"}[row["holds"]],
-        )
-        for row in found["must_hold"]
-        if row["holds"] is not None  # its peer took no part
-    ]
-    skipped = "".join(f"- left out: {name}: {why.splitlines()[0]}\n" for name, why in found["skipped"].items())
-    return (
-        head
-        + _table(("variant", *(title for _, title, _, _ in COMPARED)), rows)
-        + "\n"
-        + _table(
-            ("aim, against the best of llama.cpp or as named", "limit", "ratio", "edgevl", "peer", "met"), verdicts
-        )
-        + (f"\n{skipped}" if skipped else "")
-    )
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value * 1e-6:.0f} MB" if value > 1e6 else f"{value:.4g}"
-
-
-def _spread(found: dict[str, Any] | None, factor: float, decimals: int) -> str:
-    if found is None:
-        return ""
-    middle, low, high = (f"{found[key] * factor:.{decimals}f}" for key in ("median", "lowest", "highest"))
-    return f"{middle} ({low} to {high})"
 
 
 FORMS = ("plain", "paraphrased", "chat")
@@ -322,6 +267,7 @@ def main(what: str) -> None:
     """Print a part of the README, or write all of it anew."""
     text = README.read_text(encoding="utf-8")
     if what == "--write":
+        sys.path.insert(0, str(ROOT))  # where benchmarks is; a script sees its own folder alone
         README.write_text(filled(text), encoding="utf-8")
     else:
         print(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks import report
-from benchmarks.compare import choose, parse
+from benchmarks import compare, report, stolen, tables
+from benchmarks.compare import NOT_ASKED, Amount, Comparison, choose, parse
 from benchmarks.peers import PEERS, VARIANTS, WITNESS, Stages, Variant, by_name
 
 OURS = "edgevl, int8 vision, int4 decoder"
@@ -92,9 +93,10 @@ def test_the_document_is_written_and_drawn(tmp_path: Path, capsys: pytest.Captur
         "must_hold": report.ratios(summary),
         "skipped": {"OpenVINO, int8 vision": "nncf not installed; pip install\nmore"},
         "checks": {OURS: {"feature_cosine": {"mean": 0.9995}}},
+        "about": {},
         "variants": summary,
     }
-    report.show(found)
+    tables.show(found)
     said = capsys.readouterr().out
     assert "| encode per tile | <= 0.33 | 0.2857 | 0.3 | 1.05 | pass llama.cpp, bf16 mmproj, Q4_0 decoder |" in said
     assert "skipped: OpenVINO, int8 vision: nncf not installed; pip install" in said
@@ -132,3 +134,58 @@ def test_choosing_peers() -> None:
     with pytest.raises(SystemExit, match=f"unknown peer 'torch'; there are {', '.join(PEERS)}"):
         choose("edgevl,torch")
     assert parse(["--model", "500m", "--threads", "2"]).threads == 2
+
+
+def compared(peers: str | None) -> Comparison:
+    """Return a comparison of which nothing has run."""
+    case: Any = SimpleNamespace(model="tiny", n_threads=1, prompt={"n_tiles": 5, "n_tokens": 99})
+    return Comparison(case, choose(peers), Amount(rounds=1, n_tiles=2, n_tokens=8, contexts=(128,)))
+
+
+def test_what_was_not_asked_for_is_in_the_results_by_name() -> None:
+    found = report.document(compared("openvino,edgevl"), 2, False)
+    assert found["skipped"] == {v.name: NOT_ASKED for v in VARIANTS if v.peer not in ("edgevl", "openvino")}
+    assert NOT_ASKED == "not asked for (--peers)"
+    assert found["settings"]["peers"] == ["edgevl", "openvino"]
+    everything = report.document(compared(None), 2, False)
+    assert (everything["skipped"], everything["settings"]["peers"]) == ({}, list(PEERS))
+
+
+def test_time_that_the_host_kept_is_in_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compared(None)
+    comparison.variants = []
+    readings = iter([stolen.Used(wanted=100, stolen=10), stolen.Used(wanted=300, stolen=60)])
+    monkeypatch.setattr(stolen, "used", lambda: next(readings))
+    comparison.rounds()
+    assert report.document(comparison, 2, False)["noise"] == {"stolen_share": 0.25}
+
+
+def test_a_verdict_holds_the_spread_of_the_less_steady_side() -> None:
+    steady, unsteady = [1.0, 1.0], [0.8, 1.0, 1.2]  # quartiles of 0.9 and 1.1
+    row = verdict("encode per tile", samples(ours={"encode_tile_s": steady}, bf16={"encode_tile_s": unsteady}))
+    assert row["spread"] == pytest.approx(0.2)
+    row = verdict("encode per tile", samples(ours={"encode_tile_s": unsteady}, bf16={"encode_tile_s": steady}))
+    assert row["spread"] == pytest.approx(0.2)
+
+
+def test_unsteady_is_more_than_a_fifth() -> None:
+    found = samples(ours={"ready_s": [8.0, 10.0, 12.0], "read_s": [7.8, 10.0, 12.0], "tile_s": [0.0]}).summary()[OURS]
+    assert [report.is_unsteady(found[metric]) for metric in ("ready_s", "read_s", "tile_s")] == [False, True, False]
+
+
+def test_a_run_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = SimpleNamespace(model="tiny", n_threads=1, prompt={"n_tiles": 5, "n_tokens": 99}, folder=tmp_path)
+    for name, stand_in in (("Case", case), ("make", None), ("use_cores", 2)):
+        monkeypatch.setattr(compare, name, lambda *_, value=stand_in, **__: value)
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    for name in ("build", "check"):
+        monkeypatch.setattr(Comparison, name, lambda _: None)
+    monkeypatch.setattr(Comparison, "round", lambda self, _: self.samples.add(OURS, "encode_tile_s", 0.3))
+    assert compare.main(["--model", "tiny", "--peers", "edgevl", "--rounds", "3"]) == 0
+    assert f"skipped: {LLAMA[0]}: {NOT_ASKED}" in capsys.readouterr().out.splitlines()
+    [path] = tmp_path.glob("*.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert len(found["variants"][OURS]["encode_tile_s"]["values"]) == 3
+    assert tables.section(found, "plot.png").count(NOT_ASKED) == 1
