@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,18 @@ class TestApart:
         assert decoder.n_past == 0
         monkeypatch.setattr(Placement, "_measure", None)  # would fail if it were called again
         assert auto.decoder().backend == decoder.backend
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("openvino", marks=needs_openvino)])
+def test_tiles_side_by_side_have_the_bits_of_one_at_a_time(device: str) -> None:
+    """A tile that is stored may have been encoded either way, and by any number of threads."""
+    tiles = np.random.default_rng(2).uniform(-1, 1, (5, 1, *tile().shape[1:])).astype(np.float32)
+    single, double = (Placement(FOLDER, SPEC, device=device, threads=n).encoder() for n in (1, 2))
+    assert double.n_at_once == (2 if device == "openvino" else 1)
+    with ThreadPoolExecutor(2) as pool:
+        beside = list(pool.map(partial(double.encode, n_at_once=2), tiles))
+    for encoder in (single, double):
+        np.testing.assert_array_equal(beside, [encoder.encode(one) for one in tiles])
 
 
 @needs_openvino

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -67,10 +68,19 @@ def forget(vlm: edgevl.VLM) -> edgevl.VLM:
     return vlm
 
 
+def assert_same(vlm: edgevl.VLM, plain: edgevl.VLM, messages: list[Any], **options: Any) -> str:
+    """Ask both, the second one from nothing; return what both say, with scores equal to the last bit."""
+    with_store = vlm.stream_messages(messages, **options).finish()
+    without = forget(plain).stream_messages(messages, **options).finish()
+    assert with_store.token_ids == without.token_ids
+    assert np.array_equal(vlm._open().decoder.logits(), plain._open().decoder.logits())
+    return with_store.text
+
+
 turns = st.lists(st.tuples(st.sampled_from(["what?", "is it red?", "x"]), st.integers(0, 2)), min_size=1, max_size=3)
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(conversation=turns, detail=st.sampled_from(["low", "auto", 3]), which=st.lists(st.integers(0, 1), min_size=3))
 def test_random_chats_are_the_same_with_and_without(
     plain: edgevl.VLM, stored: tuple[edgevl.VLM, edgevl.VLM], conversation: Any, detail: Any, which: list[int]
@@ -82,11 +92,94 @@ def test_random_chats_are_the_same_with_and_without(
         vlm = stored[which[turn % len(which)]]  # now this process, now the other
         if which[0]:
             forget(vlm)
-        with_store = vlm.stream_messages(messages, detail=detail, max_tokens=8).finish()
-        without = forget(plain).stream_messages(messages, detail=detail, max_tokens=8).finish()
-        assert with_store.token_ids == without.token_ids
-        assert np.array_equal(vlm._open().decoder.logits(), plain._open().decoder.logits())  # to the last bit
-        messages.append({"role": "assistant", "content": with_store.text or "?"})
+        said = assert_same(vlm, plain, messages, detail=detail, max_tokens=8)
+        messages.append({"role": "assistant", "content": said or "?"})
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question about pictures (their seeds), and what was answered."""
+
+    question: str
+    pictures: tuple[int, ...] = ()
+    answer: str = "Yes."
+
+
+def change(turns: list[Turn], at: int) -> list[Turn]:
+    """Ask something else in one turn."""
+    at %= len(turns)
+    return [*turns[:at], replace(turns[at], question=f"{turns[at].question} really?"), *turns[at + 1 :]]
+
+
+def remove(turns: list[Turn], at: int) -> list[Turn]:
+    """Leave one turn out; one alone stays."""
+    at %= len(turns)
+    return turns[:at] + turns[at + 1 :] or turns
+
+
+def show_another(turns: list[Turn], at: int) -> list[Turn]:
+    """Show another picture in the place of one."""
+    seeds = [seed for turn in turns for seed in turn.pictures]
+    return showing(turns, [seed + 3 * (index == at % len(seeds)) for index, seed in enumerate(seeds)])
+
+
+def swap(turns: list[Turn], at: int) -> list[Turn]:
+    """Show two pictures, one after the other, in each other's place; be it in two turns."""
+    seeds = [seed for turn in turns for seed in turn.pictures]
+    if seeds:
+        first, second = at % len(seeds), (at + 1) % len(seeds)
+        seeds[first], seeds[second] = seeds[second], seeds[first]
+    return showing(turns, seeds)
+
+
+def showing(turns: list[Turn], seeds: list[int]) -> list[Turn]:
+    """Return turns with as many pictures each, drawn from `seeds`."""
+    rest = iter(seeds)
+    return [replace(turn, pictures=tuple(islice(rest, len(turn.pictures)))) for turn in turns]
+
+
+def messages_of(turns: list[Turn]) -> list[Any]:
+    """Return a conversation that ends with the last turn's question."""
+    messages: list[Any] = []
+    for turn in turns:
+        images = [{"type": "image", "image": picture(seed, 60, 90)} for seed in turn.pictures]
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": turn.question}]})
+        messages.append({"role": "assistant", "content": turn.answer})
+    return messages[:-1]
+
+
+EDITS = (change, remove, show_another, swap)
+TWO_TURNS = [Turn("what?", (0, 1)), Turn("is it red?", (2,))]
+edits = st.lists(st.tuples(st.sampled_from(EDITS), st.integers(0, 5)), min_size=1, max_size=2)
+shown = st.lists(st.integers(0, 2), max_size=2).map(tuple)
+whole_turns = st.builds(Turn, st.sampled_from(["what?", "x"]), shown, st.sampled_from(["Yes.", "a"]))
+
+
+@settings(max_examples=10)
+@given(
+    turns=st.lists(whole_turns, min_size=1, max_size=3),
+    edits=edits,
+    which=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+)
+@example(turns=TWO_TURNS, edits=[(change, 0), (change, 1)], which=[0, 0, 1, 1])
+@example(turns=TWO_TURNS, edits=[(remove, 0), (remove, 0)], which=[1, 1, 1, 0])
+@example(turns=TWO_TURNS, edits=[(show_another, 1), (show_another, 0)], which=[0, 0, 1, 1])
+@example(turns=TWO_TURNS, edits=[(swap, 0), (swap, 1)], which=[1, 1, 0, 0])
+def test_an_edited_chat_is_answered_as_if_it_were_new(
+    plain: edgevl.VLM, stored: tuple[edgevl.VLM, edgevl.VLM], turns: list[Turn], edits: list[Any], which: list[int]
+) -> None:
+    versions = [*accumulate(edits, lambda before, edit: edit[0](before, edit[1]), initial=turns), turns]  # all undone
+    for version, one in zip(versions, which, strict=False):
+        assert_same(stored[one], plain, messages_of(version), max_tokens=2)
+
+
+def test_edits_do_what_they_are_called() -> None:
+    pictures = [[[0, 1], [2]], [[2]], [[0, 4], [2]], [[0, 2], [1]]]
+    for edit, at, wanted in zip(EDITS, (0, 0, 1, 1), pictures, strict=True):
+        assert [list(turn.pictures) for turn in edit(TWO_TURNS, at)] == wanted
+    assert [turn.question for turn in change(TWO_TURNS, 3)] == ["what?", "is it red? really?"]
+    for edit in EDITS:
+        assert len(edit([Turn("x")], 3)) == 1
 
 
 def test_a_second_question_in_a_new_object_starts_at_the_question(folder: Path, tmp_path: Path) -> None:
@@ -165,6 +258,70 @@ def test_a_new_process_finds_what_an_earlier_one_stored_without_closing(tmp_path
     assert (first["images"][0]["n_encoded"], second["images"][0]["n_encoded"]) == (5, 0)
     assert second["usage"]["cached_tokens"] > second["usage"]["image_tokens"]
     assert first["text"] == second["text"]
+
+
+ANSWERING = """
+import hashlib, json, sys, edgevl
+with edgevl.load(store=sys.argv[1] or False, device="cpu") as vlm:
+    for line in sys.stdin:
+        answer = vlm.stream_messages(json.loads(line), max_tokens=8).finish()
+        if vlm._disk:
+            vlm._disk.flush()
+        scores = hashlib.sha256(vlm._open().decoder.logits().tobytes()).hexdigest()
+        said = {"text": answer.text, "token_ids": answer.token_ids, "scores": scores}
+        done = {"n_encoded": sum(image.n_encoded for image in answer.images), "n_cached": answer.usage.cached_tokens}
+        print(json.dumps([said, done]), flush=True)
+"""
+
+
+class Elsewhere:
+    """A process that answers conversations, on a store or on none."""
+
+    def __init__(self, store: Path | str) -> None:
+        command = [sys.executable, "-c", ANSWERING, str(store)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+    def ask(self, messages: list[Any]) -> tuple[Any, Any]:
+        """Return what was said, and what had to be done for it."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(messages) + "\n")
+        stdin.flush()
+        said, done = json.loads(stdout.readline())
+        return said, done
+
+
+def test_processes_that_take_turns_on_a_store_answer_as_one_without(tmp_path: Path) -> None:
+    from edgevl.image.read import save_png
+
+    images = []
+    for seed in range(2):
+        save_png(picture(seed, 200, 300), tmp_path / f"{seed}.png")
+        images.append({"type": "image", "image": str(tmp_path / f"{seed}.png")})
+    store, messages = tmp_path / "store", []
+    questions = [[images[0], "what's here?"], ["is it red?"], [images[1], "and here?"], ["which one is larger?"]]
+    with Elsewhere(store) as one, Elsewhere(store) as other, Elsewhere("") as plain:
+        for turn, (*shown, question) in enumerate(questions):
+            messages.append({"role": "user", "content": [*shown, {"type": "text", "text": question}]})
+            asked = (one, other) if turn % 2 == 0 else (other, one)
+            (said, first), (again, second), (wanted, _) = (process.ask(messages) for process in (*asked, plain))
+            assert said == again == wanted
+            assert (first["n_encoded"] > 0) is bool(shown)
+            assert second["n_encoded"] == 0
+            assert second["n_cached"] > 0
+            messages.append({"role": "assistant", "content": said["text"] or "?"})
+    with Elsewhere(store) as later:
+        again, done = later.ask(messages[:-1])
+    assert again == said
+    assert done["n_encoded"] == 0
 
 
 def test_damage_to_the_store_changes_no_answer(tmp_path: Path) -> None:

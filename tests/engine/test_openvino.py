@@ -105,8 +105,7 @@ def test_many_threads_get_their_own_answers(path: Path) -> None:
     wanted = [run(graph, x) for x in xs]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda x: graph.run({"pixel_values": x}, 2)["image_features"], xs))
-    assert cosine(found, wanted) > 0.9999
-    assert all(cosine([a], [b]) > 0.999 for a, b in zip(found, wanted, strict=True))
+    np.testing.assert_array_equal(found, wanted)  # to the last bit: a stored tile may have been encoded either way
 
 
 def test_a_kept_graph_is_run_from_its_file_and_not_from_a_copy(path: Path, tmp_path: Path) -> None:
