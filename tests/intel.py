@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from edgevl.engine.openvino import core_of
+
 TAKES = {
     # settings with their values, as far as the devices' pages in OpenVINO's documentation name them
     "GPU": {"PERFORMANCE_HINT": {"LATENCY", "THROUGHPUT"}, "INFERENCE_PRECISION_HINT": {"f16", "f32"}},
@@ -31,7 +33,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *devices: str) -> type[Any]:
         forgets: ClassVar[bool] = False
 
         def __init__(self) -> None:
-            self._real = real()
+            self._real = core_of(real)
             self.available_devices = ["CPU", *devices]
             self.read_model = self._real.read_model
 

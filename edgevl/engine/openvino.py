@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def version() -> str | None:
         return UNKNOWN
 
 
+@cache
+def core_of(kind: Callable[[], Any]) -> Any:
+    """Return the one Core of a process, which is never let go.
+
+    Each Core gives the thread that makes it a stack for signal handlers. When several go in another order than they
+    came, the thread is left with one that is not there any more, and the next signal, such as Ctrl-C, ends the process.
+    """
+    return kind()
+
+
 def devices() -> set[str]:
     """Return what OpenVINO finds here, as CPU, GPU and NPU; nothing if it does not load. This loads it.
 
@@ -75,7 +86,7 @@ def devices() -> set[str]:
     with suppress(Exception):  # why it does not load is said to whoever runs a graph on it
         import openvino
 
-        return {name.partition(".")[0] for name in openvino.Core().available_devices}
+        return {name.partition(".")[0] for name in core_of(openvino.Core).available_devices}
     return set()
 
 
@@ -172,7 +183,7 @@ class OpenVINOGraph:
         return requests
 
     def _compiled(self, openvino: Any, n_streams: int) -> Any:
-        core = openvino.Core()
+        core = core_of(openvino.Core)
         settings = self._settings(core, n_streams)
         name = f"{self.backend}:{FORM}:{self._hardware(core)}:{sorted(settings.items())}"
         kept = self._load(name) if self._load else None

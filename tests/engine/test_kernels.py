@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgevl.engine import kernels
 from edgevl.engine.graph import Graph
-from edgevl.engine.openvino import _read_ranges
+from edgevl.engine.openvino import _read_ranges, core_of
 from edgevl.model import manifest
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -25,7 +25,7 @@ def path(smolvlm_int4_dir: Path) -> Path:
 
 
 def features(model: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core_of(openvino.Core).compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found: NDArray[np.float32] = next(iter(compiled(pixels).values()))
     return found
 
@@ -36,7 +36,7 @@ def pixels(path: Path) -> NDArray[np.float32]:
 
 
 def test_attention_is_computed_from_keys_as_they_are(path: Path) -> None:
-    plain, fused = (openvino.Core().read_model(path) for _ in range(2))
+    plain, fused = (core_of(openvino.Core).read_model(path) for _ in range(2))
     for model in (plain, fused):
         kernels.replace_dynamic(openvino, model, {})
     kernels.fuse_attention(openvino, fused)
@@ -80,7 +80,7 @@ def test_gelu_is_computed_by_the_error_function_and_is_nearly_the_same() -> None
 def test_a_laid_out_graph_gives_what_onnxruntime_gives(path: Path) -> None:
     ranges = _read_ranges(path)
     assert ranges
-    model = openvino.Core().read_model(path)
+    model = core_of(openvino.Core).read_model(path)
     kernels.lay_out(openvino, model, ranges)
     gelus = [node for node in model.get_ordered_ops() if node.get_type_name() == "Gelu"]
     assert {node.get_attributes()["approximation_mode"].upper() for node in gelus} == {"ERF"}

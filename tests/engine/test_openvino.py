@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -183,6 +186,29 @@ def test_two_first_calls_compile_once(path: Path, monkeypatch: pytest.MonkeyPatc
         for future in [pool.submit(first), pool.submit(first)]:
             future.result()
     assert n_compiled == [1]
+
+
+SIGNALLED = """
+import faulthandler, signal, sys
+from pathlib import Path
+from edgevl.engine.openvino import OpenVINOGraph
+
+faulthandler.enable()  # as test runners do: it asks for a stack of its own too
+graphs = [OpenVINOGraph(Path(sys.argv[1]), is_quantized=True, threads=1) for _ in range(3)]
+for graph in graphs:
+    graph.open()
+while graphs:
+    graph = graphs.pop(0)
+    del graph
+signal.signal(signal.SIGINT, lambda number, frame: print("heard", flush=True))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="handlers have no stack of their own there")
+def test_ctrl_c_is_heard_when_graphs_have_gone(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n")
 
 
 class TestIntel:
