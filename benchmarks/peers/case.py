@@ -254,6 +254,7 @@ class Case:
             template=template,
             image_token_id=source.image_token_id,
             tokens_per_tile=spec.tokens_per_tile,
+            context_length=source.context_length,
         )
         document = {
             "text": template.render(messages),
