@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import report
 
-COMPARED = (
-    # metric, heading, factor, decimals
+Columns = Sequence[tuple[str, str, float, int]]
+"""Metric, heading, factor, decimals."""
+Cell = Callable[[dict[str, Any] | None, float, int], str]
+
+COMPARED: Columns = (
     ("encode_tile_s", "encode a tile, s", 1, 2),
     ("prefill_tokens_per_s", "prefill, tokens/s", 1, 0),
     ("decode_1024_tokens_per_s", "decode at 1k, tokens/s", 1, 0),
@@ -16,8 +19,8 @@ COMPARED = (
     ("second_first_token_s", "second question, new process, s", 1, 2),
     ("peak_rss_bytes", "peak memory, MB", 1e-6, 0),
 )
-FURTHER = (
-    # the same of the second table
+FURTHER: Columns = (
+    # of the second table
     ("read_s", "read, ms", 1000, 1),
     ("tile_s", "cut, ms", 1000, 0),
     ("prefill_text_tokens_per_s", "prefill of text, tokens/s", 1, 0),
@@ -25,8 +28,8 @@ FURTHER = (
     ("decode_4096_tokens_per_s", "decode at 4k, tokens/s", 1, 0),
     ("cold_first_token_s", "first token from the start of the process, s", 1, 1),
 )
-SHOWN = (
-    # the same of what is printed
+SHOWN: Columns = (
+    # of what is printed
     ("read_s", "read ms", 1000, 1),
     ("tile_s", "cut ms", 1000, 0),
     ("encode_tile_s", "encode a tile", 1, 3),
@@ -79,22 +82,31 @@ def section(found: dict[str, Any], picture: str) -> str:
     return head + "\n".join(part for part in (*tables, listed) if part)
 
 
-def _figures(found: dict[str, Any]) -> str:
-    rows = [
-        (name, *(_range(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in COMPARED))
+def _titles(columns: Columns) -> list[str]:
+    return [title for _, title, _, _ in columns]
+
+
+def _rows(found: dict[str, Any], columns: Columns, cell: Cell) -> list[tuple[str, ...]]:
+    """Return a row a variant: its name, and what `cell` makes of each column's figure."""
+    return [
+        (name, *(cell(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in columns))
         for name, metrics in found["variants"].items()
     ]
-    return _table(("variant", *(title for _, title, _, _ in COMPARED)), rows)
+
+
+def _cosine(found: dict[str, Any], name: str) -> str:
+    cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
+    return "" if cosine is None else f"{cosine:.5f}"
+
+
+def _figures(found: dict[str, Any]) -> str:
+    return _table(("variant", *_titles(COMPARED)), _rows(found, COMPARED, _range))
 
 
 def _further(found: dict[str, Any]) -> str:
     """Return the second table, of those variants that have any of its figures."""
-    rows = [
-        (name, *(_median(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in FURTHER))
-        for name, metrics in found["variants"].items()
-    ]
-    shown = [row for row in rows if any(row[1:])]
-    return _table(("medians", *(title for _, title, _, _ in FURTHER)), shown) if shown else ""
+    shown = [row for row in _rows(found, FURTHER, _median) if any(row[1:])]
+    return _table(("medians", *_titles(FURTHER)), shown) if shown else ""
 
 
 def _beside(found: dict[str, Any]) -> str:
@@ -223,12 +235,8 @@ def show(found: dict[str, Any]) -> None:
     print(
         f"{found['model']}: {settings['tiles']} tiles, {settings['prompt_tokens']} prompt tokens; medians (quartiles)\n"
     )
-    rows = []
-    for name, metrics in found["variants"].items():
-        cells = [_quartiles(metrics.get(metric), factor, decimals) for metric, _, factor, decimals in SHOWN]
-        cosine = found["checks"].get(name, {}).get("feature_cosine", {}).get("mean")
-        rows.append((name, *cells, "" if cosine is None else f"{cosine:.5f}"))
-    print(_table(("variant", *(title for _, title, _, _ in SHOWN), "cosine"), rows))
+    measured = [(*row, _cosine(found, row[0])) for row in _rows(found, SHOWN, _quartiles)]
+    print(_table(("variant", *_titles(SHOWN), "cosine"), measured))
     beside = _beside(found)
     print(beside)
     rows = []

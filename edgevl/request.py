@@ -22,7 +22,7 @@ from edgevl.image.tiling import TilePlan
 from edgevl.latency.choice import choose, levels, read_as
 from edgevl.latency.profile import Estimate, Profile, Work, work_of
 from edgevl.loaded import Held, Loaded
-from edgevl.model.prompt import shorter
+from edgevl.model.prompt import is_conversation, shorter
 from edgevl.store.keys import prefix_keys, tile_key
 from edgevl.types import (
     Chunk,
@@ -156,7 +156,7 @@ class Request:
     def _overflow(self, model: Loaded, messages: Sequence[Message], n_context: int) -> ContextOverflow:
         choices: tuple[Detail, ...] = ("auto", 10, 5, "low")
         fitting = next((choice for choice in choices if self._n_tokens_at(model, choice) < n_context), None)
-        if not self.images or any(message.role == "assistant" for message in messages):
+        if not self.images or is_conversation(messages):
             remedy = shorter(messages)
         elif fitting:
             remedy = f"--detail {fitting} would fit"

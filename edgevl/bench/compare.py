@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from edgevl.bench import chance
-from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, title
+from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, pixels, title
 
 LEVEL = 0.95
 MAX_CHANCE = 0.05
@@ -231,7 +231,7 @@ def _missing(old: Result, new: Result) -> list[str]:
 
 def _place(place: Place) -> str:
     size, threads = place
-    return f"{'any picture' if size is None else f'{size[1]}x{size[0]}'} with {threads} threads"
+    return f"{pixels(size)} with {threads} threads"
 
 
 def _order(place: Place) -> tuple[Size, int]:

@@ -26,7 +26,7 @@ import numpy as np
 import edgevl
 from edgevl import machine, probe
 from edgevl.bench.pictures import Subject, given, made
-from edgevl.bench.result import CONTEXTS, Place, Result, Row, Size, context_key
+from edgevl.bench.result import CONTEXTS, Place, Result, Row, Size, context_key, pixels, threads_of
 from edgevl.errors import BackendError
 from edgevl.latency import kept
 from edgevl.loaded import Loaded
@@ -125,7 +125,7 @@ class _Measurement:
 
     def _compile(self, threads: int) -> None:
         """Have the store hold every graph as the questions need it: for tiles alone, and for so many side by side."""
-        self._step(f"{_threads(threads)}, compiling")
+        self._step(f"{threads_of(threads)}, compiling")
         with self._opened(threads) as vlm:
             model = vlm._open()
             n_tiles = {model.plan(subject.size, "auto").n_tiles for subject in self._subjects}
@@ -145,10 +145,10 @@ class _Measurement:
             profile = probe.measure(vlm._open(), seconds=PROFILE_S if is_first else 0.0)  # warms up, too
             if is_first:
                 kept.write(kept.key_of(self._manifest.content_id, device="auto", threads=threads), profile)
-            self._step(f"{_threads(threads)}, any picture")
+            self._step(f"{threads_of(threads)}, any picture")
             self._note(None, threads, self._of_model(vlm._open()))
             for subject in self._subjects:
-                self._step(f"{_pixels(subject.size)}, {_threads(threads)}")
+                self._step(f"{pixels(subject.size)}, {threads_of(threads)}")
                 self._note(subject.size, threads, self._ask(vlm, subject, threads))
 
     def _of_model(self, model: Loaded) -> dict[str, float]:
@@ -189,7 +189,7 @@ class _Measurement:
 
     def _cold(self, threads: int) -> None:
         for subject in self._subjects:
-            self._step(f"{_pixels(subject.size)}, {_threads(threads)}, a new process")
+            self._step(f"{pixels(subject.size)}, {threads_of(threads)}, a new process")
             wall_s, peak_bytes = new_process(self._settings.model, subject.path, threads, self._store)
             values = {"cold_start_s": wall_s} if self._settings.cold else {}
             self._note(subject.size, threads, values | ({"peak_memory_bytes": float(peak_bytes)} if peak_bytes else {}))
@@ -261,11 +261,3 @@ def _subjects(settings: Settings, folder: Path) -> list[Subject]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _pixels(size: Size) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-def _threads(n: int) -> str:
-    return "1 thread" if n == 1 else f"{n} threads"

@@ -7,8 +7,8 @@ from html import escape
 
 from edgevl.bench.compare import Comparison
 from edgevl.bench.plots import N_COLOURS, Bar, Series, bars, lines, mark
-from edgevl.bench.report import VERDICT_TITLES, about, cell, headline, measured, pixels, threads_of, verdict_cells
-from edgevl.bench.result import CONTEXTS, Result, Row, Size, Spread, Stage, context_key, spread
+from edgevl.bench.report import VERDICT_TITLES, about, cell, headline, measured, verdict_cells
+from edgevl.bench.result import CONTEXTS, Result, Row, Size, Spread, Stage, context_key, pixels, spread, threads_of
 
 _SPLIT = ("read", "cut into tiles", "encode all tiles", "prefill")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgevl.bench.compare import Comparison, Verdict
-from edgevl.bench.result import STAGES, Result, Row, Size, Stage, spread
+from edgevl.bench.result import STAGES, Result, Row, Stage, pixels, spread, threads_of
 
 ABOUT = (
     "Medians over the rounds, quartiles in brackets. The first token is asked for as users do; each stage is timed\n"
@@ -40,16 +40,6 @@ def headline(result: Result) -> str:
     picture = "a made picture" if result.picture == "made" else "a picture of yours"
     rounds = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
     return f"{result.model}, {picture}, {rounds}, {result.created}"
-
-
-def pixels(size: Size | None) -> str:
-    """Return a (height, width) as people write it: width first. None is any."""
-    return "any picture" if size is None else f"{size[1]}x{size[0]}"
-
-
-def threads_of(n: int) -> str:
-    """Return a number of threads in words."""
-    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def number(value: float) -> str:

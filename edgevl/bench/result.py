@@ -37,6 +37,16 @@ class Stage:
     rising: Literal["slower", "faster", "more"]
 
 
+def pixels(size: Size | None) -> str:
+    """Return a (height, width) as people write it: width first. None is any."""
+    return "any picture" if size is None else f"{size[1]}x{size[0]}"
+
+
+def threads_of(n: int) -> str:
+    """Return a number of threads in words."""
+    return "1 thread" if n == 1 else f"{n} threads"
+
+
 def context_key(n_tokens: int) -> str:
     """Return the key of the stage that is decoding with `n_tokens` held."""
     return f"decode_{n_tokens}_tokens_per_s"

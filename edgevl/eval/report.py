@@ -61,9 +61,9 @@ def rows(found: Evaluation) -> list[list[str]]:
 
     Where there are two models, a column tells their differences, where they are told.
     """
-    compared = ["difference, points"] if len(found.outcomes) == 2 else []
-    empty = [""] * (len(compared) + 1)
-    lines = [["", "asked", *labels(found), *compared, "one answer to all"]]
+    heading = ["difference, points"] if len(found.outcomes) == 2 else []
+    empty = [""] * (len(heading) + 1)
+    lines = [["", "asked", *labels(found), *heading, "one answer to all"]]
     for place, title in enumerate(title for title, _ in found.dataset.task.figures):
         parts = [_named(outcome.figures, title) for outcome in found.outcomes]
         ends = [*_difference(found, found.difference), _constant(found, "", "")] if place == 0 else empty

@@ -196,7 +196,7 @@ def read(folder: Path) -> Manifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: is not valid JSON ({error}); export or download the model again") from error
+        raise ManifestError(f"{path}: is not valid JSON ({error}){_AGAIN}") from error
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if not isinstance(raw, dict):
@@ -219,12 +219,9 @@ def check_sizes(manifest: Manifest, folder: Path) -> None:
     for name, spec in manifest.files.items():
         path = folder / name
         if not path.is_file():
-            raise ChecksumMismatch(f"{path}: is missing; export or download the model again")
+            raise ChecksumMismatch(f"{path}: is missing{_AGAIN}")
         if path.stat().st_size != spec.n_bytes:
-            raise ChecksumMismatch(
-                f"{path}: has {path.stat().st_size} bytes, {FILE_NAME} says {spec.n_bytes}; "
-                "export or download the model again"
-            )
+            raise ChecksumMismatch(f"{path}: has {path.stat().st_size} bytes, {FILE_NAME} says {spec.n_bytes}{_AGAIN}")
 
 
 def content(manifest: Manifest, folder: Path, *names: str) -> str:

@@ -88,9 +88,14 @@ def _check(messages: Sequence[Message], grids: Sequence[tuple[int, int]], family
         raise PromptError(f"the text contains {family.image_token!r}, which this model reserves for images; remove it")
 
 
+def is_conversation(messages: Sequence[Message]) -> bool:
+    """Return whether there are answers among them, which grow with every turn."""
+    return any(message.role == "assistant" for message in messages)
+
+
 def shorter(messages: Sequence[Message]) -> str:
     """Say what to do about text that does not fit."""
-    if any(message.role == "assistant" for message in messages):
+    if is_conversation(messages):
         return "begin a new conversation (in `edgevl chat`: /reset)"
     return "shorten the text"
 
