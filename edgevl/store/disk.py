@@ -20,6 +20,7 @@ import re
 import stat
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,7 @@ class Disk:
         self.max_bytes = max_bytes
         self._n_bytes: int | None = None  # what the folder holds, as far as this process knows
         self._waiting = 0
+        self._counting = threading.Lock()  # the writer counts down what any thread counts up
         self._writer = ThreadPoolExecutor(1, "edgevl-store")
         self._told = False
         self._refused = _foreign(folder) or _foreign(self.folder)
@@ -138,9 +140,12 @@ class Disk:
 
     def put(self, kind: str, key: str, array: NDArray[Any]) -> None:
         """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""
-        if self._refused or array.nbytes > self.max_bytes or self._waiting + array.nbytes > MAX_WAITING_BYTES:
+        if self._refused or array.nbytes > self.max_bytes:
             return
-        self._waiting += array.nbytes
+        with self._counting:
+            if self._waiting + array.nbytes > MAX_WAITING_BYTES:
+                return
+            self._waiting += array.nbytes
         self._writer.submit(self._write, kind, key, array)
 
     def flush(self) -> None:
@@ -179,7 +184,8 @@ class Disk:
                 _remove(part)
             self._tell(error.strerror or type(error).__name__)
         finally:
-            self._waiting -= array.nbytes
+            with self._counting:
+                self._waiting -= array.nbytes
 
     def _make_room(self, n_bytes: int) -> None:
         """Drop the longest unused entries until `n_bytes` more fit; the folder is counted once, then remembered."""

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,26 @@ def test_more_than_may_wait_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
     disk.put("tiles", "5", array(5))
     disk.flush()
     assert disk.has("tiles", "5")
+
+
+def test_what_waits_is_counted_by_whoever_puts_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that encode tiles side by side put them; here they change places between any two looks at the count."""
+
+    def read(disk: Disk) -> int:
+        count: int = vars(disk)["count"]
+        time.sleep(0.0005)
+        return count
+
+    def write(disk: Disk, count: int) -> None:
+        vars(disk)["count"] = count
+
+    monkeypatch.setattr(Disk, "_waiting", property(read, write), raising=False)
+    disk = Disk(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: disk.put("tiles", str(number), array(number)), range(40)))
+    disk.flush()
+    assert disk._waiting == 0
+    assert len(list(disk.entries())) == 40
 
 
 def test_half_written_files_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
