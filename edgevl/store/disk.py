@@ -53,6 +53,7 @@ _VERSIONS = re.compile(r"v[0-9]+")
 _NAMES = re.compile(r"[0-9a-f]{64}\.bin|tmp\w{8}\.part")  # of entries, and of half-written ones by `tempfile`
 _ALIGN = 64
 _DTYPES = ("float32", "float16", "uint8")
+_TRIES = 5
 _STALE_S = 3600.0
 """After this long, a half-written file belongs to a process that was killed."""
 
@@ -161,31 +162,43 @@ class Disk:
     def clear(self, kinds: Iterable[str] = (*KINDS, OTHERS)) -> int:
         """Delete what there is of `kinds`, by default everything, other versions' too; return the bytes freed."""
         wanted = frozenset(kinds)
-        freed = sum(status.st_size for kind, path, status in self._files() if kind in wanted and _remove(path))
+        found = [(path, status) for kind, path, status in self._files() if kind in wanted]
+        freed = sum(status.st_size for path, status in found if self._drop(path))
         self._n_bytes = None
         return freed
 
     def _write(self, kind: str, key: str, array: NDArray[Any]) -> None:
-        """Write one entry beside its place, then move it there."""
-        part: Path | None = None
+        """Write one entry, unless it is there; tell of a failure."""
         try:
             path = self._path(kind, key)
-            if path.exists():
-                return
-            _make_private(self.folder.parent, self.folder, path.parent)
-            handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)  # readable by its owner only
-            part = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                n_bytes = _encode(file, key, array)
-            self._make_room(n_bytes)
-            part.replace(path)
+            if not path.exists():
+                self._write_to(path, key, array)
         except OSError as error:
-            if part is not None:
-                _remove(part)
             self._tell(error.strerror or type(error).__name__)
         finally:
             with self._counting:
                 self._waiting -= array.nbytes
+
+    def _write_to(self, path: Path, key: str, array: NDArray[Any]) -> None:
+        """Write one entry, again where another process cleared the store meanwhile, or dropped an empty folder."""
+        for _ in range(_TRIES - 1):
+            with suppress(FileNotFoundError):
+                return self._write_once(path, key, array)
+        return self._write_once(path, key, array)
+
+    def _write_once(self, path: Path, key: str, array: NDArray[Any]) -> None:
+        """Write one entry beside its place, then move it there. Raises OSError, and leaves nothing half-written."""
+        _make_private(self.folder.parent, self.folder, path.parent)
+        handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)  # readable by its owner only
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                n_bytes = _encode(file, key, array)
+            self._make_room(n_bytes)
+            part.replace(path)
+        except OSError:
+            _remove(part)
+            raise
 
     def _make_room(self, n_bytes: int) -> None:
         """Drop the longest unused entries until `n_bytes` more fit; the folder is counted once, then remembered."""
@@ -196,15 +209,25 @@ class Disk:
             for entry in entries:
                 if total + n_bytes <= self.max_bytes:
                     break
-                total -= entry.n_bytes if _remove(entry.path) else 0
+                total -= entry.n_bytes if self._drop(entry.path) else 0
             self._n_bytes = total
         self._n_bytes += n_bytes
 
     def _drop_stale(self) -> None:
         now = time.time()
-        for _, path, status in self._files():
+        for _, path, status in list(self._files()):
             if path.suffix == ".part" and now - status.st_mtime > _STALE_S:
-                _remove(path)
+                self._drop(path)
+
+    def _drop(self, path: Path) -> bool:
+        """Drop a file, and with another version's last one its folders; return whether it was there."""
+        was_there = _remove(path)
+        kind, version = path.parent, path.parent.parent
+        if was_there and version != self.folder:
+            with suppress(OSError):  # something is left in one, as is most often the case, or another process was first
+                kind.rmdir()
+                version.rmdir()
+        return was_there
 
     def _files(self) -> Iterator[tuple[str, Path, os.stat_result]]:
         """Yield the kind, path and status of this version's files, and of other versions' entries."""
