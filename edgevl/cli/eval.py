@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgevl.cli import options
 from edgevl.cli.bar import bar
 
 _LINE_EVERY_S = 30.0
@@ -49,8 +50,8 @@ class _Command(click.Command):
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask only N, spread evenly over the data set.")
 @click.option("--against", metavar="MODEL2", help="Ask this model the same, and tell the paired difference.")
-@click.option("--detail", default="auto", show_default=True, metavar="auto|high|low|N", help="Tiles an image is worth.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: one per physical core.")
+@options.detail
+@options.threads
 @click.option(
     "-o",
     "--output",

@@ -79,15 +79,17 @@ model = click.option(
     "-m", "--model", metavar="NAME|DIR", help="Model folder or a name that `edgevl models` lists; default: the bundled."
 )
 
+detail = click.option(
+    "--detail",
+    default="auto",
+    show_default=True,
+    metavar="auto|high|low|N",
+    callback=_refusing(_check_detail),
+    help="Tiles an image is worth, N at most.",
+)
+
 image = _together(
-    click.option(
-        "--detail",
-        default="auto",
-        show_default=True,
-        metavar="auto|high|low|N",
-        callback=_refusing(_check_detail),
-        help="Tiles an image is worth, N at most.",
-    ),
+    detail,
     click.option("--reduce", is_flag=True, help="Reduce a JPEG over the limit while decoding, instead of refusing it."),
     click.option(
         "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images; default: 100 million."

@@ -155,7 +155,10 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         (["--data", "nowhere"], 1, "error: nowhere: no such folder; give the one that holds the data set with --data"),
         (["--against", MODEL], 1, "is the same model as"),
         (["--against", "no-such-model"], 1, "error: no-such-model: no model of this name"),
-        (["--detail", "medium"], 1, "auto, high, low"),
+        (["--detail", "medium"], 2, "detail is 'medium'; it must be auto, high, low"),
+        (["--detail", "0"], 2, "a number of tiles from 1 to 999999999"),
+        (["--threads", "0"], 2, "threads is 0; it must be a whole number from 1 to"),
+        (["--threads", "9" * 20], 2, "it must be a whole number from 1 to"),
     ],
 )
 def test_mistakes(options: list[str], code: int, words: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +167,14 @@ def test_mistakes(options: list[str], code: int, words: str, table: Path, capsys
     assert out == ""
     assert words in err
     assert code == 2 or err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("--detail", "medium"), ("--threads", "9" * 20)])
+def test_a_wrong_value_is_found_before_anything_is_opened(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["eval", "no-such-model", "--task", "jsonl", "--data", "nowhere", option, value]) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
 
 
 def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
