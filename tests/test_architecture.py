@@ -143,6 +143,15 @@ def unsafe(source: str, module: str) -> list[str]:
     return found
 
 
+def cores(source: str, module: str) -> list[str]:
+    """Return where `source` makes a Core of OpenVINO's itself: `core_of` has the process's only one, and says why."""
+    return [
+        f"{module}:{node.lineno} makes a Core"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and _called(node) == "Core"
+    ]
+
+
 def family_names(source: str, module: str) -> list[str]:
     """Return the lines of `source` that name a family, in a string or as an identifier; prose may."""
     tree = ast.parse(source)
@@ -247,6 +256,12 @@ class TestProject:
 
     def test_no_data_is_run_as_code(self) -> None:
         assert [wrong for name, _, source in SOURCES for wrong in unsafe(source, name)] == []
+
+    def test_a_process_has_one_core_of_openvinos(self) -> None:
+        folders = ("benchmarks", "edgevl", "export", "models", "tests")
+        paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+        found = [cores(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()) for path in paths]
+        assert [wrong for each in found for wrong in each] == []
 
     def test_families_are_named_in_their_table_alone(self) -> None:
         found = [
@@ -389,6 +404,17 @@ if TYPE_CHECKING:
     def test_direction(self, source: str, module: str) -> None:
         allowed = module == "edgevl.chat" and "pipeline" in source
         assert bool(wrong_directions(source, module)) != allowed
+
+    @pytest.mark.parametrize(
+        ("source", "is_wrong"),
+        [
+            ("core = openvino.Core()", True),
+            ("from openvino import Core\ngraph = Core().read_model(path)", True),
+            ("core = core_of(openvino.Core)", False),
+        ],
+    )
+    def test_cores(self, source: str, is_wrong: bool) -> None:
+        assert bool(cores(source, "benchmarks.peers.openvino")) == is_wrong
 
     def test_only_the_named_exception_points_upward(self) -> None:
         assert wrong_directions("from edgevl.chat import Chat", "edgevl.pipeline") == []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import Variant
 from benchmarks.peers.case import ROOT, Case, digest, making
+from edgevl.engine.openvino import core_of
 
 N_CALIBRATION = 16
 
@@ -45,7 +46,7 @@ def build(case: Case, variant: Variant) -> None:
 def _quantize(case: Case, target: Path) -> None:
     import openvino
 
-    graph = quantized(openvino.Core().read_model(plain_graph(case)), calibration(case))
+    graph = quantized(core_of(openvino.Core).read_model(plain_graph(case)), calibration(case))
     target.mkdir()
     openvino.save_model(graph, target / "vision.xml", compress_to_fp16=False)
 
@@ -97,7 +98,7 @@ class Peer:
             "NUM_STREAMS": case.n_threads,
             "INFERENCE_PRECISION_HINT": "bf16",
         }
-        core = openvino.Core()
+        core = core_of(openvino.Core)
         compiled = core.compile_model(core.read_model(graph), "CPU", settings)
         self._requests = [compiled.create_infer_request() for _ in range(case.n_threads)]
         self.about = {

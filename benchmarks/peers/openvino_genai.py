@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.peers import N_PREFILL_TEXT, Variant
 from benchmarks.peers.case import QUESTION, ROOT, Case, digest, making
 from benchmarks.peers.openvino import calibration
+from edgevl.engine.openvino import core_of
 
 PICTURE = "<image>"
 """What stands for a picture in a prompt of VLMPipeline."""
@@ -143,7 +144,7 @@ class Peer:
 
         from benchmarks.peers.openvino_files import VISION
 
-        graph = openvino.Core().compile_model(self._folder / VISION, "CPU", self._settings)
+        graph = core_of(openvino.Core).compile_model(self._folder / VISION, "CPU", self._settings)
         return np.array(graph(np.array(self._case.load("pixel_values")[:n_tiles]))[0])
 
     def greedy(self, token_ids: Sequence[int], n_tokens: int) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Peer:
 
         from benchmarks.peers.openvino_files import EMBEDDINGS, LANGUAGE
 
-        core = openvino.Core()
+        core = core_of(openvino.Core)
         table, language = (core.compile_model(self._folder / n, "CPU", self._settings) for n in (EMBEDDINGS, LANGUAGE))
         step = language.create_infer_request()
         new, chosen, first = list(token_ids), list[int](), None
