@@ -328,6 +328,12 @@ class TestPublicNames:
         changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         assert f"## {edgevl.__version__}" in changes
 
+    def test_click_is_new_enough_for_types_of_ones_own(self) -> None:
+        """Its ParamType takes a type in brackets from 8.4 on; with less, most commands end with a traceback."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        [lowest] = [need.removeprefix("click>=") for need in project["dependencies"] if need.startswith("click")]
+        assert tuple(map(int, lowest.split("."))) >= (8, 4)
+
 
 class TestImport:
     HEAVY = ("PIL", "click", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "onnxruntime", "tokenizers", "torch")
