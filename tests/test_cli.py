@@ -97,14 +97,14 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "no manifest": (["ask", SHAPES, QUESTION, "--model", str(tmp_path / "empty-model")], "edgevl export"),
         "verify nothing": (["verify", str(tmp_path / "nowhere")], "edgevl models"),
         "export nothing": (["export", str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")], "no such folder"),
-        "view into nothing": (["view", SHAPES, "-o", str(tmp_path / "no" / "such" / "folder.png")], "folder.png"),
+        "view into too long a name": (["view", SHAPES, "-o", str(tmp_path / ("long" * 99))], "cannot be written"),
     }
 
 
 @pytest.mark.parametrize("mistake", [
     "missing file", "folder", "text", "empty", "web address", "too large", "empty question", "reserved",
     "no such model", "model file", "no manifest", "verify nothing", "export nothing",
-    "view into nothing",
+    "view into too long a name",
 ])  # fmt: skip
 def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments, words = mistakes(tmp_path)[mistake]

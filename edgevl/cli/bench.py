@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgevl.cli import options
 from edgevl.cli.bar import bar
 
 
@@ -27,7 +28,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(dict.fromkeys(numbers))
 
 
-_OUT = click.Path(dir_okay=False, path_type=Path)
+_OUT = options.OutputFile()
 _IN = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
 
 
@@ -74,9 +75,8 @@ def bench(
 
     if check and old is None:
         raise click.UsageError("--check needs --compare OLD.json")
-    for target in (html, as_json):
-        if target is not None and not target.absolute().parent.is_dir():
-            raise click.UsageError(f"{target}: there is no such folder to write to")
+    if html is not None and as_json is not None and html.resolve() == as_json.resolve():
+        raise click.UsageError(f"{html}: is named for --json and for --html; give two files")
     then = result.load(old) if old is not None else None
     settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold)
     with bar() as on_step:

@@ -55,7 +55,7 @@ class _Command(click.Command):
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.OutputFile(),
     help="Where answers are kept, also between runs; default: eval-TASK.ndjson here. Wrong ones: the same with .html.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -83,8 +83,6 @@ def evaluate(
     shown = target.with_suffix(".html")
     if shown == target:
         raise click.UsageError(f"{target}: is where wrong answers are shown; give another ending, such as .ndjson")
-    if not target.absolute().parent.is_dir():
-        raise click.UsageError(f"{target}: there is no such folder to write to")
     page.check(shown)
     second = hub.find(against) if against is not None else None
     settings = run.Settings(hub.find(model), task, data, target, limit, second, detail, threads)

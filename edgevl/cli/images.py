@@ -26,7 +26,7 @@ _SOFTWARE = "edgevl view"
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.OutputFile(),
     help="Written anew if it is there, but never the IMAGE itself; default: IMAGE-tiles.png here.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +43,22 @@ class Duration(click.ParamType[float]):
             return seconds(value)
         except InputError as error:
             self.fail(str(error).removeprefix("within is "), param, ctx)
+
+
+class OutputFile(click.Path):
+    """A file to be written, in a folder that is there; anything else is wrong usage, found before the work is done."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        if not str(value):
+            self.fail("the name is empty; give a file", param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.absolute().parent.is_dir():
+            self.fail(f"{path}: there is no such folder to write to", param, ctx)
+        return path
 
 
 def _refusing(check: Callable[[str, Any], object]) -> Callable[[click.Context, click.Parameter, Any], Any]:

@@ -151,6 +151,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         (["--task", "fishing"], 2, "'fishing' must be one of blindtest, chartqa, docvqa"),
         (["--limit", "0"], 2, "--limit"),
         (["-o", "no/such/folder.ndjson"], 2, "no such folder to write to"),
+        (["-o", ""], 2, "the name is empty; give a file"),
         (["-o", "a.html"], 2, "a.html: is where wrong answers are shown; give another ending"),
         (["--data", "nowhere"], 1, "error: nowhere: no such folder; give the one that holds the data set with --data"),
         (["--against", MODEL], 1, "is the same model as"),

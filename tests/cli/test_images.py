@@ -60,3 +60,14 @@ def test_view_writes_no_file_named_like_standard_output(mine: Path, capsys: pyte
     assert run(["view", "mine.png", "-o", "-"]) == 2
     assert "standard output" in capsys.readouterr().err
     assert not Path("-").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("no/such/plan.png", "no/such/plan.png: there is no such folder to write to"), ("", "the name is empty")],
+)
+def test_view_draws_nothing_that_it_cannot_write(
+    name: str, words: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["view", mine.name, "-o", name, "--model", "no-such"]) == 2  # before anything is opened
+    assert words in capsys.readouterr().err
