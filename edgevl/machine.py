@@ -104,9 +104,14 @@ def n_usable() -> int:
     return os.cpu_count() or 1
 
 
+def most_threads() -> int:
+    """Return how many threads may be asked for here."""
+    return max(MAX_THREADS, os.cpu_count() or 1)
+
+
 def checked_threads(threads: Any) -> int | None:
     """Return a number of threads (None: the default); raise InputError for one that no machine has a use for."""
-    most = max(MAX_THREADS, os.cpu_count() or 1)
+    most = most_threads()
     if threads is None:
         return None
     if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= int(threads) <= most:

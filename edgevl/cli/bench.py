@@ -9,6 +9,7 @@ import click
 
 from edgevl.cli import options
 from edgevl.cli.bar import bar
+from edgevl.machine import most_threads
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -41,7 +42,9 @@ _IN = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
     metavar="N,N,...",
     help="Longer sides in pixels; default: 256,512,1024,2048, of a picture of yours its own.",
 )
-@click.option("--threads", type=Numbers(1, 1024), metavar="N,N,...", help="Default: 1, 2, 4, ... up to all cores.")
+@click.option(
+    "--threads", type=Numbers(1, most_threads()), metavar="N,N,...", help="Default: 1, 2, 4, ... up to all cores."
+)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="More make finer verdicts.")
 @click.option("--cold", is_flag=True, help="Time the cold start of a new process too, every round.")
 @click.option("--compare", "old", type=_IN, metavar="OLD.json", help="Say what became slower or faster since then.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgevl import machine
 from edgevl.bench import measure, result
 from edgevl.cli import run
 from tests.bench.results import result as made
@@ -81,7 +82,8 @@ def test_a_check_that_can_judge_nothing_fails_and_says_why(
         (["--sizes", "big"], 2, "'big' must be whole numbers from 16 to 8192"),
         (["--sizes", "8"], 2, "from 16 to 8192"),
         (["--sizes", "256,,512"], 2, "must be whole numbers"),
-        (["--threads", "0"], 2, "from 1 to 1024"),
+        (["--threads", "0"], 2, "'0' must be whole numbers from 1 to"),
+        (["--threads", "1,99999"], 2, "'1,99999' must be whole numbers from 1 to"),
         (["--rounds", "0"], 2, "--rounds"),
         (["--json", "no/such/folder/out.json"], 2, "no/such/folder/out.json: there is no such folder to write to"),
         (["--json", ""], 2, "the name is empty; give a file"),
@@ -108,6 +110,14 @@ def test_mistakes_are_found_before_anything_is_measured(
     assert out == ""
     assert words in err
     assert code == 2 or err.count("\n") == 1
+
+
+def test_as_many_threads_as_edgevl_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "measure", lambda settings, _: made() if settings.threads == (most,) else None)
+    most = machine.most_threads()
+    assert machine.checked_threads(most) == most
+    assert run(["bench", "--threads", str(most)]) == 0
+    assert run(["bench", "--threads", str(most + 1)]) == 2
 
 
 def test_a_bar_is_drawn_at_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
