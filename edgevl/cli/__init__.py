@@ -36,6 +36,7 @@ _HOMES = {
 }
 """Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
+_INTERRUPTED = 130
 _ctrl_c = threading.Event()
 
 
@@ -81,7 +82,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort:  # of Ctrl-C, whose line click has ended
+        return _INTERRUPTED
+    except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
         if _ctrl_c.is_set():
@@ -108,7 +111,7 @@ def _heed_ctrl_c() -> None:
 
 def _interrupted() -> int:
     click.echo(err=True)
-    return 130
+    return _INTERRUPTED
 
 
 def _told(error: Exception) -> int | None:

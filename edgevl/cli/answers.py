@@ -146,6 +146,8 @@ def _lines() -> Iterator[str]:
             click.echo("> ", nl=False, err=True)
         line = sys.stdin.readline()
         if not line:
+            if sys.stdin.isatty():
+                click.echo(err=True)
             return
         if line.strip():
             yield line.strip()
@@ -176,12 +178,19 @@ def _tile_bar() -> Iterator[Callable[[int, int], None] | None]:
         yield None
         return
 
+    is_shown = False
+
     def draw(done: int, total: int) -> None:
-        width = 24
+        nonlocal is_shown
+        width, is_shown = 24, done < total
         filled = width * done // total
         bar = "#" * filled + "-" * (width - filled)
         click.echo(f"\rimage [{bar}] {done}/{total} tiles", nl=False, err=True)
         if done == total:
             click.echo("\r\033[K", nl=False, err=True)
 
-    yield draw
+    try:
+        yield draw
+    finally:
+        if is_shown:  # what went wrong is told next; where a bar was whole, words stand by now
+            click.echo("\r\033[K", nl=False, err=True)

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +87,12 @@ def pull(what: str, **settings: Any) -> None:
     """
     from edgevl.export import pull_model
 
-    progress = _Progress()
     try:
-        folder, made = pull_model(what, progress=progress.show, **settings)
+        with _progress() as progress:
+            folder, made = pull_model(what, progress=progress, **settings)
     except KeyboardInterrupt:
-        progress.end()
         click.echo("note: what has arrived is kept; the same command goes on from there", err=True)
         raise
-    progress.end()
     _report(folder, made)
 
 
@@ -129,9 +129,8 @@ def export(checkpoint: Path, output: Path, samples: tuple[Path, ...], **settings
     """Turn a CHECKPOINT folder (config, safetensors, tokenizer) into a quantized model folder."""
     from edgevl.export import export_model
 
-    progress = _Progress()
-    made = export_model(checkpoint, output, samples=samples, progress=progress.show, **settings)
-    progress.end()
+    with _progress() as progress:
+        made = export_model(checkpoint, output, samples=samples, progress=progress, **settings)
     _report(output, made)
 
 
@@ -161,9 +160,8 @@ def import_(
     from edgevl.export import import_gguf
 
     text, image, target = _pair(sources, output)
-    progress = _Progress()
-    made = import_gguf(text, image, target, vision=vision or "int8", progress=progress.show, **settings)
-    progress.end()
+    with _progress() as progress:
+        made = import_gguf(text, image, target, vision=vision or "int8", progress=progress, **settings)
     _report(target, made)
 
 
@@ -257,19 +255,21 @@ def _mb(n_bytes: int | None) -> str:
     return "" if n_bytes is None else f"{n_bytes / 1e6:,.1f} MB"
 
 
-class _Progress:
-    """Names each stage on stderr as it begins; at a terminal, with a percentage."""
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """Yield a callback that names each stage on stderr as it begins; at a terminal, in one line with a percentage."""
+    before = ""
 
-    def __init__(self) -> None:
-        self._stage = ""
-
-    def show(self, stage: str, fraction: float) -> None:
+    def show(stage: str, fraction: float) -> None:
+        nonlocal before
         if sys.stderr.isatty():
             click.echo(f"\r\033[K{stage} {fraction:.0%}", nl=False, err=True)
-        elif stage != self._stage:
+        elif stage != before:
             click.echo(stage, err=True)
-        self._stage = stage
+        before = stage
 
-    def end(self) -> None:
+    try:
+        yield show
+    finally:
         if sys.stderr.isatty():
             click.echo("\r\033[K", nl=False, err=True)

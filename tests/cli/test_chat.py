@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
-from edgevl.cli import run
+from edgevl.cli import answers, run
+from edgevl.errors import GraphError
 from tests.test_cli import QUESTION, SAMPLES, SHAPES
 
 Talk = Callable[..., tuple[list[str], str]]
@@ -58,6 +60,24 @@ def test_a_question_may_begin_with_a_path(talk: Talk) -> None:
     answers, said = talk("/tmp/x?", "/tmp is what?", options=("--max-tokens", "1", "--detail", "low"))
     assert len(answers) == 2
     assert "no such command" not in said
+
+
+def test_the_prompt_of_a_line_that_does_not_come_is_ended(talk: Talk) -> None:
+    assert talk()[1].endswith("> \n")
+
+
+def test_a_bar_of_tiles_leaves_no_half_line_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for n_done, ends in ((1, "1/2 tiles\r\033[K"), (2, "2/2 tiles\r\033[K")):
+        with suppress(GraphError), answers._tile_bar() as draw:
+            assert draw is not None
+            draw(n_done, 2)
+            raise GraphError("no memory")
+        said = capsys.readouterr().err
+        assert said.endswith(ends), "words may stand where a whole bar was"
+        assert said.count("\033[K") == 1
 
 
 def test_standard_input_brings_the_questions(capsys: pytest.CaptureFixture[str]) -> None:

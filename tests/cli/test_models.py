@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
+import edgevl.export
 from edgevl.cli import run
+from edgevl.errors import DownloadError
 
 SHAPES = str(Path(__file__).parents[2] / "models" / "samples" / "shapes.png")
 
@@ -50,3 +54,29 @@ def test_verify(capfd: pytest.CaptureFixture[str]) -> None:
     assert "every checksum right" in out
     assert "100% of the answer's tokens equal" in out
     assert err == ""
+
+
+@pytest.mark.parametrize(("error", "code"), [(DownloadError("no network"), 1), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    "command", [["pull", "x"], ["export", "x", "-o", "y"], ["import", "a.gguf", "b.gguf", "-o", "y"]]
+)
+def test_progress_leaves_no_half_line_before_what_went_wrong(
+    command: list[str],
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any, progress: Callable[[str, float], None], **settings: Any) -> NoReturn:
+        progress("weights", 0.34)
+        raise error
+
+    for name in ("pull_model", "export_model", "import_gguf"):
+        monkeypatch.setattr(edgevl.export, name, fail)
+    for is_terminal, expected in ((True, "\r\033[Kweights 34%\r\033[K"), (False, "weights\n")):
+        monkeypatch.setattr("sys.stderr.isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert run(command) == code
+        said = capsys.readouterr().err
+        assert said.startswith(expected)
+        note = "note: what has arrived is kept; the same command goes on from there\n" if command[0] == "pull" else ""
+        assert said.removeprefix(expected) == ("error: no network\n" if code == 1 else f"{note}\n")
