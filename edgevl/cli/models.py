@@ -157,6 +157,8 @@ def import_(
     if len(sources) == 1 and not sources[0].startswith("ollama:") and not sources[0].endswith(".gguf"):
         _import_folder(Path(sources[0]), output, vision, decoder, settings)
         return
+    if decoder is not None:
+        raise click.UsageError("--decoder chooses among those of a FOLDER; of two files the decoder is used as it is")
     from edgevl.export import import_gguf
 
     text, image, target = _pair(sources, output)

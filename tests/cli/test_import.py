@@ -111,3 +111,8 @@ def test_what_cannot_be_imported(
 ) -> None:
     assert run(["import", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_of_two_files_the_decoder_has_the_precision_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["import", "a.gguf", "b.gguf", "-o", "out", "--decoder", "q4"]) == 2
+    assert "--decoder chooses among those of a FOLDER" in capsys.readouterr().err
