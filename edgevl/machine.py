@@ -119,6 +119,14 @@ def checked_threads(threads: Any) -> int | None:
     return int(threads)
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder that ~ or ~NAME stands for; raise InputError where none is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: the home folder that ~ stands for is not known here; give the whole path") from error
+
+
 def peak_bytes() -> int | None:
     """Return the most memory that this process has had resident so far; None where the platform does not tell.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from edgevl.errors import ExportError
 from edgevl.image.read import Picture
 from edgevl.loaded import Loaded
+from edgevl.machine import expanded
 from edgevl.model.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -83,7 +84,7 @@ def assemble(
 
     `pictures` are what its fidelity is measured on.
     """
-    manifest = _Build(parts, target, options, progress).run(pictures, options.name or out.expanduser().absolute().name)
+    manifest = _Build(parts, target, options, progress).run(pictures, options.name or expanded(out).absolute().name)
     gc.collect()  # sessions hold their files open, which on some systems hinders the rename
     progress("done", 1.0)
     return manifest

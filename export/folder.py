@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgevl.errors import ExportError
+from edgevl.machine import expanded
 from edgevl.model.manifest import FILE_NAME
 
 
@@ -23,7 +24,7 @@ def building(out: Path, *, force: bool) -> Iterator[Path]:
     Raises ExportError if `out` exists (unless `force` is set and it is a model folder, which is then replaced), if it
     cannot be written, or while another export into it is running.
     """
-    out = out.expanduser().absolute()
+    out = expanded(out).absolute()
     temporary, replaced = out.with_name(f".{out.name}.export"), out.with_name(f".{out.name}.replaced")
     _check_target(out, force=force)
     try:
@@ -44,7 +45,7 @@ def building(out: Path, *, force: bool) -> Iterator[Path]:
 
 def check_space(parent: Path, n_bytes: int) -> None:
     """Raise ExportError unless the disk of `parent` has `n_bytes` free."""
-    place = parent.expanduser().absolute()
+    place = expanded(parent).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

@@ -151,6 +151,27 @@ def test_a_wrong_value_is_wrong_usage(option: str, value: str, words: str, capsy
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there, any user may be one")
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [
+        (["ask", SHAPES, QUESTION, "-m", "~nobody-here/x"], ""),
+        (["cache"], "EDGEVL_STORE_DIR"),
+        (["ask", SHAPES, QUESTION], "EDGEVL_STORE_DIR"),
+        (["doctor"], "EDGEVL_PROFILE_DIR"),
+        (["models"], "EDGEVL_MODELS_DIR"),
+    ],
+)
+def test_the_home_of_nobody_is_one_line(
+    arguments: list[str], variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "~nobody-here/x")
+    assert run(arguments) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "error: ~nobody-here/x: the home folder that ~ stands for is not known here; give the whole path"
+
+
 def test_doctor_counts_threads_as_the_others_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--threads", "0"]) == 2
     assert "threads is 0" in capsys.readouterr().err

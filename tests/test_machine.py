@@ -179,3 +179,16 @@ def test_every_processor_may_have_a_thread(monkeypatch: pytest.MonkeyPatch) -> N
     assert [machine.checked_threads(n) for n in (None, 1, 384)] == [None, 1, 384]
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert machine.checked_threads(256) == 256
+
+
+def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert machine.expanded("~/model") == tmp_path / "model"
+    assert machine.expanded(Path("a/~b")) == Path("a/~b")
+    with pytest.raises(InputError) as caught:
+        machine.expanded("~nobody-here/model")
+    assert (
+        str(caught.value)
+        == "~nobody-here/model: the home folder that ~ stands for is not known here; give the whole path"
+    )

@@ -14,6 +14,7 @@ import click
 
 from edgevl.cli import options
 from edgevl.errors import InputError
+from edgevl.machine import expanded
 
 if TYPE_CHECKING:
     from edgevl.pipeline import VLM, Stream
@@ -136,7 +137,7 @@ def _open_added(image: str, settings: dict[str, Any]) -> Any:
         raise InputError("/image needs the name of a file: /image photo.jpg")
     if image == "-":
         raise InputError("/image -: standard input brings the questions; give a file")
-    return _open(image, settings)
+    return _open(str(expanded(image)) if image.startswith("~") else image, settings)  # which no shell has done
 
 
 def _lines() -> Iterator[str]:

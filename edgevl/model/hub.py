@@ -21,6 +21,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from edgevl.errors import ChecksumMismatch, DownloadError, ModelNotFound
+from edgevl.machine import expanded
 from edgevl.model import manifest
 
 BUNDLED = "edgevl-tiny"
@@ -78,7 +79,7 @@ def installed_folder() -> Path:
 def user_folder() -> Path:
     """Return where the user's model folders live: EDGEVL_MODELS_DIR, else the platform's data folder."""
     if chosen := os.environ.get("EDGEVL_MODELS_DIR"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_data_path
 
     return user_data_path("edgevl", appauthor=False) / "models"
@@ -92,7 +93,7 @@ def find(name_or_dir: str | Path | None) -> Path:
     """
     if name_or_dir is None:
         return installed_folder() / BUNDLED
-    name, path = str(name_or_dir), Path(name_or_dir).expanduser()
+    name, path = str(name_or_dir), expanded(name_or_dir)
     if not name:
         raise ModelNotFound("the model's name is empty; `edgevl models` lists what is here")
     places = [path]

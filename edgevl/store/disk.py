@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.errors import InputError
+from edgevl.machine import expanded
 
 VERSION = "v1"
 """Name of the folder that holds entries as they are written here; another form of them gets another number.
@@ -71,9 +72,9 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """Return where the store lies: EDGEVL_STORE_DIR, else in the platform's cache folder."""
+    """Return where the store lies: EDGEVL_STORE_DIR, else in the platform's cache folder. Raises InputError."""
     if chosen := os.environ.get("EDGEVL_STORE_DIR"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("edgevl", appauthor=False) / "store"
@@ -93,7 +94,7 @@ def open_disk(choice: bool | str | Path) -> Disk | None:
     """Return the store's folder: the default one for True, none for False, or the one named."""
     if choice is False:
         return None
-    folder = default_folder() if choice is True else Path(choice).expanduser()
+    folder = default_folder() if choice is True else expanded(choice)
     return Disk(folder, default_max_bytes())
 
 

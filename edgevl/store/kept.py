@@ -23,7 +23,7 @@ Key = dict[str, str]
 def folder() -> Path:
     """Return where it lies: EDGEVL_PROFILE_DIR, else in the platform's cache folder."""
     if chosen := os.environ.get("EDGEVL_PROFILE_DIR"):
-        return Path(chosen).expanduser()
+        return machine.expanded(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("edgevl", appauthor=False) / "profiles"

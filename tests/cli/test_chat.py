@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,19 @@ def test_a_question_may_begin_with_a_path(talk: Talk) -> None:
 
 def test_the_prompt_of_a_line_that_does_not_come_is_ended(talk: Talk) -> None:
     assert talk()[1].endswith("> \n")
+
+
+def test_a_home_is_found_as_a_shell_finds_it(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(SHAPES, tmp_path / "my photo.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    said_back, said = talk(
+        "/image ~/nowhere.png", "/image ~nobody-here/a.png", "/image ~/my photo.png", QUESTION, images=()
+    )
+    assert f"error: {tmp_path / 'nowhere.png'}: no such file" in said
+    assert "error: ~nobody-here/a.png: the home folder that ~ stands for is not known here; give the whole path" in said
+    [answer] = said_back
+    assert "red circle" in answer
 
 
 def test_a_bar_of_tiles_leaves_no_half_line_behind(

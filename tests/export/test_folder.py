@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevl.errors import ExportError
+from edgevl.errors import ExportError, InputError
 from edgevl.export.folder import building, check_space
 from edgevl.model.manifest import FILE_NAME
 
@@ -30,6 +30,11 @@ def test_the_folder_appears_at_the_end(tmp_path: Path) -> None:
         assert not out.exists()
     assert (out / FILE_NAME).read_text() == "new"
     assert [path.name for path in out.parent.iterdir()] == ["model"]
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(InputError, match="the home folder that ~ stands for is not known here"):
+        build(Path("~nobody-here/model"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
