@@ -90,7 +90,8 @@ def evaluate(
         with bar(_LINE_EVERY_S) as on_step:
             found = run.evaluate(settings, on_step)
     except KeyboardInterrupt:
-        click.echo(f"note: the answers so far are in {target}; the same command goes on from there", err=True)
+        if target.exists() and target.stat().st_size:
+            click.echo(f"note: the answers so far are in {target}; the same command goes on from there", err=True)
         raise
     document = report.document(found)
     if as_json:  # told before anything is written, so that a full disk does not lose it

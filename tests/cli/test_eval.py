@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -183,6 +184,17 @@ def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
     out = " ".join(capsys.readouterr().out.split())
     for task in tasks.TASKS.values():
         assert f"{task.name} {task.about}" in out
+
+
+def test_ctrl_c_before_the_first_answer_promises_none(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgevl.eval.run.evaluate", interrupt)
+    assert evaluate(table) == 130
+    assert capsys.readouterr().err == "\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
