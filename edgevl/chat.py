@@ -31,6 +31,7 @@ class Chat:
     def stream(self, question: str, image: Any = None, **options: Any) -> Stream:
         """Answer the next question word by word; `options` here go before those of the conversation."""
         options = {**self._options, **options}
+        told = options.pop("on_answer", None)
         images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
         pictures = [open_image(item, options.get("max_pixels"), options.get("reduce", False)) for item in images]
         messages = [*self.messages, Message("user", (*map(ImagePart, pictures), TextPart(question)))]
@@ -38,5 +39,7 @@ class Chat:
         def keep(answer: Answer) -> None:
             if answer.finish_reason != "cancelled":
                 self.messages = [*messages, Message("assistant", (TextPart(answer.text),))]
+            if told is not None:
+                told(answer)
 
         return self._vlm.stream_messages(messages, on_answer=keep, **options)

@@ -219,6 +219,15 @@ def test_a_failed_or_cancelled_turn_leaves_the_conversation_as_it_was(vlm: edgev
     assert chat.messages == []
 
 
+def test_a_turn_and_a_conversation_take_on_answer_too(vlm: edgevl.VLM) -> None:
+    told: list[tuple[str, int]] = []
+    chat = vlm.chat(max_tokens=2, on_answer=lambda answer: told.append((answer.text, len(chat.messages))))
+    first = chat.ask(QUESTION, SHAPES)
+    second = chat.ask("how many objects are there?", on_answer=lambda answer: told.append((answer.text, 0)))
+    assert told == [(first.text, 2), (second.text, 0)]
+    assert len(chat.messages) == 4
+
+
 def test_openai_style_messages(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     url = "data:image/png;base64," + base64.b64encode(SHAPES.read_bytes()).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
