@@ -38,6 +38,8 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
         raise click.UsageError('give at least one image and a question: edgevl ask photo.jpg "what\'s here?"')
     if os.path.isfile(question):  # noqa: PTH113 - a question may hold what no path may
         raise click.UsageError(f"the last argument must be the question, but {question!r} is a file")
+    if question == "-":
+        raise click.UsageError("the last argument must be the question, but '-' stands for an image")
     if images.count("-") > 1:
         raise click.UsageError("- stands for standard input, which can be read once; give the other images as files")
     import edgevl

@@ -100,6 +100,8 @@ def test_standard_input_brings_the_questions(capsys: pytest.CaptureFixture[str])
     assert "standard input brings the questions" in capsys.readouterr().err
     assert run(["ask", "-", "-", QUESTION]) == 2
     assert "can be read once" in capsys.readouterr().err
+    assert run(["ask", SHAPES, "-"]) == 2
+    assert "the last argument must be the question, but '-' stands for an image" in capsys.readouterr().err
 
 
 def test_an_image_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
