@@ -2,12 +2,13 @@
 
     python -m benchmarks.profile [--model 256m|500m|tiny] [--threads N] [--turns 5] [--awake] [--quick]
 
-First what the machine reaches in large pieces of work with all threads: reading memory, and multiplying matrices in
-int8, bfloat16 and float32. Then, on the checkpoint, pictures and exports of `benchmarks.compare`: a tile, a prompt, a
-token with 128, 1,024 and 4,096 tokens held at 4 and 8 bits, and the first word of a new picture. Of each is told how
-many operations and bytes it needs, counted from the shapes of its graphs, the seconds that these would take at what the
-machine reached, the seconds that it takes, and where these go. Tiles and prompts are bound by operations, tokens by
-reading weights and KV cache. A profiler makes kernels slower, small ones above all. Results go to benchmarks/results/.
+First, and last, what the machine reaches in large pieces of work with all threads: reading memory, and multiplying
+matrices in int8, bfloat16 and float32. Between, on the checkpoint, pictures and exports of `benchmarks.compare`: a
+tile, a prompt, a token with 128, 1,024 and 4,096 tokens held at 4 and 8 bits, and the first word of a new picture. Of
+each is told how many operations and bytes it needs, counted from the shapes of its graphs, the seconds that these would
+take at what the machine reached, the seconds that it takes, and where these go. Tiles and prompts are bound by
+operations, tokens by reading weights and KV cache. A profiler makes kernels slower, small ones above all. Results go to
+benchmarks/results/<machine>-<commit>-profile-<model>.json, from which tests/readme.py makes the README's table.
 """
 
 from __future__ import annotations
@@ -57,12 +58,15 @@ def quick() -> Effort:
 
 def full(n_turns: int) -> Effort:
     """Return what results are made of."""
-    return Effort(n_turns, 4, 24, CONTEXTS, peaks.Sizes(n_turns=2 * n_turns + 1))
+    return Effort(n_turns, 4, 24, CONTEXTS, peaks.Sizes(n_turns=n_turns))
 
 
 def measure(case: Case, effort: Effort) -> dict[str, Any]:
-    """Measure everything, each piece in a process of its own, one after the other; return peaks and figures."""
-    reached = _apart(case, peaks.measure, effort.sizes, case.n_threads)
+    """Measure everything, each piece in a process of its own, one after the other; return peaks and figures.
+
+    Peaks are measured before and after the figures: other work on the machine is not always the same.
+    """
+    before = _apart(case, peaks.measure, effort.sizes, case.n_threads)
     for variant in (INT4, INT8):
         _apart(case, own.build, case, variant)
     tile = _apart(case, encoder.tile, case, INT4, effort.n_tiles, effort.n_turns)
@@ -70,7 +74,8 @@ def measure(case: Case, effort: Effort) -> dict[str, Any]:
     tokens = [figure for variant in (INT4, INT8) for figure in _tokens(case, variant, effort)]
     word = _apart(case, first_word.first_word, case, INT4, effort.n_turns)
     word = first_word.needing(word, tile, prompt, case.prompt["n_tiles"])
-    found = document.peaks_of(reached)
+    after = _apart(case, peaks.measure, effort.sizes, case.n_threads)
+    found = document.peaks_of(peaks.joined(before, after))
     return {"peaks": found, "figures": [document.figure_of(one, found) for one in (tile, prompt, *tokens, word)]}
 
 
@@ -117,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Absent as error:
         print(f"skipped: {settings.model}: {error}")
         return 1
-    before = stolen.used()
+    commit, before = _commit(), stolen.used()
     with awake(settings.awake):
         measured = measure(case, effort)
     found = {
         "what": "what bounds the figures of the comparison: needs over this machine's peaks, and seconds by kernel",
         "model": case.model,
-        "commit": _commit(),
+        "commit": commit,
         "machine": {**machine(n_cores), **report._versions()},
         "settings": {
             "threads": case.n_threads,

@@ -107,8 +107,12 @@ def _part(name: str, kind: dict[str, Any]) -> str:
 
 def _needs(needs: Needs) -> str:
     """Return what is needed in words: operations by kind of number, bytes."""
-    said = [f"{needs[name] * 1e-9:,.3g} G {name}" for name in (INT8, BF16, FLOAT32) if needs.get(name)]
+    said = [f"{_billions(needs[name])} G {name}" for name in (INT8, BF16, FLOAT32) if needs.get(name)]
     return ", ".join([*said, *([f"{needs[READ] * 1e-6:,.0f} MB read"] if needs.get(READ) else [])])
+
+
+def _billions(n: float) -> str:
+    return f"{n * 1e-9:,.0f}" if n >= 1e11 else f"{n * 1e-9:.3g}"
 
 
 def _time(seconds: float) -> str:

@@ -22,6 +22,8 @@ N_CHAINED = 6
 """Products in a row in OpenVINO's graph, whose input and output take time as well."""
 
 Way = Callable[[], object]
+Reached = dict[str, dict[str, list[float]]]
+"""Bytes or operations a second in each turn, by peak and way."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Sizes:
     n_turns: int = 9
 
 
-def measure(sizes: Sizes, n_threads: int) -> dict[str, dict[str, list[float]]]:
+def measure(sizes: Sizes, n_threads: int) -> Reached:
     """Return what was reached in each turn, bytes or operations a second, by peak and way.
 
     All ways take turns, so that other work on the machine slows all of them down; the first turn does not count.
     """
     ways = {READ: reading(sizes.n_bytes, n_threads), **products(sizes.side, n_threads)}
     amounts = {READ: float(sizes.n_bytes), **dict.fromkeys((INT8, BF16, FLOAT32), 2.0 * sizes.side**3)}
-    reached: dict[str, dict[str, list[float]]] = {peak: {name: [] for name in of} for peak, of in ways.items()}
+    reached: Reached = {peak: {name: [] for name in of} for peak, of in ways.items()}
     for turn in range(sizes.n_turns + 1):
         for peak, of in ways.items():
             for name, (way, n_times) in of.items():
@@ -50,6 +52,11 @@ def measure(sizes: Sizes, n_threads: int) -> dict[str, dict[str, list[float]]]:
                     rate = n_times * amounts[peak] / (time.perf_counter() - started)
                     reached[peak][name].append(rate)
     return reached
+
+
+def joined(before: Reached, after: Reached) -> Reached:
+    """Return the turns of two measurements as one."""
+    return {peak: {name: [*turns, *after[peak][name]] for name, turns in ways.items()} for peak, ways in before.items()}
 
 
 def best(reached: Mapping[str, Sequence[float]]) -> str:

@@ -93,6 +93,11 @@ class TestPeaks:
     def test_the_way_with_the_highest_median_is_the_peak(self) -> None:
         assert peaks.best({"lucky once": [9.0, 1.0, 1.0], "steady": [2.0, 2.0, 2.0]}) == "steady"
 
+    def test_turns_before_and_after_the_figures_are_one(self) -> None:
+        assert peaks.joined({READ: {"numpy": [1.0]}}, {READ: {"numpy": [3.0, 2.0]}}) == {
+            READ: {"numpy": [1.0, 3.0, 2.0]}
+        }
+
     def test_products_are_products(self) -> None:
         product: Any = peaks._onnxruntime(32, 1, np.uint8)
         [found] = product()
@@ -231,6 +236,12 @@ class TestSection:
             "| onnxruntime, by kernel | 100 MB read | 10 ms | 21 ms | 48 % | "
             "products 16 ms (50 %), attention 4 ms (50 %), norms 1 ms |",
         ]
+
+    def test_needs_are_told_in_billions_and_megabytes(self) -> None:
+        assert document._needs({INT8: 3.2241e12, FLOAT32: 3.46e10, READ: 9.04e7}) == (
+            "3,224 G int8, 34.6 G float32, 90 MB read"
+        )
+        assert document._needs({}) == ""
 
     def test_unsteady_figures_are_marked_and_the_host_is_named(self) -> None:
         lines = self.section(Figure("a tile", "engine", [0.2, 0.4, 0.6], {INT8: 1e11}, {}, "engine"))
