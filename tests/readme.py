@@ -213,12 +213,23 @@ def comparison() -> str:
     """Return what each comparison with other runtimes found."""
     from benchmarks import tables
 
-    paths = (ROOT / "benchmarks" / "results").glob("*-compare-*.json")
-    by_shapes = sorted(paths, key=lambda path: (path.stem.rpartition("-compare-")[2], path.name))
     return "\n".join(
         tables.section(json.loads(path.read_text(encoding="utf-8")), f"benchmarks/results/{path.stem}.png")
-        for path in by_shapes
+        for path in _results("compare")
     )
+
+
+def profile() -> str:
+    """Return what each profile found to bound the comparison's figures."""
+    from benchmarks.bounds import document
+
+    return "\n".join(document.section(json.loads(path.read_text(encoding="utf-8"))) for path in _results("profile"))
+
+
+def _results(kind: str) -> list[Path]:
+    """Return the results of a benchmark whose names end in its `kind` and the shapes, by these."""
+    paths = (ROOT / "benchmarks" / "results").glob(f"*-{kind}-*.json")
+    return sorted(paths, key=lambda path: (path.stem.rpartition(f"-{kind}-")[2], path.name))
 
 
 FORMS = ("plain", "paraphrased", "chat")
@@ -260,6 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "devices": devices,
     "cold": cold,
     "comparison": comparison,
+    "profile": profile,
 }
 
 
