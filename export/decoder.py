@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgevl.errors import BackendMissing, ExportError
 
-from . import prefill
+from . import native, prefill
 from .graphs import save_beside, store_half
 from .reference import quiet
 
@@ -50,8 +50,9 @@ def export_decoder(
     """Write the graph of `text` (see `TorchModel`) to `path`, its weights to `<path>.data`, by way of `work`.
 
     `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see; `block_size` is how many weights share
-    a scale. With `for_prompts` a second graph goes there, made from the same weights in 8 bits. Raises ExportError with
-    the builder's last words if it fails.
+    a scale. With `for_prompts` a second graph goes there, made from the same weights in 8 bits. Beside a quantized graph
+    that can be computed without onnxruntime it is written where its weights lie (`export.native`). Raises
+    ExportError with the builder's last words if it fails.
     """
     plain, built = work / "text", work / "built"
     _save_plain(text, tokenizer_from, plain)
@@ -70,6 +71,7 @@ def export_decoder(
             save_beside(onnx.load(built / "half.onnx"), path)
         else:
             save_beside(onnx.load(built / "model.onnx"), path)
+        native.write_plan(path)
     finally:
         for folder in (plain, built, work / "cache"):
             shutil.rmtree(folder, ignore_errors=True)

@@ -44,11 +44,11 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def save_beside(model: onnx.ModelProto, path: Path) -> None:
-    """Save a graph with all its large weights in one file beside it."""
+    """Save a graph with its weights in one file beside it: a norm's too, for what is computed without the graph."""
     data = _data_of(path)
     data.unlink(missing_ok=True)  # else the weights are appended to it
     onnx.save_model(
-        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
+        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name, size_threshold=64
     )
     data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner alone
 

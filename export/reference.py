@@ -130,8 +130,8 @@ def answer(text: Any, chunks: Sequence[Chunk], features: Sequence[Array], export
     logits: list[Array] = []
     ends, n_most = exported.manifest.tokenizer.eos_token_ids, most_tokens(exported, embeds.shape[1])
     while len(token_ids) < n_most and not (token_ids and token_ids[-1] in ends):
-        out = text(inputs_embeds=embeds, past_key_values=past, use_cache=True, logits_to_keep=1)
-        past = out.past_key_values
+        out = text(inputs_embeds=embeds, cache=past, use_cache=True, logits_to_keep=1)
+        past = out.cache
         logits.append(out.logits[0, -1].numpy())
         token_ids.append(int(logits[-1].argmax()))
         embeds = table(torch.tensor([token_ids[-1:]]))

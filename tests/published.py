@@ -72,7 +72,7 @@ def _write_decoder(text: Any, path: Path) -> None:
             self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *past: torch.Tensor
         ) -> tuple[torch.Tensor, ...]:
             cache = DynamicCache([(past[i], past[i + 1]) for i in range(0, len(past), 2)])
-            found = self.body(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache)
+            found = self.body(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, cache=cache)
             present = [array for layer in cache.layers for array in (layer.keys, layer.values)]
             return self.head(found.last_hidden_state), *present
 

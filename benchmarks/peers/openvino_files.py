@@ -73,7 +73,7 @@ class _Decoder(nn.Module):
             inputs_embeds=inputs_embeds,
             attention_mask=is_before[None, None] & attention_mask.bool()[:, None, None, :],
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         return (out.logits, *cache.present)

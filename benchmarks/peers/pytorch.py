@@ -150,7 +150,7 @@ class Peer:
 
     def _extend(self, embeds: torch.Tensor) -> torch.Tensor:
         """Feed embeddings [1, n, hidden]; return the last logits [vocab]."""
-        out = self._text(inputs_embeds=embeds, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        out = self._text(inputs_embeds=embeds, cache=self._cache, use_cache=True, logits_to_keep=1)
         logits: torch.Tensor = out.logits[0, -1]
         self._next = logits.argmax()
         return logits

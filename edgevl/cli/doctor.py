@@ -68,7 +68,7 @@ def _decoder(placed: Placement) -> str:
     """Return what runs the decoder; it is opened only where there is a choice."""
     if len(placed.choices(placed.decoder_part)) > 1:
         return placed.decoder().backend
-    return "onnxruntime cpu" if placed.decoder_part == "onnx" else "llama.cpp cpu"
+    return placed.likely_decoder() or "llama.cpp cpu"
 
 
 def _show(found: dict[str, Any]) -> None:

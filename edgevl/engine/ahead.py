@@ -179,8 +179,7 @@ class OnnxAheadDecoder(OnnxDecoder):
         Returns None, and holds nothing more, if that needs more room than there is, or a score is not a number.
         """
         n, total = len(token_ids), self.n_past + len(token_ids)
-        if self._cache.reserve(total, self.n_past):
-            self._bind_cache()
+        self._reserve(total, self.n_past)
         if self._cache.n_times < n:  # more room could not be had in this way
             return None
         self._bound(self._graph)

@@ -65,87 +65,28 @@ class Decoder(Protocol):
         """
 
 
-class OnnxDecoder:
-    """A decoder graph with GroupQueryAttention: `inputs_embeds` and a KV cache bound in place.
+class CachedDecoder:
+    """What decoders have in common whose keys and values lie in a `KVCache` of ours, and whose embeddings in a table.
 
-    Past and present of each layer are the same buffer, so that a step copies nothing; only the last
-    token's logits are computed. On a device with memory of its own the cache lies there, and only logits come back.
-    A quantized decoder's cache settles to half precision: its weights are coarser by far. A second graph may take the
-    chunks of several tokens, on the same cache; the two may take turns in memory.
+    A quantized decoder's cache settles to half precision: its weights are coarser by far.
     """
 
-    _cache_kind: type[KVCache] = KVCache
-    _optional_inputs: tuple[str, ...] = ()
-
-    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], prefill: Graph | None = None) -> None:
-        """Take a graph, its embedding table [vocab, hidden] (may be memory-mapped), and a graph for prompts.
-
-        A graph that is not loaded yet takes turns with the one for prompts: each is let go when the other is used.
-        """
-        self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
-        self._path = graph.path
-        self.backend = graph.backend
+    def __init__(
+        self, path: Path, backend: str, embeddings: NDArray[Any], cache: KVCache, saved_dtype: Any, logits: NDArray[Any]
+    ) -> None:
+        """Begin empty. `logits` [..., vocab] is what a run writes to, the last token's last."""
+        self._path = path
+        self.backend = backend
         self._embeddings = embeddings
-        self.takes_turns = not graph.is_loaded
-        self._graph = graph
-        self._prefill = first = prefill or graph
-        self._require(first)
-        self._dtype = first.inputs["inputs_embeds"][0] or np.float32
-        kv_dtype = first.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
-        self._bindings: dict[Graph, Binding] = {}
-        self._cache = self._cache_kind(
-            spec.n_layers,
-            spec.n_kv_heads,
-            spec.head_dim,
-            kv_dtype,
-            spec.context_length,
-            fetch=partial(_each, self._bindings, Binding.fetch),
-            send=partial(_each, self._bindings, Binding.send),
-        )
-        self._saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
+        self._cache = cache
+        self._saved_dtype = saved_dtype
+        self._logits = logits
         self._n_settled = 0
-        self._mask = np.ones((1, spec.context_length), np.int64)
-        self._logits = np.zeros((1, 1, spec.vocab_size), first.outputs["logits"][0] or np.float32)
-        for one in [first] if self.takes_turns else [graph, first]:
-            self._bound(one)
         self.n_past = 0
 
     def expect(self, n_tokens: int) -> None:
         """Let the cache take room for so many tokens at once."""
         self._cache.expect(n_tokens)
-
-    def extend(
-        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
-    ) -> bool:
-        """Feed token ids [n] or features [n, hidden]; `cancelled` is seen between the pieces of a long chunk.
-
-        Raises GraphError if the graph fails, and where there are `positions`: it counts features like text.
-        """
-        if positions is not None:
-            raise GraphError(f"{self._path}: takes no positions in time, height and width; use a GGUF decoder")
-        if len(chunk) == 1 or self._prefill is self._graph:
-            self._feed(self._graph, chunk)
-            return True
-        before = self.n_past
-        for piece in np.array_split(chunk, -(-len(chunk) // PIECE)):
-            if self.n_past > before and cancelled is not None and cancelled.is_set():
-                self.truncate(before)
-                return False
-            self._feed(self._prefill, piece)
-        return True
-
-    def _feed(self, graph: Graph, chunk: NDArray[Any]) -> None:
-        embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
-        embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
-        total = self.n_past + embeds.shape[1]
-        if self._cache.reserve(total, self.n_past):
-            self._bind_cache()
-        binding = self._bound(graph)
-        binding.bind_input("inputs_embeds", embeds)
-        binding.bind_input("attention_mask", self._mask[:, :total])
-        binding.run()
-        self._cache.turn()
-        self.n_past = total
 
     def embed(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what token ids [n] are fed as, float32 [n, hidden]: feeding that is the same, beside features too."""
@@ -154,7 +95,7 @@ class OnnxDecoder:
 
     def logits(self) -> NDArray[np.float32]:
         """Return float32 [vocab], a fresh array; raise GraphError if a score is not a number."""
-        logits: NDArray[np.float32] = self._logits[0, 0].astype(np.float32)
+        logits: NDArray[np.float32] = self._logits.reshape(-1, self._logits.shape[-1])[-1].astype(np.float32)
         if not np.isfinite(logits.max()):  # the maximum is NaN wherever any score is
             raise GraphError(f"{self._path}: returned scores that are not numbers; run: edgevl verify")
         return logits
@@ -179,11 +120,96 @@ class OnnxDecoder:
         """Hold what `save` returned for `n` tokens; return whether shape and precision are this decoder's."""
         if state.dtype != self._saved_dtype or state.shape != self._cache.saved_shape(n):
             return False
-        if self._cache.reserve(n, 0):
-            self._bind_cache()
+        self._reserve(n, 0)
         self._cache.load(state)
         self.n_past = self._n_settled = n
         return True
+
+    def _reserve(self, n_tokens: int, n_used: int) -> None:
+        """Make room in the cache, and tell whatever runs on it where it lies if it moved."""
+        if self._cache.reserve(n_tokens, n_used):
+            self._bind_cache()
+
+    def _bind_cache(self) -> None:
+        """Take the cache from where it lies now."""
+        raise NotImplementedError
+
+    def _refuse(self, positions: NDArray[Any] | None) -> None:
+        """Raise GraphError where there are positions: features are counted like text."""
+        if positions is not None:
+            raise GraphError(f"{self._path}: takes no positions in time, height and width; use a GGUF decoder")
+
+
+class OnnxDecoder(CachedDecoder):
+    """A decoder graph with GroupQueryAttention: `inputs_embeds` and a KV cache bound in place.
+
+    Past and present of each layer are the same buffer, so that a step copies nothing; only the last
+    token's logits are computed. On a device with memory of its own the cache lies there, and only logits come back.
+    A second graph may take the chunks of several tokens, on the same cache; the two may take turns in memory.
+    """
+
+    _cache_kind: type[KVCache] = KVCache
+    _optional_inputs: tuple[str, ...] = ()
+
+    def __init__(self, graph: Graph, spec: DecoderSpec, embeddings: NDArray[Any], prefill: Graph | None = None) -> None:
+        """Take a graph, its embedding table [vocab, hidden] (may be memory-mapped), and a graph for prompts.
+
+        A graph that is not loaded yet takes turns with the one for prompts: each is let go when the other is used.
+        """
+        self._layers = [f"{layer}.{kind}" for layer in range(spec.n_layers) for kind in ("key", "value")]
+        self.takes_turns = not graph.is_loaded
+        self._graph = graph
+        self._prefill = first = prefill or graph
+        self._require(first)
+        self._dtype = first.inputs["inputs_embeds"][0] or np.float32
+        kv_dtype = first.inputs[f"past_key_values.{self._layers[0]}"][0] or np.float32
+        self._bindings: dict[Graph, Binding] = {}
+        cache = self._cache_kind(
+            spec.n_layers,
+            spec.n_kv_heads,
+            spec.head_dim,
+            kv_dtype,
+            spec.context_length,
+            fetch=partial(_each, self._bindings, Binding.fetch),
+            send=partial(_each, self._bindings, Binding.send),
+        )
+        logits = np.zeros((1, 1, spec.vocab_size), first.outputs["logits"][0] or np.float32)
+        saved_dtype = kv_dtype if spec.precision == "fp32" else np.float16
+        super().__init__(graph.path, graph.backend, embeddings, cache, saved_dtype, logits)
+        self._mask = np.ones((1, spec.context_length), np.int64)
+        for one in [first] if self.takes_turns else [graph, first]:
+            self._bound(one)
+
+    def extend(
+        self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
+    ) -> bool:
+        """Feed token ids [n] or features [n, hidden]; `cancelled` is seen between the pieces of a long chunk.
+
+        Raises GraphError if the graph fails, and where there are `positions`: it counts features like text.
+        """
+        self._refuse(positions)
+        if len(chunk) == 1 or self._prefill is self._graph:
+            self._feed(self._graph, chunk)
+            return True
+        before = self.n_past
+        for piece in np.array_split(chunk, -(-len(chunk) // PIECE)):
+            if self.n_past > before and cancelled is not None and cancelled.is_set():
+                self.truncate(before)
+                return False
+            self._feed(self._prefill, piece)
+        return True
+
+    def _feed(self, graph: Graph, chunk: NDArray[Any]) -> None:
+        embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
+        embeds = np.ascontiguousarray(embeds[None], self._dtype)  # [1, n, hidden]
+        total = self.n_past + embeds.shape[1]
+        self._reserve(total, self.n_past)
+        binding = self._bound(graph)
+        binding.bind_input("inputs_embeds", embeds)
+        binding.bind_input("attention_mask", self._mask[:, :total])
+        binding.run()
+        self._cache.turn()
+        self.n_past = total
 
     def _bound(self, graph: Graph) -> Binding:
         """Return the binding of a graph to this cache; where the graphs take turns, let the other one go for it."""

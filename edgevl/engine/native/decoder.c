@@ -1,0 +1,508 @@
+/* A Llama-like decoder over quantized weights, computed on the processor's vector units: one token at the speed at
+   which memory gives its weights, and prompts with the same weights. The weights stay where they are mapped.
+
+   Plain C with GCC's and Clang's vectors (other compilers do not build it, and edgevl does without). */
+
+#include "decoder.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if defined(_WIN32)
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+
+#if defined(__clang__)
+#else
+#endif
+
+#define SHORT static inline __attribute__((always_inline))
+#define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
+
+/* ---- threads ---- */
+
+static void pause_once(void) {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+#define SPINS 4000 /* some 50 microseconds: what lies between two parts of a run, or two tokens of a quick model */
+
+/* Wait until all threads of a run have come here. They wait actively, and let others have the core after a while. */
+void decoder_wait(Decoder* decoder) {
+  if (decoder->n_threads == 1) return;
+  const int turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
+  if (atomic_fetch_add_explicit(&decoder->arrived, 1, memory_order_acq_rel) == decoder->n_threads - 1) {
+    atomic_store_explicit(&decoder->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&decoder->turn, turn + 1, memory_order_release);
+    return;
+  }
+  for (int n = 0; atomic_load_explicit(&decoder->turn, memory_order_acquire) == turn; n++) {
+    if (n < SPINS) {
+      pause_once();
+    } else {
+      sched_yield();
+    }
+  }
+}
+
+typedef struct {
+  Decoder* decoder;
+  int thread;
+} Work;
+
+static void* work(void* given) {
+  Decoder* decoder = ((Work*)given)->decoder;
+  const int thread = ((Work*)given)->thread;
+  free(given);
+  for (int done = 0;;) {
+    for (int n = 0; n < SPINS && atomic_load_explicit(&decoder->job, memory_order_acquire) == done; n++) pause_once();
+    if (atomic_load_explicit(&decoder->job, memory_order_acquire) == done) {
+      pthread_mutex_lock(&decoder->mutex);
+      decoder->asleep++;
+      while (atomic_load_explicit(&decoder->job, memory_order_acquire) == done)
+        pthread_cond_wait(&decoder->woken, &decoder->mutex);
+      decoder->asleep--;
+      pthread_mutex_unlock(&decoder->mutex);
+    }
+    done++;
+    if (decoder->is_closing) return NULL;
+    decoder->forward(decoder, thread);
+    decoder_wait(decoder);
+  }
+}
+
+static void wake(Decoder* decoder) {
+  pthread_mutex_lock(&decoder->mutex);
+  atomic_fetch_add_explicit(&decoder->job, 1, memory_order_acq_rel);
+  if (decoder->asleep) pthread_cond_broadcast(&decoder->woken);
+  pthread_mutex_unlock(&decoder->mutex);
+}
+
+/* ---- x86 with AVX-512 and VNNI ---- */
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,prefer-vector-width=512")
+#endif
+#define NAME(name) name##_avx512
+#define ZERO_8 128
+typedef __m512i Bytes_avx512;
+/* how much of a chunk's bytes and scales there is */
+typedef struct {
+  __mmask64 bytes;
+  __mmask16 scales;
+} Part_avx512;
+SHORT Part_avx512 part_avx512(int n_bytes, int n_scales) {
+  return (Part_avx512){~(__mmask64)0 >> (CHUNK_BYTES - n_bytes), (__mmask16)((1u << n_scales) - 1)};
+}
+SHORT __m512i load_bytes_avx512(const int8_t* from) { return _mm512_loadu_si512(from); }
+SHORT __m512i repeat_avx512(const int8_t* from) { /* four values, LANES times */
+  int32_t four;
+  memcpy(&four, from, 4);
+  return _mm512_set1_epi32(four);
+}
+SHORT __m512i load_part_avx512(const uint8_t* from, Part_avx512 part) {
+  return _mm512_maskz_loadu_epi8(part.bytes, from);
+}
+/* which scale each lane takes, where `lanes` share one */
+typedef __m512i Places_avx512;
+SHORT Places_avx512 places_avx512(int lanes) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
+}
+SHORT __m512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
+  return _mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales));
+}
+SHORT __m512i low_avx512(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+SHORT __m512i high_avx512(__m512i x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+typedef int32_t Ints_avx512 __attribute__((vector_size(64)));
+SHORT Ints_avx512 dot_avx512(Ints_avx512 sum, __m512i weights, __m512i values) {
+  return (Ints_avx512)_mm512_dpbusd_epi32((__m512i)sum, weights, values);
+}
+#define dot_8_avx512 dot_avx512
+typedef float Wide_avx512 __attribute__((vector_size(64)));
+SHORT Wide_avx512 widen_avx512(const uint16_t* from) {
+  return (Wide_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+}
+SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
+  const __m512 most = _mm512_set1_ps(MOST_HALF), least = _mm512_set1_ps(-MOST_HALF);
+  /* the second one is given where the first is no number: it is to stay so */
+  const __m512 within = _mm512_min_ps(most, _mm512_max_ps(least, (__m512)x));
+  _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#include "kernels.h"
+#undef NAME
+#undef ZERO_8
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+/* ---- x86 with AVX2 ---- */
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#define NAME(name) name##_avx2
+#define ZERO_8 0 /* 8-bit weights are made signed */
+typedef struct {
+  __m256i part[2];
+} Bytes_avx2;
+typedef struct {
+  int n_bytes, n_scales;
+} Part_avx2;
+SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) { return (Part_avx2){n_bytes, n_scales}; }
+SHORT Bytes_avx2 load_bytes_avx2(const int8_t* from) {
+  Bytes_avx2 x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+SHORT Bytes_avx2 repeat_avx2(const int8_t* from) {
+  int32_t four;
+  memcpy(&four, from, 4);
+  return (Bytes_avx2){{_mm256_set1_epi32(four), _mm256_set1_epi32(four)}};
+}
+SHORT Bytes_avx2 load_part_avx2(const uint8_t* from, Part_avx2 part) {
+  if (part.n_bytes == CHUNK_BYTES) return load_bytes_avx2((const int8_t*)from);
+  Bytes_avx2 x = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+  memcpy(&x, from, (size_t)part.n_bytes);
+  return x;
+}
+typedef float Spread_avx2 __attribute__((vector_size(64)));
+typedef int Places_avx2; /* lanes that share a scale */
+SHORT Places_avx2 places_avx2(int lanes) { return lanes; }
+SHORT Spread_avx2 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 lanes) {
+  Spread_avx2 x;
+  if (lanes == 4 && part.n_scales == 4) {
+    const __m256 parts[2] = {
+        _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
+        _mm256_set_m128(_mm_set1_ps(scales[3]), _mm_set1_ps(scales[2])),
+    };
+    memcpy(&x, parts, sizeof x);
+  } else {
+    for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
+  }
+  return x;
+}
+SHORT Bytes_avx2 low_avx2(Bytes_avx2 x) {
+  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(x.part[i], _mm256_set1_epi8(15));
+  return x;
+}
+SHORT Bytes_avx2 high_avx2(Bytes_avx2 x) {
+  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(_mm256_srli_epi16(x.part[i], 4), _mm256_set1_epi8(15));
+  return x;
+}
+typedef int32_t Ints_avx2 __attribute__((vector_size(64)));
+SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
+  __m256i parts[2];
+  memcpy(parts, &sum, sizeof parts);
+  for (int i = 0; i < 2; i++) {
+    const __m256i pairs = _mm256_maddubs_epi16(weights.part[i], values.part[i]);
+    parts[i] = _mm256_add_epi32(parts[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  memcpy(&sum, parts, sizeof sum);
+  return sum;
+}
+SHORT Spread_avx2 widen_avx2(const uint16_t* from) {
+  Spread_avx2 x;
+  const __m256 parts[2] = {
+      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)),
+      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8))),
+  };
+  memcpy(&x, parts, sizeof x);
+  return x;
+}
+SHORT void narrow_avx2(Spread_avx2 x, uint16_t* to) {
+  const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
+  __m256 parts[2];
+  memcpy(parts, &x, sizeof parts);
+  for (int i = 0; i < 2; i++) {
+    const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, parts[i]));
+    _mm_storeu_si128((__m128i*)(to + 8 * i), _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+}
+SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
+  for (int i = 0; i < 2; i++) { /* the weights' signs go to the values */
+    const __m256i sign = _mm256_xor_si256(weights.part[i], _mm256_set1_epi8((char)0x80));
+    values.part[i] = _mm256_sign_epi8(values.part[i], sign);
+    weights.part[i] = _mm256_abs_epi8(sign);
+  }
+  return dot_avx2(sum, weights, values);
+}
+#include "kernels.h"
+#undef NAME
+#undef ZERO_8
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+static Forward* supported(const char** name) {
+  __builtin_cpu_init();
+  const char* most = getenv("EDGEVL_NATIVE"); /* "avx2" leaves wider units out */
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !(most && !strcmp(most, "avx2"))) {
+    *name = "avx512";
+    return forward_avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    *name = "avx2";
+    return forward_avx2;
+  }
+  return NULL;
+}
+
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+
+#define NAME(name) name##_neon
+#define ZERO_8 0
+typedef struct {
+  uint8x16_t part[4];
+} Bytes_neon;
+typedef struct {
+  int n_bytes, n_scales;
+} Part_neon;
+SHORT Part_neon part_neon(int n_bytes, int n_scales) { return (Part_neon){n_bytes, n_scales}; }
+SHORT Bytes_neon load_bytes_neon(const int8_t* from) {
+  Bytes_neon x;
+  for (int i = 0; i < 4; i++) x.part[i] = vreinterpretq_u8_s8(vld1q_s8(from + 16 * i));
+  return x;
+}
+SHORT Bytes_neon repeat_neon(const int8_t* from) {
+  uint32_t four;
+  memcpy(&four, from, 4);
+  const uint8x16_t all = vreinterpretq_u8_u32(vdupq_n_u32(four));
+  return (Bytes_neon){{all, all, all, all}};
+}
+SHORT Bytes_neon load_part_neon(const uint8_t* from, Part_neon part) {
+  int8_t bytes[CHUNK_BYTES] = {0};
+  memcpy(bytes, from, (size_t)part.n_bytes);
+  return load_bytes_neon(bytes);
+}
+typedef float Spread_neon __attribute__((vector_size(64)));
+typedef int Places_neon; /* lanes that share a scale */
+SHORT Places_neon places_neon(int lanes) { return lanes; }
+SHORT Spread_neon spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
+  Spread_neon x;
+  for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
+  return x;
+}
+SHORT Bytes_neon low_neon(Bytes_neon x) {
+  for (int i = 0; i < 4; i++) x.part[i] = vandq_u8(x.part[i], vdupq_n_u8(15));
+  return x;
+}
+SHORT Bytes_neon high_neon(Bytes_neon x) {
+  for (int i = 0; i < 4; i++) x.part[i] = vshrq_n_u8(x.part[i], 4);
+  return x;
+}
+typedef int32_t Ints_neon __attribute__((vector_size(64)));
+SHORT Ints_neon dot_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
+  int32x4_t parts[4];
+  memcpy(parts, &sum, sizeof parts);
+  for (int i = 0; i < 4; i++)
+    parts[i] = vdotq_s32(parts[i], vreinterpretq_s8_u8(weights.part[i]), vreinterpretq_s8_u8(values.part[i]));
+  memcpy(&sum, parts, sizeof sum);
+  return sum;
+}
+SHORT Spread_neon widen_neon(const uint16_t* from) {
+  Spread_neon x;
+  float32x4_t parts[4];
+  for (int i = 0; i < 4; i++) parts[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * i)));
+  memcpy(&x, parts, sizeof x);
+  return x;
+}
+SHORT void narrow_neon(Spread_neon x, uint16_t* to) {
+  float32x4_t parts[4];
+  memcpy(parts, &x, sizeof parts);
+  for (int i = 0; i < 4; i++) {
+    const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), parts[i]));
+    vst1_u16(to + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(within)));
+  }
+}
+SHORT Ints_neon dot_8_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
+  for (int i = 0; i < 4; i++) weights.part[i] = veorq_u8(weights.part[i], vdupq_n_u8(0x80));
+  return dot_neon(sum, weights, values);
+}
+#include "kernels.h"
+static Forward* supported(const char** name) {
+  *name = "neon";
+  return forward_neon;
+}
+
+#else
+
+static Forward* supported(const char** name) {
+  (void)name;
+  return NULL;
+}
+
+#endif
+
+/* ---- what the caller sees ---- */
+
+/* Return the instruction set that is used here; "" where there is none for this processor */
+EXPORTED const char* edgevl_decoder_isa(void) {
+  const char* name = "";
+  supported(&name);
+  return name;
+}
+
+static int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int n_chunks(const Product* product) { return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES; }
+
+/* LANES rows of weights, laid out anew */
+static int64_t packed_floats(const Product* product) {
+  return ((int64_t)product->k * (LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * LANES;
+}
+
+static void* room(int64_t n_bytes) {
+  void* found = NULL;
+  return posix_memalign(&found, 64, (size_t)(n_bytes + 63) / 64 * 64) ? NULL : found;
+}
+
+EXPORTED void edgevl_decoder_close(Decoder* decoder) {
+  if (!decoder) return;
+  if (decoder->pid == getpid()) {
+    decoder->is_closing = 1;
+    wake(decoder);
+    for (int i = 0; i + 1 < decoder->n_threads; i++) pthread_join(decoder->workers[i], NULL);
+  }
+  for (int i = 0; i < decoder->n_threads; i++) {
+    if (decoder->own) free(decoder->own[i]);
+    if (decoder->own_chunks) free(decoder->own_chunks[i]);
+  }
+  pthread_mutex_destroy(&decoder->mutex);
+  pthread_cond_destroy(&decoder->woken);
+  free(decoder->own);
+  free(decoder->own_chunks);
+  free(decoder->x);
+  free(decoder->qkv);
+  free(decoder->mixed);
+  free(decoder->gated);
+  free(decoder->partial);
+  free(decoder->chunks);
+  free(decoder->taken);
+  free(decoder->workers);
+  free(decoder->layers);
+  free(decoder);
+}
+
+/* Return a decoder that takes up to `max_tokens` tokens at once, or NULL: no memory, no threads, or no such processor.
+   `model` is copied, its weights are not. */
+EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max_tokens) {
+  const char* name;
+  Forward* forward = supported(&name);
+  if (!forward || n_threads < 1 || max_tokens < 1) return NULL;
+  Decoder* decoder = calloc(1, sizeof *decoder);
+  if (!decoder) return NULL;
+  pthread_mutex_init(&decoder->mutex, NULL);
+  pthread_cond_init(&decoder->woken, NULL);
+  const int dim = model->head_dim, each = model->n_heads / model->n_kv_heads, size = dim + 2;
+  const int64_t wide = (int64_t)(model->n_heads + 2 * model->n_kv_heads) * dim;
+  /* what a thread computes with: a token's values, scores of few tokens, or what many tokens' attention takes */
+  int64_t longest = greatest(greatest(model->hidden, model->intermediate), (int64_t)model->n_heads * dim);
+  longest = greatest(longest, (int64_t)MAX_QUERIES * BLOCK + SPAN * dim);
+  longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * LANES + 2 * SPAN * dim);
+  int chunks = n_chunks(&model->head);
+  for (int i = 0; i < model->n_layers; i++) {
+    const Layer* layer = model->layers + i;
+    const Product* products[] = {&layer->qkv, &layer->out, &layer->gate_up, &layer->down};
+    for (int j = 0; j < 4; j++) {
+      chunks = (int)greatest(chunks, n_chunks(products[j]));
+      longest = greatest(longest, packed_floats(products[j]));
+    }
+  }
+  decoder->model = *model;
+  decoder->forward = forward;
+  decoder->max_tokens = max_tokens;
+  decoder->max_blocks = (model->n_positions + BLOCK - 1) / BLOCK;
+  decoder->pid = getpid();
+  decoder->n_threads = 1;
+  const int64_t tokens = max_tokens;
+  decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
+  decoder->x = room(4 * tokens * model->hidden);
+  decoder->qkv = room(4 * tokens * wide);
+  decoder->mixed = room(4 * tokens * model->n_heads * dim);
+  decoder->gated = room(4 * tokens * 2 * model->intermediate);
+  decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
+  decoder->chunks = room((int64_t)sizeof(Chunk) * tokens * chunks);
+  decoder->taken = room((int64_t)sizeof(Counter) * (COUNTERS * model->n_layers + 2));
+  decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
+  decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);
+  decoder->workers = calloc((size_t)n_threads, sizeof *decoder->workers);
+  int has_room = decoder->layers && decoder->x && decoder->qkv && decoder->mixed && decoder->gated &&
+                 decoder->partial && decoder->chunks && decoder->taken && decoder->own && decoder->own_chunks &&
+                 decoder->workers;
+  for (int i = 0; has_room && i < n_threads; i++) {
+    decoder->own[i] = room(4 * longest);
+    decoder->own_chunks[i] = room((int64_t)sizeof(Chunk) * chunks);
+    has_room = decoder->own[i] && decoder->own_chunks[i];
+  }
+  if (!has_room) {
+    edgevl_decoder_close(decoder);
+    return NULL;
+  }
+  memcpy(decoder->layers, model->layers, sizeof(Layer) * (size_t)model->n_layers);
+  for (int i = 1; i < n_threads; i++) {
+    Work* given = malloc(sizeof *given);
+    if (given) *given = (Work){decoder, i};
+    if (!given || pthread_create(&decoder->workers[i - 1], NULL, work, given)) {
+      free(given);
+      break; /* fewer threads do it too */
+    }
+    decoder->n_threads++;
+  }
+  return decoder;
+}
+
+/* Feed `n` tokens (max_tokens at most) behind `n_past`: their embeddings [n, hidden]. Their keys and values go into the
+   caches of each layer, half precision [n_kv_heads, capacity, head_dim]; scores of the last `n_scored` to `logits`
+   [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
+EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, int n_past, uint16_t* const* keys,
+                                uint16_t* const* values, int64_t capacity, int n_scored, float* logits) {
+  if (n < 1 || n > decoder->max_tokens || n_past < 0 || n_past + n > capacity ||
+      n_past + n > decoder->model.n_positions || n_scored < 1 || n_scored > n)
+    return -1;
+  decoder->keys = keys;
+  decoder->values = values;
+  decoder->capacity = capacity;
+  decoder->n_tokens = n;
+  decoder->n_past = n_past;
+  decoder->n_scored = n_scored;
+  decoder->logits = logits;
+  memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
+  memset(decoder->taken, 0, sizeof(Counter) * (size_t)(COUNTERS * decoder->model.n_layers + 2));
+  const int n_threads = decoder->n_threads;
+  if (decoder->pid != getpid()) decoder->n_threads = 1; /* threads do not come along into a forked process */
+  if (decoder->n_threads > 1) wake(decoder);
+  decoder->forward(decoder, 0);
+  decoder_wait(decoder);
+  decoder->n_threads = n_threads;
+  return 0;
+}

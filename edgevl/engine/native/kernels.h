@@ -1,0 +1,836 @@
+/* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
+   primitives of that set before it (load_bytes, spread, repeat, dot, ZERO_8). Everything else is GCC's and Clang's
+   vectors.
+
+   A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
+   few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
+
+typedef float NAME(Floats) __attribute__((vector_size(64)));
+typedef int32_t NAME(Ints) __attribute__((vector_size(64)));
+typedef float NAME(Eight) __attribute__((vector_size(32)));
+typedef float NAME(Four) __attribute__((vector_size(16)));
+#define FLOATS NAME(Floats)
+#define INTS NAME(Ints)
+#define FOUR NAME(Four)
+#define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline)) /* one machine code wherever it is called from: the same bits */
+
+INLINE FLOATS NAME(load)(const float* from) {
+  FLOATS x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+INLINE void NAME(store)(float* to, FLOATS x) { memcpy(to, &x, sizeof x); }
+INLINE FLOATS NAME(all)(float x) { return x - (FLOATS){0}; }
+INLINE INTS NAME(all_int)(int32_t x) { return x - (INTS){0}; }
+INLINE FLOATS NAME(greater)(FLOATS a, FLOATS b) {
+  const INTS is = a > b;
+  return (FLOATS)((is & (INTS)a) | (~is & (INTS)b));
+}
+
+INLINE FOUR NAME(quarter)(FLOATS x) {
+  const NAME(Eight) half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                           __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+}
+/* sums of four vectors, one in each lane */
+INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
+  const FOUR one = NAME(quarter)(a), two = NAME(quarter)(b), three = NAME(quarter)(c), four = NAME(quarter)(d);
+  const FOUR low = __builtin_shufflevector(one, two, 0, 4, 1, 5) + __builtin_shufflevector(one, two, 2, 6, 3, 7);
+  const FOUR high = __builtin_shufflevector(three, four, 0, 4, 1, 5) + __builtin_shufflevector(three, four, 2, 6, 3, 7);
+  return __builtin_shufflevector(low, high, 0, 1, 4, 5) + __builtin_shufflevector(low, high, 2, 3, 6, 7);
+}
+INLINE float NAME(sum)(FLOATS x) {
+  const FLOATS none = {0};
+  return NAME(sum_each)(x, none, none, none)[0];
+}
+
+/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf) */
+INLINE FLOATS NAME(exp)(FLOATS x) {
+  x = NAME(greater)(x, NAME(all)(-87.0f));
+  const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
+  const FLOATS n = (x * 1.44269504f + magic) - magic;
+  const FLOATS r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  FLOATS p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const INTS power = (__builtin_convertvector(n, INTS) + 127) << 23;
+  FLOATS scale;
+  memcpy(&scale, &power, sizeof scale);
+  return p * scale;
+}
+
+/* ---- activations ---- */
+
+/* x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019) */
+APART void NAME(norm)(const float* x, const float* weight, int n, float epsilon, float* to) {
+  FLOATS squares = {0};
+  for (int i = 0; i < n; i += LANES) {
+    const FLOATS part = NAME(load)(x + i);
+    squares += part * part;
+  }
+  const float factor = 1.0f / sqrtf(NAME(sum)(squares) / (float)n + epsilon);
+  for (int i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(load)(x + i) * factor * NAME(load)(weight + i));
+}
+
+/* gate / (1 + e^-gate) * up */
+APART void NAME(gate)(const float* gate, const float* up, int n, float* to) {
+  for (int i = 0; i < n; i += LANES) {
+    const FLOATS x = NAME(load)(gate + i);
+    const FLOATS most = -NAME(greater)(x, NAME(all)(-88.0f));
+    NAME(store)(to + i, x / (1.0f + NAME(exp)(most)) * NAME(load)(up + i));
+  }
+}
+
+/* One block as int8, with its scale and what the weights' zero adds up to */
+INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
+  FLOATS most = {0}, none = {0}; /* 0, or not a number where a value is none: it is to reach the scores */
+  for (int i = 0; i < product->block; i += LANES) {
+    const FLOATS part = NAME(load)(x + i);
+    most = NAME(greater)(NAME(greater)(part, -part), most);
+    none += part - part;
+  }
+  float greatest = 0;
+  for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
+  const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+  INTS total = {0};
+  for (int i = 0; i < product->block; i += LANES) {
+    const FLOATS magic = NAME(all)(12582912.0f);
+    const INTS values = __builtin_convertvector((NAME(load)(x + i) * inverse + magic) - magic, INTS);
+    typedef int8_t Bytes __attribute__((vector_size(16)));
+    const Bytes bytes = __builtin_convertvector(values, Bytes);
+    memcpy(to + i, &bytes, sizeof bytes);
+    total += values;
+  }
+  int sum = 0;
+  for (int i = 0; i < LANES; i++) sum += total[i];
+  *scale = greatest / 127.0f + NAME(sum)(none);
+  *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
+}
+
+/* All blocks, laid out as the weights of `product` */
+APART void NAME(quantize)(const float* x, const Product* product, Chunk* chunks) {
+  const int block = product->block, width = product->bits == 4 ? 2 * CHUNK_BYTES : CHUNK_BYTES;
+  const int of_lane = width / LANES, lanes = block / of_lane;
+  for (int start = 0; start < product->k; start += width, chunks++) {
+    const int n = product->k - start < width ? product->k - start : width;
+    int8_t rounded[2 * CHUNK_BYTES] = {0};
+    memset(chunks->offset, 0, sizeof chunks->offset);
+    memset(chunks->scale, 0, sizeof chunks->scale);
+    for (int at = 0; at < n; at += block) {
+      const int lane = at / of_lane; /* the first of the block has its offset, all have its scale */
+      NAME(quantize_block)(x + start + at, product, rounded + at, chunks->scale + lane, chunks->offset + lane);
+      for (int i = 1; i < lanes; i++) chunks->scale[lane + i] = chunks->scale[lane];
+    }
+    if (product->bits == 4) {
+      for (int i = 0; i < CHUNK_BYTES; i++) {
+        chunks->values[i] = rounded[2 * i];
+        chunks->values[CHUNK_BYTES + i] = rounded[2 * i + 1];
+      }
+    } else {
+      memcpy(chunks->values, rounded, CHUNK_BYTES);
+    }
+  }
+}
+
+/* ---- products of few tokens ---- */
+
+INLINE int NAME(n_chunks)(const Product* product) {
+  return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES;
+}
+
+/* What is the same for all rows of a product */
+typedef struct {
+  int64_t row_bytes, row_scales;
+  int n_chunks, lanes, n_scales, last_bytes, last_scales;
+} NAME(Form);
+
+INLINE NAME(Form) NAME(form)(const Product* product) {
+  NAME(Form) form;
+  form.row_bytes = product->k * product->bits / 8;
+  form.row_scales = product->k / product->block;
+  form.n_chunks = NAME(n_chunks)(product);
+  form.lanes = product->block * product->bits / 32; /* that share a scale */
+  form.n_scales = LANES / form.lanes;
+  form.last_bytes = (int)form.row_bytes - (form.n_chunks - 1) * CHUNK_BYTES;
+  form.last_scales = (int)form.row_scales - (form.n_chunks - 1) * form.n_scales;
+  return form;
+}
+
+/* A tile of rows of weights and tokens: written out, so that all sums stay in registers */
+#define BEGIN(i)                                                          \
+  const int row##i = row + i < to ? row + i : to - 1;                     \
+  const uint8_t* weights##i = product->weights + row##i * form.row_bytes; \
+  const float* scales##i = product->scales + row##i * form.row_scales;
+#define WEIGHTS(i, bits)                                                             \
+  const NAME(Bytes) packed##i = NAME(load_part)(weights##i + c * CHUNK_BYTES, part); \
+  const NAME(Bytes) low##i = bits == 4 ? NAME(low)(packed##i) : packed##i;           \
+  const NAME(Bytes) high##i = bits == 4 ? NAME(high)(packed##i) : packed##i;         \
+  const FLOATS spread##i = NAME(spread)(scales##i + c * form.n_scales, part, places);
+#define TOKEN(j)                                                                  \
+  const Chunk* chunk##j = chunks + (int64_t)j * stride + c;                       \
+  const FLOATS scale##j = NAME(load)(chunk##j->scale);                            \
+  const NAME(Bytes) first##j = NAME(load_bytes)(chunk##j->values);                \
+  const NAME(Bytes) second##j = NAME(load_bytes)(chunk##j->values + CHUNK_BYTES); \
+  INTS offset##j;                                                                 \
+  memcpy(&offset##j, chunk##j->offset, sizeof offset##j);
+#define TIMES(i, j, bits)                                                                                       \
+  total##i##j +=                                                                                                \
+      __builtin_convertvector(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
+                                        : NAME(dot_8)(offset##j, low##i, first##j),                             \
+                              FLOATS) *                                                                         \
+      (spread##i * scale##j);
+#define PUT(i, j, sum)                                                       \
+  if (row + i < to) {                                                        \
+    float* place = out + j * out_stride + row##i;                            \
+    const float made = sum + (product->bias ? product->bias[row##i] : 0.0f); \
+    *place = adds ? *place + made : made;                                    \
+  }
+#define PUT_FOUR(j, sums)                                                       \
+  if (row + 4 <= to) {                                                          \
+    float* place = out + j * out_stride + row;                                  \
+    FOUR made = sums, other;                                                    \
+    if (product->bias) {                                                        \
+      memcpy(&other, product->bias + row, sizeof other);                        \
+      made += other;                                                            \
+    }                                                                           \
+    if (adds) {                                                                 \
+      memcpy(&other, place, sizeof other);                                      \
+      made += other;                                                            \
+    }                                                                           \
+    memcpy(place, &made, sizeof made);                                          \
+  } else {                                                                      \
+    PUT(0, j, sums[0]) PUT(1, j, sums[1]) PUT(2, j, sums[2]) PUT(3, j, sums[3]) \
+  }
+#define CHUNKS                              \
+  for (int c = 0; c < form.n_chunks; c++) { \
+    const NAME(Part) part = c < form.n_chunks - 1 ? whole : last;
+#define TILE(name)                                                                                             \
+  APART void NAME(name)(const Product* product, int from, int to, const Chunk* chunks, int stride, float* out, \
+                        int64_t out_stride, int adds)
+#define FORM                                                             \
+  const NAME(Form) form = NAME(form)(product);                           \
+  const NAME(Part) whole = NAME(part)(CHUNK_BYTES, form.n_scales);       \
+  const NAME(Part) last = NAME(part)(form.last_bytes, form.last_scales); \
+  const NAME(Places) places = NAME(places)(form.lanes);
+/* Few tokens go through one row after another, as memory gives them. */
+#define TILES(bits)                                                                                               \
+  TILE(tile_1_##bits) {                                                                                           \
+    FORM for (int row = from; row < to; row += 4) {                                                               \
+      FLOATS total00 = {0}, total10 = {0}, total20 = {0}, total30 = {0};                                          \
+      BEGIN(0) BEGIN(1) BEGIN(2) BEGIN(3) CHUNKS WEIGHTS(0, bits) TOKEN(0) TIMES(0, 0, bits)                      \
+    }                                                                                                             \
+    CHUNKS WEIGHTS(1, bits) TOKEN(0) TIMES(1, 0, bits)                                                            \
+  }                                                                                                               \
+  CHUNKS WEIGHTS(2, bits) TOKEN(0) TIMES(2, 0, bits)                                                              \
+  }                                                                                                               \
+  CHUNKS WEIGHTS(3, bits) TOKEN(0) TIMES(3, 0, bits)                                                              \
+  }                                                                                                               \
+  const FOUR sums = NAME(sum_each)(total00, total10, total20, total30);                                           \
+  PUT_FOUR(0, sums)                                                                                               \
+  }                                                                                                               \
+  }                                                                                                               \
+  TILE(tile_2_##bits) {                                                                                           \
+    FORM for (int row = from; row < to; row += 2) {                                                               \
+      FLOATS total00 = {0}, total10 = {0}, total01 = {0}, total11 = {0};                                          \
+      BEGIN(0) BEGIN(1) CHUNKS WEIGHTS(0, bits) TOKEN(0) TOKEN(1) TIMES(0, 0, bits) TIMES(0, 1, bits)             \
+    }                                                                                                             \
+    CHUNKS WEIGHTS(1, bits) TOKEN(0) TOKEN(1) TIMES(1, 0, bits) TIMES(1, 1, bits)                                 \
+  }                                                                                                               \
+  const FOUR sums = NAME(sum_each)(total00, total10, total01, total11);                                           \
+  PUT(0, 0, sums[0]) PUT(1, 0, sums[1]) PUT(0, 1, sums[2]) PUT(1, 1, sums[3])                                     \
+  }                                                                                                               \
+  }                                                                                                               \
+  TILE(tile_4_##bits) {                                                                                           \
+    FORM for (int row = from; row < to; row++) {                                                                  \
+      FLOATS total00 = {0}, total01 = {0}, total02 = {0}, total03 = {0};                                          \
+      BEGIN(0)                                                                                                    \
+      CHUNKS                                                                                                      \
+      WEIGHTS(0, bits)                                                                                            \
+      TOKEN(0) TOKEN(1) TOKEN(2) TOKEN(3) TIMES(0, 0, bits) TIMES(0, 1, bits) TIMES(0, 2, bits) TIMES(0, 3, bits) \
+    }                                                                                                             \
+    const FOUR sums = NAME(sum_each)(total00, total01, total02, total03);                                         \
+    PUT(0, 0, sums[0]) PUT(0, 1, sums[1]) PUT(0, 2, sums[2]) PUT(0, 3, sums[3])                                   \
+  }                                                                                                               \
+  }
+TILES(4)
+TILES(8)
+#undef BEGIN
+#undef WEIGHTS
+#undef TOKEN
+#undef TIMES
+#undef PUT
+#undef PUT_FOUR
+#undef CHUNKS
+#undef TILE
+#undef FORM
+#undef TILES
+
+/* Rows `from` to `to` of a product with few tokens. What comes out is added to what is there, or not. A row's sum with
+   a token is made in one order whatever stands beside it. */
+static void NAME(rows)(const Product* product, int from, int to, const Chunk* chunks, int stride, int n_tokens,
+                       float* out, int64_t out_stride, int adds) {
+  typedef void Tile(const Product*, int, int, const Chunk*, int, float*, int64_t, int);
+  static Tile* const kinds[2][3] = {{NAME(tile_1_4), NAME(tile_2_4), NAME(tile_4_4)},
+                                    {NAME(tile_1_8), NAME(tile_2_8), NAME(tile_4_8)}};
+  for (int t = 0; t < n_tokens;) {
+    const int kind = n_tokens - t >= 4 ? 2 : n_tokens - t >= 2 ? 1 : 0;
+    kinds[product->bits == 8][kind](product, from, to, chunks + (int64_t)t * stride, stride, out + t * out_stride,
+                                    out_stride, adds);
+    t += 1 << kind;
+  }
+}
+
+/* ---- products of many tokens: a lane is a row of weights, which are laid out anew for it ---- */
+
+/* One token's activations, quantized as they lie: `values` [k], and of each block the scale and what the weights' zero
+   adds up to */
+typedef struct {
+  const int8_t* values;
+  const float* scales;
+  const int32_t* offsets;
+} NAME(Token);
+
+INLINE int64_t NAME(token_bytes)(const Product* product) {
+  return (product->k + 8 * (product->k / product->block) + 63) / 64 * 64;
+}
+
+INLINE NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
+  const int8_t* values = (const int8_t*)room + token * NAME(token_bytes)(product);
+  const float* scales = (const float*)(values + product->k);
+  return (NAME(Token)){values, scales, (const int32_t*)(scales + product->k / product->block)};
+}
+
+APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
+  int8_t* values = (int8_t*)token.values;
+  for (int i = 0; i < product->k / product->block; i++)
+    NAME(quantize_block)(x + i * product->block, product, values + i * product->block, (float*)token.scales + i,
+                         (int32_t*)token.offsets + i);
+}
+
+/* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4], then scales [k / block, LANES]. Rows from `to` on are 0.
+ */
+APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales, uint8_t* line) {
+  const int k = product->k, n_blocks = k / product->block, n_bytes = k * product->bits / 8;
+  for (int lane = 0; lane < LANES; lane++) {
+    const int is_row = row + lane < to;
+    const uint8_t* from = product->weights + (int64_t)(row + lane) * n_bytes;
+    if (is_row && product->bits == 4) {
+      for (int i = 0; i < n_bytes; i++) {
+        line[2 * i] = from[i] & 15;
+        line[2 * i + 1] = from[i] >> 4;
+      }
+    } else if (is_row) {
+      memcpy(line, from, (size_t)k);
+    } else {
+      memset(line, 0, (size_t)k);
+    }
+    for (int i = 0; i < k / 4; i++) memcpy(bytes + ((int64_t)i * LANES + lane) * 4, line + 4 * i, 4);
+    for (int i = 0; i < n_blocks; i++)
+      scales[i * LANES + lane] = is_row ? product->scales[(int64_t)(row + lane) * n_blocks + i] : 0.0f;
+  }
+}
+
+#define EACH_8(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+#define BEGIN(j)                                                                        \
+  const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
+  FLOATS total##j = {0};
+#define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
+#define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
+#define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
+#define SCALE(j) total##j += __builtin_convertvector(sum##j, FLOATS) * (scale * token##j.scales[block]);
+#define PUT(j)                                                                         \
+  if (j < n) {                                                                         \
+    float* place = out + (int64_t)(first + j) * product->n + row;                      \
+    const FLOATS made = total##j + bias;                                               \
+    if (n_rows == LANES) {                                                             \
+      NAME(store)(place, adds ? NAME(load)(place) + made : made);                      \
+    } else {                                                                           \
+      for (int i = 0; i < n_rows; i++) place[i] = adds ? place[i] + made[i] : made[i]; \
+    }                                                                                  \
+  }
+#define MANY(bits)                                                                                                     \
+  APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
+                               const void* room, int first, int n, float* out, int adds) {                             \
+    EACH_8(BEGIN)                                                                                                      \
+    for (int block = 0; block < product->k / product->block; block++) {                                                \
+      const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
+      EACH_8(OFFSET)                                                                                                   \
+      for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
+        const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
+        EACH_8(DOT_##bits)                                                                                             \
+      }                                                                                                                \
+      EACH_8(SCALE)                                                                                                    \
+    }                                                                                                                  \
+    FLOATS bias = {0};                                                                                                 \
+    for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
+    EACH_8(PUT)                                                                                                        \
+  }
+MANY(4)
+MANY(8)
+#undef EACH_8
+#undef BEGIN
+#undef OFFSET
+#undef DOT_4
+#undef DOT_8
+#undef SCALE
+#undef PUT
+#undef MANY
+
+/* LANES rows from `row` on with all of many tokens */
+static void NAME(rows_of_many)(const Product* product, int row, const void* room, int n_tokens, float* out, int adds,
+                               float* own) {
+  uint8_t *bytes = (uint8_t*)own, *line = bytes + (int64_t)product->k * LANES;
+  float* scales = (float*)(line + product->k);
+  const int n_rows = product->n - row < LANES ? product->n - row : LANES;
+  NAME(pack)(product, row, row + n_rows, bytes, scales, line);
+  for (int t = 0; t < n_tokens; t += 8) {
+    const int n = n_tokens - t < 8 ? n_tokens - t : 8;
+    (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
+  }
+}
+
+/* ---- attention ---- */
+
+/* Bring `n` halves into the second cache */
+INLINE void NAME(fetch)(const uint16_t* from, int n) {
+  for (int i = 0; i < n; i += 32) __builtin_prefetch(from + i, 0, 2);
+}
+
+/* Widen `n` keys or values from half precision */
+INLINE void NAME(widen_all)(const uint16_t* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(widen)(from + i));
+}
+
+/* Scores of one query with positions `at` to `at` + 3; those from `end` on are of no use */
+INLINE FOUR NAME(compare)(const float* query, const float* keys, int at, int end, int head_dim) {
+  const float *key0 = keys + (int64_t)at * head_dim, *key1 = at + 1 < end ? key0 + head_dim : key0;
+  const float *key2 = at + 2 < end ? key0 + 2 * head_dim : key0, *key3 = at + 3 < end ? key0 + 3 * head_dim : key0;
+  FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+  for (int d = 0; d < head_dim; d += LANES) {
+    const FLOATS part = NAME(load)(query + d);
+    sum0 += NAME(load)(key0 + d) * part;
+    sum1 += NAME(load)(key1 + d) * part;
+    sum2 += NAME(load)(key2 + d) * part;
+    sum3 += NAME(load)(key3 + d) * part;
+  }
+  return NAME(sum_each)(sum0, sum1, sum2, sum3);
+}
+
+/* For `n_rows` queries [head_dim], already scaled, attend to positions 0 to limits[i] - 1 (BLOCK at most) of a block:
+   greatest score, sum of exponentials and their weighted values, behind each other in partial + i * (head_dim + 2) */
+INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
+                             const uint16_t* values, const int head_dim, float* scores, float* wide, float* partial) {
+  int longest = 0;
+  for (int i = 0; i < n_rows; i++) longest = limits[i] > longest ? limits[i] : longest;
+  for (int start = 0; start < longest; start += SPAN) {
+    const int last = longest < start + SPAN ? longest : start + SPAN;
+    NAME(widen_all)(keys + (int64_t)start * head_dim, (int64_t)(last - start) * head_dim, wide);
+    for (int i = 0; i < n_rows; i++) {
+      const int end = (limits[i] < last ? limits[i] : last) - start;
+      for (int at = 0; at < end; at += 4) {
+        if (i == 0) NAME(fetch)(keys + (int64_t)(start + SPAN + at) * head_dim, 4 * head_dim);
+        if (i == n_rows - 1) NAME(fetch)(values + (int64_t)(start + at) * head_dim, 4 * head_dim);
+        const FOUR found = NAME(compare)(queries[i], wide, at, end, head_dim);
+        memcpy(scores + i * BLOCK + start + at, &found, sizeof found);
+      }
+    }
+  }
+  for (int i = 0; i < n_rows; i++) {
+    float *row = scores + i * BLOCK, *to = partial + i * (head_dim + 2);
+    const int n = (limits[i] + LANES - 1) / LANES * LANES;
+    for (int at = limits[i]; at < n; at++) row[at] = -1e30f;
+    FLOATS most = NAME(all)(-1e30f), total = {0};
+    for (int at = 0; at < n; at += LANES) most = NAME(greater)(NAME(load)(row + at), most);
+    float greatest = -1e30f;
+    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
+    for (int at = 0; at < n; at += LANES) {
+      const FLOATS power = NAME(exp)(NAME(load)(row + at) - greatest);
+      total += power;
+      NAME(store)(row + at, power);
+    }
+    to[0] = greatest;
+    to[1] = NAME(sum)(total);
+    memset(to + 2, 0, sizeof(float) * (size_t)head_dim);
+  }
+  for (int start = 0; start < longest; start += SPAN) {
+    const int last = longest < start + SPAN ? longest : start + SPAN;
+    NAME(widen_all)(values + (int64_t)start * head_dim, (int64_t)(last - start) * head_dim, wide);
+    for (int i = 0; i < n_rows; i++) {
+      const int end = (limits[i] < last ? limits[i] : last) - start;
+      const float* row = scores + i * BLOCK + start;
+      float* to = partial + i * (head_dim + 2) + 2;
+      int d = 0;
+      for (; d + 4 * LANES <= head_dim; d += 4 * LANES) {
+        FLOATS a = NAME(load)(to + d), b = NAME(load)(to + d + 16), c = NAME(load)(to + d + 32),
+               e = NAME(load)(to + d + 48);
+        for (int at = 0; at < end; at++) {
+          const float* value = wide + at * head_dim + d;
+          a += NAME(load)(value) * row[at];
+          b += NAME(load)(value + 16) * row[at];
+          c += NAME(load)(value + 32) * row[at];
+          e += NAME(load)(value + 48) * row[at];
+        }
+        NAME(store)(to + d, a);
+        NAME(store)(to + d + 16, b);
+        NAME(store)(to + d + 32, c);
+        NAME(store)(to + d + 48, e);
+      }
+      for (; d < head_dim; d += LANES) {
+        FLOATS a = NAME(load)(to + d);
+        for (int at = 0; at < end; at++) a += NAME(load)(wide + at * head_dim + d) * row[at];
+        NAME(store)(to + d, a);
+      }
+    }
+  }
+}
+
+APART void NAME(attend)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
+                        const uint16_t* values, int head_dim, float* room, float* partial) {
+  float *scores = room, *wide = room + MAX_QUERIES * BLOCK; /* [SPAN, head_dim] */
+  if (head_dim == 64) {                                     /* the commonest, without loops over it */
+    NAME(attend_dim)(queries, limits, n_rows, keys, values, 64, scores, wide, partial);
+  } else {
+    NAME(attend_dim)(queries, limits, n_rows, keys, values, head_dim, scores, wide, partial);
+  }
+}
+
+/* Add one block's partial sums to another's (Dao 2023, FlashAttention-2, section 3.1, for the blocks of one row) */
+APART void NAME(merge)(float* into, const float* from, int head_dim) {
+  const float greatest = into[0] > from[0] ? into[0] : from[0];
+  const float here = expf(into[0] - greatest), there = expf(from[0] - greatest);
+  into[0] = greatest;
+  into[1] = into[1] * here + from[1] * there;
+  for (int d = 2; d < head_dim + 2; d += LANES)
+    NAME(store)(into + d, NAME(load)(into + d) * here + NAME(load)(from + d) * there);
+}
+
+/* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
+APART void NAME(turn)(float* head, const float* cos, const float* sin, int half) {
+  for (int i = 0; i < half; i++) {
+    const float first = head[i], second = head[half + i];
+    head[i] = first * cos[i] - second * sin[i];
+    head[half + i] = second * cos[i] + first * sin[i];
+  }
+}
+
+/* ---- one run ---- */
+
+/* Take the next `size` of `n` things that are shared out; return where they begin, n or more when there are none */
+INLINE int NAME(take)(Counter* counter, int size) {
+  return atomic_fetch_add_explicit(&counter->n, size, memory_order_relaxed);
+}
+
+INLINE int NAME(share)(const Decoder* decoder, int n) {
+  const int size = n / (decoder->n_threads * 2) / 8 * 8;
+  return size < 8 ? 8 : size;
+}
+
+/* Compute a product of all tokens, [n_tokens, product->n], as many rows of weights at a time as a thread takes */
+static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const Chunk* chunks,
+                           int n_tokens, float* out, int adds) {
+  const int size = n_tokens > GROUP ? LANES : NAME(share)(decoder, product->n);
+  for (int from; (from = NAME(take)(counter, size)) < product->n;) {
+    if (n_tokens > GROUP) {
+      NAME(rows_of_many)(product, from, chunks, n_tokens, out, adds, decoder->own[thread]);
+    } else {
+      const int to = from + size < product->n ? from + size : product->n;
+      NAME(rows)(product, from, to, chunks, NAME(n_chunks)(product), n_tokens, out, product->n, adds);
+    }
+  }
+}
+
+/* What is multiplied next, quantized: of one token by each thread for itself, of several shared out among them */
+typedef void NAME(Make)(Decoder* decoder, const Layer* layer, int token, float* to);
+
+static const Chunk* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
+                                  NAME(Make) * make, int first, int n_tokens, Counter* counter) {
+  const int stride = NAME(n_chunks)(product);
+  float* own = decoder->own[thread];
+  if (n_tokens == 1) {
+    make(decoder, layer, first, own);
+    NAME(quantize)(own, product, decoder->own_chunks[thread]);
+    return decoder->own_chunks[thread];
+  }
+  for (int token; (token = NAME(take)(counter, 1)) < n_tokens;) {
+    make(decoder, layer, first + token, own);
+    if (n_tokens > GROUP) {
+      NAME(quantize_token)(own, product, NAME(token)(product, decoder->chunks, token));
+    } else {
+      NAME(quantize)(own, product, decoder->chunks + (int64_t)token * stride);
+    }
+  }
+  decoder_wait(decoder);
+  return decoder->chunks;
+}
+
+static void NAME(make_attention)(Decoder* decoder, const Layer* layer, int token, float* to) {
+  const Model* model = &decoder->model;
+  NAME(norm)(decoder->x + (int64_t)token * model->hidden, layer->norm, model->hidden, model->epsilon, to);
+}
+static void NAME(make_feed)(Decoder* decoder, const Layer* layer, int token, float* to) {
+  const Model* model = &decoder->model;
+  NAME(norm)(decoder->x + (int64_t)token * model->hidden, layer->post_norm, model->hidden, model->epsilon, to);
+}
+static void NAME(make_out)(Decoder* decoder, const Layer* layer, int token, float* to) {
+  (void)layer;
+  const int n = decoder->model.n_heads * decoder->model.head_dim;
+  memcpy(to, decoder->mixed + (int64_t)token * n, sizeof(float) * (size_t)n);
+}
+static void NAME(make_down)(Decoder* decoder, const Layer* layer, int token, float* to) {
+  (void)layer;
+  const int n = decoder->model.intermediate;
+  const float* gated = decoder->gated + (int64_t)token * 2 * n;
+  NAME(gate)(gated, gated + n, n, to);
+}
+static void NAME(make_scores)(Decoder* decoder, const Layer* layer, int token, float* to) {
+  (void)layer;
+  const Model* model = &decoder->model;
+  NAME(norm)(decoder->x + (int64_t)token * model->hidden, model->final_norm, model->hidden, model->epsilon, to);
+}
+
+/* Turn and scale the queries of a token in place, and put its key, turned, and its value into the cache */
+static void NAME(place)(Decoder* decoder, int number, int token) {
+  const Model* model = &decoder->model;
+  const int dim = model->head_dim, n_all = model->n_heads + 2 * model->n_kv_heads, position = decoder->n_past + token;
+  const float *cos = model->cos + (int64_t)position * model->half_rotary,
+              *sin = model->sin + (int64_t)position * model->half_rotary;
+  float* row = decoder->qkv + (int64_t)token * n_all * dim;
+  for (int head = 0; head < model->n_heads + model->n_kv_heads; head++)
+    NAME(turn)(row + head * dim, cos, sin, model->half_rotary);
+  for (int i = 0; i < model->n_heads * dim; i += LANES) NAME(store)(row + i, NAME(load)(row + i) * model->scale);
+  for (int head = 0; head < model->n_kv_heads; head++) {
+    const int64_t at = (head * decoder->capacity + position) * dim;
+    const float *key = row + (model->n_heads + head) * dim, *value = key + model->n_kv_heads * dim;
+    for (int d = 0; d < dim; d += LANES) {
+      NAME(narrow)(NAME(load)(key + d), decoder->keys[number] + at + d);
+      NAME(narrow)(NAME(load)(value + d), decoder->values[number] + at + d);
+    }
+  }
+}
+
+/* The queries of `n_tokens` tokens that read head `kv`, for the block that begins at `start`; returns how many */
+static int NAME(queries)(Decoder* decoder, int kv, int first, int n_tokens, int start, const float** queries,
+                         int* limits) {
+  const Model* model = &decoder->model;
+  const int each = model->n_heads / model->n_kv_heads, n_all = model->n_heads + 2 * model->n_kv_heads;
+  int n = 0;
+  for (int token = first; token < first + n_tokens; token++) {
+    const int limit = decoder->n_past + token + 1 - start;
+    for (int head = kv * each; head < (kv + 1) * each; head++, n++) {
+      queries[n] = decoder->qkv + ((int64_t)token * n_all + head) * model->head_dim;
+      limits[n] = limit < 0 ? 0 : limit > BLOCK ? BLOCK : limit;
+    }
+  }
+  return n;
+}
+
+/* Divide what was summed up by the sum of exponentials, into the place of head `head` of `token` */
+static void NAME(finish)(Decoder* decoder, const float* partial, int token, int head) {
+  const Model* model = &decoder->model;
+  float* to = decoder->mixed + ((int64_t)token * model->n_heads + head) * model->head_dim;
+  const float factor = 1.0f / partial[1];
+  for (int d = 0; d < model->head_dim; d += LANES) NAME(store)(to + d, NAME(load)(partial + 2 + d) * factor);
+}
+
+/* Few tokens: heads and blocks are shared out, and what the blocks gave is merged when all are done */
+static void NAME(attend_split)(Decoder* decoder, int thread, int number, Counter* counter, Counter* merging) {
+  const Model* model = &decoder->model;
+  const int each = model->n_heads / model->n_kv_heads,
+            n_blocks = (decoder->n_past + decoder->n_tokens + BLOCK - 1) / BLOCK;
+  const int size = model->head_dim + 2, n_rows = decoder->n_tokens * each;
+  for (int item; (item = NAME(take)(counter, 1)) < model->n_kv_heads * n_blocks;) {
+    const int kv = item % model->n_kv_heads, block = item / model->n_kv_heads;
+    const float* queries[MAX_QUERIES];
+    int limits[MAX_QUERIES];
+    NAME(queries)(decoder, kv, 0, decoder->n_tokens, block * BLOCK, queries, limits);
+    const int64_t at = (kv * decoder->capacity + (int64_t)block * BLOCK) * model->head_dim;
+    NAME(attend)(queries, limits, n_rows, decoder->keys[number] + at, decoder->values[number] + at, model->head_dim,
+                 decoder->own[thread], decoder->partial + ((int64_t)block * model->n_kv_heads + kv) * n_rows * size);
+  }
+  decoder_wait(decoder);
+  for (int item; (item = NAME(take)(merging, 1)) < model->n_kv_heads * n_rows;) {
+    const int kv = item / n_rows, row = item % n_rows, token = row / each;
+    float* into = decoder->partial + ((int64_t)kv * n_rows + row) * size;
+    for (int block = 1; block * BLOCK <= decoder->n_past + token; block++)
+      NAME(merge)(into, decoder->partial + (((int64_t)block * model->n_kv_heads + kv) * n_rows + row) * size,
+                  model->head_dim);
+    NAME(finish)(decoder, into, token, kv * each + row % each);
+  }
+}
+
+/* Many tokens: heads and groups of tokens are shared out. A lane is a token: queries, scores and what is mixed lie as
+   [.., LANES], so that keys and values are each loaded for all of them, and nothing is summed across lanes. */
+typedef struct {
+  float* queries;  /* [heads, head_dim, LANES] */
+  float* scores;   /* [SPAN, LANES] of one head */
+  float* mixed;    /* [heads, head_dim, LANES] */
+  float* wide;     /* [SPAN, head_dim] */
+  float* greatest; /* [heads, LANES] */
+  float* total;    /* [heads, LANES] */
+} NAME(Lanes);
+
+/* Scores of one head with positions 0 to n - 1 (a multiple of 4) of a span, from `limits` on none */
+INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
+                                float* scores) {
+  for (int at = 0; at < n; at += 4) {
+    const float* key = wide + at * head_dim;
+    FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+    for (int d = 0; d < head_dim; d++) {
+      const FLOATS query = NAME(load)(queries + d * LANES);
+      sum0 += query * key[d];
+      sum1 += query * key[head_dim + d];
+      sum2 += query * key[2 * head_dim + d];
+      sum3 += query * key[3 * head_dim + d];
+    }
+    const FLOATS none = NAME(all)(-1e30f);
+    const FLOATS sums[4] = {sum0, sum1, sum2, sum3};
+    for (int i = 0; i < 4; i++) {
+      const INTS is = NAME(all_int)(start + at + i) < limits;
+      NAME(store)(scores + (at + i) * LANES, (FLOATS)((is & (INTS)sums[i]) | (~is & (INTS)none)));
+    }
+  }
+}
+
+/* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
+INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
+  const FLOATS before = NAME(load)(greatest);
+  FLOATS most = before;
+  for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
+  const FLOATS factor = NAME(exp)(before - most);
+  FLOATS sum = NAME(load)(total) * factor;
+  for (int at = 0; at < n; at++) {
+    const FLOATS power = NAME(exp)(NAME(load)(scores + at * LANES) - most);
+    NAME(store)(scores + at * LANES, power);
+    sum += power;
+  }
+  for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) * factor);
+  NAME(store)(greatest, most);
+  NAME(store)(total, sum);
+}
+
+INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
+  for (int d = 0; d < head_dim; d += 4) {
+    float* to = mixed + d * LANES;
+    FLOATS sum0 = NAME(load)(to), sum1 = NAME(load)(to + LANES), sum2 = NAME(load)(to + 2 * LANES),
+           sum3 = NAME(load)(to + 3 * LANES);
+    for (int at = 0; at < n; at++) {
+      const FLOATS weight = NAME(load)(scores + at * LANES);
+      const float* value = wide + at * head_dim + d;
+      sum0 += weight * value[0];
+      sum1 += weight * value[1];
+      sum2 += weight * value[2];
+      sum3 += weight * value[3];
+    }
+    NAME(store)(to, sum0);
+    NAME(store)(to + LANES, sum1);
+    NAME(store)(to + 2 * LANES, sum2);
+    NAME(store)(to + 3 * LANES, sum3);
+  }
+}
+
+/* One head of keys with a group of LANES tokens or fewer, from `first` on */
+APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, int n_tokens, NAME(Lanes) room) {
+  const Model* model = &decoder->model;
+  const int dim = model->head_dim, each = model->n_heads / model->n_kv_heads,
+            wide = (model->n_heads + 2 * model->n_kv_heads) * dim;
+  INTS limits;
+  for (int lane = 0; lane < LANES; lane++)
+    limits[lane] = decoder->n_past + first + (lane < n_tokens ? lane : n_tokens - 1) + 1;
+  const int longest = limits[LANES - 1];
+  for (int head = 0; head < each; head++) {
+    for (int lane = 0; lane < LANES; lane++) {
+      const int token = first + (lane < n_tokens ? lane : n_tokens - 1);
+      const float* query = decoder->qkv + (int64_t)token * wide + (kv * each + head) * dim;
+      for (int d = 0; d < dim; d++) room.queries[(head * dim + d) * LANES + lane] = query[d];
+    }
+    NAME(store)(room.greatest + head * LANES, NAME(all)(-1e30f));
+  }
+  memset(room.total, 0, sizeof(float) * (size_t)(each * LANES));
+  memset(room.mixed, 0, sizeof(float) * (size_t)(each * dim * LANES));
+  for (int start = 0; start < longest; start += SPAN) {
+    const int n = longest - start < SPAN ? longest - start : SPAN, n_whole = (n + 3) / 4 * 4;
+    const int64_t at = (kv * decoder->capacity + start) * dim;
+    float *keys = room.wide, *values = room.wide + SPAN * dim;
+    NAME(widen_all)(decoder->keys[number] + at, (int64_t)n * dim, keys);
+    NAME(widen_all)(decoder->values[number] + at, (int64_t)n * dim, values);
+    memset(keys + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
+    memset(values + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
+    for (int head = 0; head < each; head++) {
+      float* mixed = room.mixed + head * dim * LANES;
+      NAME(compare_lanes)(room.queries + head * dim * LANES, keys, n_whole, start, limits, dim, room.scores);
+      NAME(weigh_lanes)(room.scores, n_whole, room.greatest + head * LANES, room.total + head * LANES, mixed, dim);
+      NAME(mix_lanes)(room.scores, values, n_whole, dim, mixed);
+    }
+  }
+  for (int head = 0; head < each; head++) {
+    const float *mixed = room.mixed + head * dim * LANES, *total = room.total + head * LANES;
+    for (int lane = 0; lane < n_tokens; lane++) {
+      float* to = decoder->mixed + ((int64_t)(first + lane) * model->n_heads + kv * each + head) * dim;
+      for (int d = 0; d < dim; d++) to[d] = mixed[d * LANES + lane] / total[lane];
+    }
+  }
+}
+
+static void NAME(attend_many)(Decoder* decoder, int thread, int number, Counter* counter) {
+  const Model* model = &decoder->model;
+  const int64_t heads = model->n_heads / model->n_kv_heads, dim = model->head_dim;
+  const int n_groups = (decoder->n_tokens + LANES - 1) / LANES;
+  NAME(Lanes) room = {.queries = decoder->own[thread]};
+  room.scores = room.queries + heads * dim * LANES;
+  room.mixed = room.scores + SPAN * LANES;
+  room.wide = room.mixed + heads * dim * LANES;
+  room.greatest = room.wide + 2 * SPAN * dim;
+  room.total = room.greatest + heads * LANES;
+  for (int item; (item = NAME(take)(counter, 1)) < model->n_kv_heads * n_groups;) {
+    /* the last tokens, which read most, first */
+    const int kv = item % model->n_kv_heads, first = (n_groups - 1 - item / model->n_kv_heads) * LANES;
+    const int n_tokens = decoder->n_tokens - first < LANES ? decoder->n_tokens - first : LANES;
+    NAME(attend_lanes)(decoder, number, kv, first, n_tokens, room);
+  }
+}
+
+static void NAME(forward)(Decoder* decoder, int thread) {
+  const Model* model = &decoder->model;
+  const int n = decoder->n_tokens;
+  Counter* taken = decoder->taken;
+  for (int number = 0; number < model->n_layers; number++) {
+    const Layer* layer = decoder->layers + number;
+    const Chunk* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
+    NAME(multiply)(decoder, thread, &layer->qkv, taken++, chunks, n, decoder->qkv, 0);
+    decoder_wait(decoder);
+    for (int token; (token = NAME(take)(taken, 1)) < n;) NAME(place)(decoder, number, token);
+    taken++;
+    decoder_wait(decoder);
+    if (n <= GROUP) {
+      NAME(attend_split)(decoder, thread, number, taken, taken + 1);
+    } else {
+      NAME(attend_many)(decoder, thread, number, taken);
+    }
+    taken += 2;
+    decoder_wait(decoder);
+    chunks = NAME(prepare)(decoder, thread, layer, &layer->out, NAME(make_out), 0, n, taken++);
+    NAME(multiply)(decoder, thread, &layer->out, taken++, chunks, n, decoder->x, 1);
+    decoder_wait(decoder);
+    chunks = NAME(prepare)(decoder, thread, layer, &layer->gate_up, NAME(make_feed), 0, n, taken++);
+    NAME(multiply)(decoder, thread, &layer->gate_up, taken++, chunks, n, decoder->gated, 0);
+    decoder_wait(decoder);
+    chunks = NAME(prepare)(decoder, thread, layer, &layer->down, NAME(make_down), 0, n, taken++);
+    NAME(multiply)(decoder, thread, &layer->down, taken++, chunks, n, decoder->x, 1);
+    decoder_wait(decoder);
+  }
+  const int first = n - decoder->n_scored;
+  const Chunk* chunks =
+      NAME(prepare)(decoder, thread, NULL, &model->head, NAME(make_scores), first, decoder->n_scored, taken++);
+  NAME(multiply)(decoder, thread, &model->head, taken++, chunks, decoder->n_scored, decoder->logits, 0);
+}
+
+#undef FLOATS
+#undef INTS
+#undef FOUR
+#undef INLINE
+#undef APART
+#undef ROWS
