@@ -50,8 +50,8 @@ def export_decoder(
     """Write the graph of `text` (see `TorchModel`) to `path`, its weights to `<path>.data`, by way of `work`.
 
     `tokenizer_from` is the checkpoint, whose tokenizer the builder wants to see; `block_size` is how many weights share
-    a scale. With `for_prompts` a second graph goes there, made from the same weights in 8 bits. Beside a quantized graph
-    that can be computed without onnxruntime it is written where its weights lie (`export.native`). Raises
+    a scale. With `for_prompts` a second graph goes there, made from the same weights in 8 bits. Where the weights of a
+    quantized graph lie, if it can be computed without onnxruntime, is written beside it (`export.native`). Raises
     ExportError with the builder's last words if it fails.
     """
     plain, built = work / "text", work / "built"

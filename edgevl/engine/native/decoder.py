@@ -76,7 +76,7 @@ class NativeDecoder(CachedDecoder):
         return True
 
     def extend_each(self, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
-        """Feed up to `n_at_once` token ids; return the scores after each, [n, vocab], or None where one is no number."""
+        """Feed up to `n_at_once` token ids; return the scores after each, [n, vocab], or None if one is no number."""
         if len(token_ids) > self.n_at_once or self.n_past + len(token_ids) > self._limit:
             return None
         before = self.n_past, self._logits
