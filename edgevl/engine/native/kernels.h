@@ -45,9 +45,10 @@ INLINE float NAME(sum)(FLOATS x) {
   return NAME(sum_each)(x, none, none, none)[0];
 }
 
-/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf) */
+/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf); what is no number
+   stays none */
 INLINE FLOATS NAME(exp)(FLOATS x) {
-  x = NAME(greater)(x, NAME(all)(-87.0f));
+  x = NAME(greater)(NAME(all)(-87.0f), x); /* the second one is given where it is no number */
   const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
   const FLOATS n = (x * 1.44269504f + magic) - magic;
   const FLOATS r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
