@@ -1,9 +1,9 @@
-"""Decoders with random weights, written as their plan wants them and without a graph; and what numpy computes of them."""
+"""Decoders with random weights, written as their plan wants them, without a graph; and what numpy computes of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -222,6 +222,22 @@ def changed(made: Made, change: Callable[[dict[str, Any]], None]) -> Made:
     change(document)
     where.write_text(json.dumps(document), "utf-8")
     return made
+
+
+def set_to(document: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
+    """Put a value at a place, a key or index after the other."""
+    for step in place[:-1]:
+        document = document[step]
+    document[place[-1]] = value
+
+
+def places(document: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where anything stands in a document."""
+    inner = document.items() if isinstance(document, dict) else enumerate(document)
+    for step, value in inner:
+        yield (*before, step)
+        if isinstance(value, dict | list):
+            yield from places(value, (*before, step))
 
 
 def set_floats(made: Made, start: int, values: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is computed without a graph is what numpy computes from the same bytes, and the same whatever stands beside it."""
+"""What is computed without a graph is what numpy computes from the same bytes, in any parts and with any threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.engine.native.plans import Made, Shape, changed, computed, needs_libr
 
 pytestmark = needs_library
 NUMBERS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 40)
-"""How many tokens are fed at once: by the products for few tokens, and by those for many with full and partial tiles."""
+"""How many tokens are fed at once: by products for few tokens, and by those for many with full and partial tiles."""
 FLIPPED = 0.03
 """How much scores may differ, of their length, where a value that lies between two steps of 1/127 was rounded to the
 other one: a weight in a wrong place changes them by a tenth and more."""
@@ -345,9 +345,7 @@ def test_positions_are_refused(made: Made) -> None:
     decoder = made.opened()
     with pytest.raises(GraphError) as caught:
         decoder.extend(np.zeros((4, 64), np.float32), positions=np.zeros((3, 4), np.int64))
-    assert str(caught.value) == (
-        f"{made.path}: takes no positions in time, height and width; use a GGUF decoder"
-    )
+    assert str(caught.value) == (f"{made.path}: takes no positions in time, height and width; use a GGUF decoder")
     assert decoder.n_past == 0
 
 
@@ -441,9 +439,7 @@ def test_keys_and_values_beyond_half_precision_become_its_largest(made: Made) ->
         assert np.isfinite(decoder.logits()).all()
 
 
-@pytest.mark.parametrize(
-    "size", ["n_layers", "n_kv_heads", "head_dim", "hidden_size", "vocab_size"]
-)
+@pytest.mark.parametrize("size", ["n_layers", "n_kv_heads", "head_dim", "hidden_size", "vocab_size"])
 def test_the_plan_of_another_decoder_is_refused(made: Made, size: str) -> None:
     other = replace(made, spec=replace(made.spec, **{size: getattr(made.spec, size) + 1}))
     with pytest.raises(ManifestError) as caught:
