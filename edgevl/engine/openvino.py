@@ -204,6 +204,7 @@ class OpenVINOGraph:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY" if n_streams == 1 else "THROUGHPUT"}
         if self._target.has_threads:
             settings |= {"INFERENCE_NUM_THREADS": self._n_threads, "NUM_STREAMS": n_streams}
+            settings["ENABLE_CPU_PINNING"] = False  # a thread that is tied to a core waits for whatever else runs there
         if self._target.half is not None:
             half, capability = self._target.half
             has_half = capability in core.get_property(self._name, "OPTIMIZATION_CAPABILITIES")

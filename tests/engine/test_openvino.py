@@ -142,6 +142,13 @@ def test_a_compiled_graph_is_kept_and_used_again(path: Path) -> None:
     assert list(kept) == [name]
 
 
+def test_no_thread_is_tied_to_a_core(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = intel.pretend(monkeypatch)
+    open_graph(path).open(2)
+    [(device, settings)] = core.told
+    assert (device, settings["NUM_STREAMS"], settings["ENABLE_CPU_PINNING"]) == ("CPU", 2, False)
+
+
 def test_once_opened_it_is_not_compiled_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = open_graph(path)
     graph.open(1)
