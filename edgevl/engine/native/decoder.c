@@ -25,6 +25,13 @@
 #endif
 
 #define SHORT static inline __attribute__((always_inline))
+/* one machine code wherever it is called from: the same bits */
+#if defined(__clang__)
+#define APART static __attribute__((noinline))
+#else
+#define APART static __attribute__((noinline, noclone))
+#endif
+#define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
 
 /* ---- threads ---- */
