@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,11 +24,14 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
-#if defined(__clang__)
-#else
-#endif
-
 #define SHORT static inline __attribute__((always_inline))
+/* one machine code wherever it is called from: the same bits */
+#if defined(__clang__)
+#define APART static __attribute__((noinline))
+#else
+#define APART static __attribute__((noinline, noclone))
+#endif
+#define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
 
 /* ---- threads ---- */
@@ -45,7 +49,7 @@ static void pause_once(void) {
 /* Wait until all threads of a run have come here. They wait actively, and let others have the core after a while. */
 void decoder_wait(Decoder* decoder) {
   if (decoder->n_threads == 1) return;
-  const int turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
+  const unsigned turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
   if (atomic_fetch_add_explicit(&decoder->arrived, 1, memory_order_acq_rel) == decoder->n_threads - 1) {
     atomic_store_explicit(&decoder->arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&decoder->turn, turn + 1, memory_order_release);
@@ -69,7 +73,7 @@ static void* work(void* given) {
   Decoder* decoder = ((Work*)given)->decoder;
   const int thread = ((Work*)given)->thread;
   free(given);
-  for (int done = 0;;) {
+  for (unsigned done = 0;;) {
     for (int n = 0; n < SPINS && atomic_load_explicit(&decoder->job, memory_order_acquire) == done; n++) pause_once();
     if (atomic_load_explicit(&decoder->job, memory_order_acquire) == done) {
       pthread_mutex_lock(&decoder->mutex);
@@ -346,13 +350,13 @@ EXPORTED void edgevl_decoder_close(Decoder* decoder) {
     decoder->is_closing = 1;
     wake(decoder);
     for (int i = 0; i + 1 < decoder->n_threads; i++) pthread_join(decoder->workers[i], NULL);
+    pthread_mutex_destroy(&decoder->mutex);
+    pthread_cond_destroy(&decoder->woken); /* would wait for ever for threads that did not come along */
   }
-  for (int i = 0; i < decoder->n_threads; i++) {
+  for (int i = 0; i < decoder->n_rooms; i++) {
     if (decoder->own) free(decoder->own[i]);
     if (decoder->own_chunks) free(decoder->own_chunks[i]);
   }
-  pthread_mutex_destroy(&decoder->mutex);
-  pthread_cond_destroy(&decoder->woken);
   free(decoder->own);
   free(decoder->own_chunks);
   free(decoder->x);
@@ -384,6 +388,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   longest = greatest(longest, (int64_t)MAX_QUERIES * BLOCK + SPAN * dim);
   longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * MOST_LANES + 2 * SPAN * dim);
   int64_t quantized = quantized_bytes(&model->head);
+  longest = greatest(longest, packed_floats(&model->head));
   for (int i = 0; i < model->n_layers; i++) {
     const Layer* layer = model->layers + i;
     const Product* products[] = {&layer->qkv, &layer->out, &layer->gate_up, &layer->down};
@@ -398,8 +403,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->max_blocks = (model->n_positions + BLOCK - 1) / BLOCK;
   decoder->pid = getpid();
   decoder->n_threads = 1;
+  decoder->n_rooms = n_threads;
   const int64_t tokens = max_tokens;
-  decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
+  decoder->model.layers = decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
   decoder->x = room(4 * tokens * model->hidden);
   decoder->qkv = room(4 * tokens * wide);
   decoder->mixed = room(4 * tokens * model->n_heads * dim);
@@ -423,6 +429,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     return NULL;
   }
   memcpy(decoder->layers, model->layers, sizeof(Layer) * (size_t)model->n_layers);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of the caller */
   for (int i = 1; i < n_threads; i++) {
     Work* given = malloc(sizeof *given);
     if (given) *given = (Work){decoder, i};
@@ -432,6 +441,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     }
     decoder->n_threads++;
   }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   return decoder;
 }
 
@@ -440,8 +450,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
    [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
 EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, int n_past, uint16_t* const* keys,
                                 uint16_t* const* values, int64_t capacity, int n_scored, float* logits) {
-  if (n < 1 || n > decoder->max_tokens || n_past < 0 || n_past + n > capacity ||
-      n_past + n > decoder->model.n_positions || n_scored < 1 || n_scored > n)
+  const int64_t end = (int64_t)n_past + n;
+  if (n < 1 || n > decoder->max_tokens || n_past < 0 || end > capacity || end > decoder->model.n_positions ||
+      n_scored < 1 || n_scored > n)
     return -1;
   decoder->keys = keys;
   decoder->values = values;
@@ -452,11 +463,10 @@ EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, in
   decoder->logits = logits;
   memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
   memset(decoder->taken, 0, sizeof(Counter) * (size_t)(COUNTERS * decoder->model.n_layers + 2));
-  const int n_threads = decoder->n_threads;
-  if (decoder->pid != getpid()) decoder->n_threads = 1; /* threads do not come along into a forked process */
+  if (decoder->n_threads > 1 && decoder->pid != getpid())
+    decoder->n_threads = 1; /* threads do not come along into a forked process */
   if (decoder->n_threads > 1) wake(decoder);
   decoder->forward(decoder, 0);
   decoder_wait(decoder);
-  decoder->n_threads = n_threads;
   return 0;
 }

@@ -48,10 +48,9 @@ typedef struct {
 struct Decoder {
   Model model;
   Layer* layers;
-  int n_threads, max_tokens, max_blocks, pid;
+  int n_threads, n_rooms, max_tokens, max_blocks, pid;
   Forward* forward;
   /* of one run */
-  const float* embeds;
   uint16_t *const *keys, *const *values; /* of each layer, in half precision: [n_kv_heads, capacity, head_dim] */
   int64_t capacity;
   int n_tokens, n_past, n_scored;
@@ -65,7 +64,8 @@ struct Decoder {
   pthread_t* workers;
   pthread_mutex_t mutex;
   pthread_cond_t woken;
-  atomic_int arrived, turn, job;
+  atomic_int arrived;
+  atomic_uint turn, job;
   int asleep, is_closing;
 };
 

@@ -17,7 +17,6 @@ typedef float NAME(Eight) __attribute__((vector_size(32)));
 #define INTS NAME(Ints)
 #define FOUR NAME(Four)
 #define INLINE static inline __attribute__((always_inline))
-#define APART static __attribute__((noinline)) /* one machine code wherever it is called from: the same bits */
 
 INLINE FLOATS NAME(load)(const float* from) {
   FLOATS x;
@@ -56,9 +55,10 @@ INLINE float NAME(sum)(FLOATS x) {
   return NAME(sum_each)(x, none, none, none)[0];
 }
 
-/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf) */
+/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
+   no number where x is none. */
 INLINE FLOATS NAME(exp)(FLOATS x) {
-  x = NAME(greater)(x, NAME(all)(-87.0f));
+  x = NAME(greater)(NAME(all)(-88.0f), x);
   const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
   const FLOATS n = NAME(fma)(x, NAME(all)(1.44269504f), magic) - magic;
   const FLOATS r = NAME(fma)(n, NAME(all)(2.12194440e-4f), NAME(fma)(n, NAME(all)(-0.693359375f), x));
@@ -106,11 +106,12 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
   }
   float greatest = 0;
   for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
-  const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+  const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
   INTS total = {0};
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
-    const INTS values = __builtin_convertvector((NAME(load)(x + i) * inverse + magic) - magic, INTS);
+    const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
+    const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
     const NAME(Small) bytes = __builtin_convertvector(values, NAME(Small));
     memcpy(to + i, &bytes, sizeof bytes);
     total += values;
@@ -204,11 +205,12 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
                                         : NAME(dot_8)(offset##j, low##i, first##j),                             \
                               FLOATS),                                                                          \
       spread##i * scale##j, total##i##j);
-#define PUT(i, j, sum)                                                       \
-  if (row + i < to) {                                                        \
-    float* place = out + j * out_stride + row##i;                            \
-    const float made = sum + (product->bias ? product->bias[row##i] : 0.0f); \
-    *place = adds ? *place + made : made;                                    \
+#define PUT(i, j, sum)                                \
+  if (row + i < to) {                                 \
+    float* place = out + j * out_stride + row##i;     \
+    float made = sum;                                 \
+    if (product->bias) made += product->bias[row##i]; \
+    *place = adds ? *place + made : made;             \
   }
 #define PUT_FOUR(j, sums)                                                       \
   if (row + 4 <= to) {                                                          \
@@ -338,7 +340,7 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
   const int k = product->k, n_blocks = k / product->block, n_bytes = k * product->bits / 8;
   for (int lane = 0; lane < LANES; lane++) {
     const int is_row = row + lane < to;
-    const uint8_t* from = product->weights + (int64_t)(row + lane) * n_bytes;
+    const uint8_t* from = product->weights + (int64_t)(is_row ? row + lane : row) * n_bytes;
     if (is_row && product->bits == 4) {
       for (int i = 0; i < n_bytes; i++) {
         line[2 * i] = from[i] & 15;
@@ -860,5 +862,3 @@ static void NAME(forward)(Decoder* decoder, int thread) {
 #undef CHUNK
 #undef CHUNK_BYTES
 #undef INLINE
-#undef APART
-#undef ROWS
