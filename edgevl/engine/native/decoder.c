@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,11 +24,14 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
-#if defined(__clang__)
-#else
-#endif
-
 #define SHORT static inline __attribute__((always_inline))
+/* one machine code wherever it is called from: the same bits */
+#if defined(__clang__)
+#define APART static __attribute__((noinline))
+#else
+#define APART static __attribute__((noinline, noclone))
+#endif
+#define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
 
 /* ---- threads ---- */
@@ -45,7 +49,7 @@ static void pause_once(void) {
 /* Wait until all threads of a run have come here. They wait actively, and let others have the core after a while. */
 void decoder_wait(Decoder* decoder) {
   if (decoder->n_threads == 1) return;
-  const int turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
+  const unsigned turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
   if (atomic_fetch_add_explicit(&decoder->arrived, 1, memory_order_acq_rel) == decoder->n_threads - 1) {
     atomic_store_explicit(&decoder->arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&decoder->turn, turn + 1, memory_order_release);
@@ -69,7 +73,7 @@ static void* work(void* given) {
   Decoder* decoder = ((Work*)given)->decoder;
   const int thread = ((Work*)given)->thread;
   free(given);
-  for (int done = 0;;) {
+  for (unsigned done = 0;;) {
     for (int n = 0; n < SPINS && atomic_load_explicit(&decoder->job, memory_order_acquire) == done; n++) pause_once();
     if (atomic_load_explicit(&decoder->job, memory_order_acquire) == done) {
       pthread_mutex_lock(&decoder->mutex);
@@ -105,7 +109,10 @@ static void wake(Decoder* decoder) {
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,prefer-vector-width=512")
 #endif
 #define NAME(name) name##_avx512
+#define LANES 16
 #define ZERO_8 128
+#define N_TOGETHER 8 /* sums that registers have room for, and what a loop over them is */
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 typedef __m512i Bytes_avx512;
 /* how much of a chunk's bytes and scales there is */
 typedef struct {
@@ -113,7 +120,7 @@ typedef struct {
   __mmask16 scales;
 } Part_avx512;
 SHORT Part_avx512 part_avx512(int n_bytes, int n_scales) {
-  return (Part_avx512){~(__mmask64)0 >> (CHUNK_BYTES - n_bytes), (__mmask16)((1u << n_scales) - 1)};
+  return (Part_avx512){~(__mmask64)0 >> (64 - n_bytes), (__mmask16)((1u << n_scales) - 1)};
 }
 SHORT __m512i load_bytes_avx512(const int8_t* from) { return _mm512_loadu_si512(from); }
 SHORT __m512i repeat_avx512(const int8_t* from) { /* four values, LANES times */
@@ -130,6 +137,7 @@ SHORT Places_avx512 places_avx512(int lanes) {
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
+SHORT __m512 fma_avx512(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
 SHORT __m512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
   return _mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales));
 }
@@ -152,7 +160,10 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 }
 #include "kernels.h"
 #undef NAME
+#undef LANES
 #undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -168,94 +179,64 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #define NAME(name) name##_avx2
+#define LANES 8
 #define ZERO_8 0 /* 8-bit weights are made signed */
+#define N_TOGETHER 4
+#define TOGETHER(what) what(0) what(1) what(2) what(3)
+typedef __m256i Bytes_avx2;
+/* how much of a chunk there is: bytes, and a mask of its scales */
 typedef struct {
-  __m256i part[2];
-} Bytes_avx2;
-typedef struct {
-  int n_bytes, n_scales;
+  int n_bytes;
+  __m256i scales;
 } Part_avx2;
-SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) { return (Part_avx2){n_bytes, n_scales}; }
-SHORT Bytes_avx2 load_bytes_avx2(const int8_t* from) {
-  Bytes_avx2 x;
-  memcpy(&x, from, sizeof x);
-  return x;
+SHORT __m256i numbers_avx2(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) {
+  return (Part_avx2){n_bytes, _mm256_cmpgt_epi32(_mm256_set1_epi32(n_scales), numbers_avx2())};
 }
-SHORT Bytes_avx2 repeat_avx2(const int8_t* from) {
+SHORT __m256i load_bytes_avx2(const int8_t* from) { return _mm256_loadu_si256((const __m256i*)from); }
+SHORT __m256i repeat_avx2(const int8_t* from) {
   int32_t four;
   memcpy(&four, from, 4);
-  return (Bytes_avx2){{_mm256_set1_epi32(four), _mm256_set1_epi32(four)}};
+  return _mm256_set1_epi32(four);
 }
-SHORT Bytes_avx2 load_part_avx2(const uint8_t* from, Part_avx2 part) {
-  if (part.n_bytes == CHUNK_BYTES) return load_bytes_avx2((const int8_t*)from);
-  Bytes_avx2 x = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-  memcpy(&x, from, (size_t)part.n_bytes);
-  return x;
+SHORT __m256i load_part_avx2(const uint8_t* from, Part_avx2 part) {
+  if (part.n_bytes == 32) return load_bytes_avx2((const int8_t*)from);
+  int8_t bytes[32] = {0};
+  memcpy(bytes, from, (size_t)part.n_bytes);
+  return load_bytes_avx2(bytes);
 }
-typedef float Spread_avx2 __attribute__((vector_size(64)));
-typedef int Places_avx2; /* lanes that share a scale */
-SHORT Places_avx2 places_avx2(int lanes) { return lanes; }
-SHORT Spread_avx2 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 lanes) {
-  Spread_avx2 x;
-  if (lanes == 4 && part.n_scales == 4) {
-    const __m256 parts[2] = {
-        _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
-        _mm256_set_m128(_mm_set1_ps(scales[3]), _mm_set1_ps(scales[2])),
-    };
-    memcpy(&x, parts, sizeof x);
-  } else {
-    for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
-  }
-  return x;
+typedef __m256i Places_avx2;
+SHORT Places_avx2 places_avx2(int lanes) {
+  return _mm256_srl_epi32(numbers_avx2(), _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
-SHORT Bytes_avx2 low_avx2(Bytes_avx2 x) {
-  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(x.part[i], _mm256_set1_epi8(15));
-  return x;
+SHORT __m256 fma_avx2(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+SHORT __m256 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 places) {
+  return _mm256_permutevar8x32_ps(_mm256_maskload_ps(scales, part.scales), places);
 }
-SHORT Bytes_avx2 high_avx2(Bytes_avx2 x) {
-  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(_mm256_srli_epi16(x.part[i], 4), _mm256_set1_epi8(15));
-  return x;
+SHORT __m256i low_avx2(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+SHORT __m256i high_avx2(__m256i x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+typedef int32_t Ints_avx2 __attribute__((vector_size(32)));
+SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, __m256i weights, __m256i values) {
+  const __m256i pairs = _mm256_maddubs_epi16(weights, values);
+  return (Ints_avx2)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-typedef int32_t Ints_avx2 __attribute__((vector_size(64)));
-SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  __m256i parts[2];
-  memcpy(parts, &sum, sizeof parts);
-  for (int i = 0; i < 2; i++) {
-    const __m256i pairs = _mm256_maddubs_epi16(weights.part[i], values.part[i]);
-    parts[i] = _mm256_add_epi32(parts[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-  memcpy(&sum, parts, sizeof sum);
-  return sum;
+SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, __m256i weights, __m256i values) { /* the weights' signs go to the values */
+  const __m256i sign = _mm256_xor_si256(weights, _mm256_set1_epi8((char)0x80));
+  return dot_avx2(sum, _mm256_abs_epi8(sign), _mm256_sign_epi8(values, sign));
 }
-SHORT Spread_avx2 widen_avx2(const uint16_t* from) {
-  Spread_avx2 x;
-  const __m256 parts[2] = {
-      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)),
-      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8))),
-  };
-  memcpy(&x, parts, sizeof x);
-  return x;
-}
-SHORT void narrow_avx2(Spread_avx2 x, uint16_t* to) {
+SHORT __m256 widen_avx2(const uint16_t* from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)); }
+SHORT void narrow_avx2(__m256 x, uint16_t* to) {
   const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
-  __m256 parts[2];
-  memcpy(parts, &x, sizeof parts);
-  for (int i = 0; i < 2; i++) {
-    const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, parts[i]));
-    _mm_storeu_si128((__m128i*)(to + 8 * i), _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
-}
-SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  for (int i = 0; i < 2; i++) { /* the weights' signs go to the values */
-    const __m256i sign = _mm256_xor_si256(weights.part[i], _mm256_set1_epi8((char)0x80));
-    values.part[i] = _mm256_sign_epi8(values.part[i], sign);
-    weights.part[i] = _mm256_abs_epi8(sign);
-  }
-  return dot_avx2(sum, weights, values);
+  /* the second one is given where the first is no number: it is to stay so */
+  const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, x));
+  _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #include "kernels.h"
 #undef NAME
+#undef LANES
 #undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -280,73 +261,47 @@ static Forward* supported(const char** name) {
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 
 #define NAME(name) name##_neon
+#define LANES 4
 #define ZERO_8 0
-typedef struct {
-  uint8x16_t part[4];
-} Bytes_neon;
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+typedef uint8x16_t Bytes_neon;
 typedef struct {
   int n_bytes, n_scales;
 } Part_neon;
 SHORT Part_neon part_neon(int n_bytes, int n_scales) { return (Part_neon){n_bytes, n_scales}; }
-SHORT Bytes_neon load_bytes_neon(const int8_t* from) {
-  Bytes_neon x;
-  for (int i = 0; i < 4; i++) x.part[i] = vreinterpretq_u8_s8(vld1q_s8(from + 16 * i));
-  return x;
-}
-SHORT Bytes_neon repeat_neon(const int8_t* from) {
+SHORT uint8x16_t load_bytes_neon(const int8_t* from) { return vreinterpretq_u8_s8(vld1q_s8(from)); }
+SHORT uint8x16_t repeat_neon(const int8_t* from) {
   uint32_t four;
   memcpy(&four, from, 4);
-  const uint8x16_t all = vreinterpretq_u8_u32(vdupq_n_u32(four));
-  return (Bytes_neon){{all, all, all, all}};
+  return vreinterpretq_u8_u32(vdupq_n_u32(four));
 }
-SHORT Bytes_neon load_part_neon(const uint8_t* from, Part_neon part) {
-  int8_t bytes[CHUNK_BYTES] = {0};
+SHORT uint8x16_t load_part_neon(const uint8_t* from, Part_neon part) {
+  if (part.n_bytes == 16) return vld1q_u8(from);
+  uint8_t bytes[16] = {0};
   memcpy(bytes, from, (size_t)part.n_bytes);
-  return load_bytes_neon(bytes);
+  return vld1q_u8(bytes);
 }
-typedef float Spread_neon __attribute__((vector_size(64)));
 typedef int Places_neon; /* lanes that share a scale */
 SHORT Places_neon places_neon(int lanes) { return lanes; }
-SHORT Spread_neon spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
-  Spread_neon x;
-  for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
-  return x;
+SHORT float32x4_t fma_neon(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+SHORT float32x4_t spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
+  if (lanes == 4) return vdupq_n_f32(scales[0]);
+  const float32_t other = part.n_scales > 1 ? scales[1] : 0.0f; /* two share a scale */
+  return vcombine_f32(vdup_n_f32(scales[0]), vdup_n_f32(other));
 }
-SHORT Bytes_neon low_neon(Bytes_neon x) {
-  for (int i = 0; i < 4; i++) x.part[i] = vandq_u8(x.part[i], vdupq_n_u8(15));
-  return x;
+SHORT uint8x16_t low_neon(uint8x16_t x) { return vandq_u8(x, vdupq_n_u8(15)); }
+SHORT uint8x16_t high_neon(uint8x16_t x) { return vshrq_n_u8(x, 4); }
+SHORT int32x4_t dot_neon(int32x4_t sum, uint8x16_t weights, uint8x16_t values) {
+  return vdotq_s32(sum, vreinterpretq_s8_u8(weights), vreinterpretq_s8_u8(values));
 }
-SHORT Bytes_neon high_neon(Bytes_neon x) {
-  for (int i = 0; i < 4; i++) x.part[i] = vshrq_n_u8(x.part[i], 4);
-  return x;
+SHORT int32x4_t dot_8_neon(int32x4_t sum, uint8x16_t weights, uint8x16_t values) {
+  return dot_neon(sum, veorq_u8(weights, vdupq_n_u8(0x80)), values);
 }
-typedef int32_t Ints_neon __attribute__((vector_size(64)));
-SHORT Ints_neon dot_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
-  int32x4_t parts[4];
-  memcpy(parts, &sum, sizeof parts);
-  for (int i = 0; i < 4; i++)
-    parts[i] = vdotq_s32(parts[i], vreinterpretq_s8_u8(weights.part[i]), vreinterpretq_s8_u8(values.part[i]));
-  memcpy(&sum, parts, sizeof sum);
-  return sum;
-}
-SHORT Spread_neon widen_neon(const uint16_t* from) {
-  Spread_neon x;
-  float32x4_t parts[4];
-  for (int i = 0; i < 4; i++) parts[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * i)));
-  memcpy(&x, parts, sizeof x);
-  return x;
-}
-SHORT void narrow_neon(Spread_neon x, uint16_t* to) {
-  float32x4_t parts[4];
-  memcpy(parts, &x, sizeof parts);
-  for (int i = 0; i < 4; i++) {
-    const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), parts[i]));
-    vst1_u16(to + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(within)));
-  }
-}
-SHORT Ints_neon dot_8_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
-  for (int i = 0; i < 4; i++) weights.part[i] = veorq_u8(weights.part[i], vdupq_n_u8(0x80));
-  return dot_neon(sum, weights, values);
+SHORT float32x4_t widen_neon(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
+SHORT void narrow_neon(float32x4_t x, uint16_t* to) {
+  const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), x));
+  vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(within)));
 }
 #include "kernels.h"
 static Forward* supported(const char** name) {
@@ -374,11 +329,14 @@ EXPORTED const char* edgevl_decoder_isa(void) {
 
 static int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int n_chunks(const Product* product) { return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES; }
+/* A token's values for a product, quantized, with the scales and offsets of lanes or blocks */
+static int64_t quantized_bytes(const Product* product) {
+  return 4 * ((int64_t)product->k * product->bits / 8 + MOST_BYTES);
+}
 
-/* LANES rows of weights, laid out anew */
+/* MOST_LANES rows of weights, laid out anew */
 static int64_t packed_floats(const Product* product) {
-  return ((int64_t)product->k * (LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * LANES;
+  return ((int64_t)product->k * (MOST_LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * MOST_LANES;
 }
 
 static void* room(int64_t n_bytes) {
@@ -392,13 +350,13 @@ EXPORTED void edgevl_decoder_close(Decoder* decoder) {
     decoder->is_closing = 1;
     wake(decoder);
     for (int i = 0; i + 1 < decoder->n_threads; i++) pthread_join(decoder->workers[i], NULL);
+    pthread_mutex_destroy(&decoder->mutex);
+    pthread_cond_destroy(&decoder->woken); /* would wait for ever for threads that did not come along */
   }
-  for (int i = 0; i < decoder->n_threads; i++) {
+  for (int i = 0; i < decoder->n_rooms; i++) {
     if (decoder->own) free(decoder->own[i]);
     if (decoder->own_chunks) free(decoder->own_chunks[i]);
   }
-  pthread_mutex_destroy(&decoder->mutex);
-  pthread_cond_destroy(&decoder->woken);
   free(decoder->own);
   free(decoder->own_chunks);
   free(decoder->x);
@@ -428,13 +386,14 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   /* what a thread computes with: a token's values, scores of few tokens, or what many tokens' attention takes */
   int64_t longest = greatest(greatest(model->hidden, model->intermediate), (int64_t)model->n_heads * dim);
   longest = greatest(longest, (int64_t)MAX_QUERIES * BLOCK + SPAN * dim);
-  longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * LANES + 2 * SPAN * dim);
-  int chunks = n_chunks(&model->head);
+  longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * MOST_LANES + 2 * SPAN * dim);
+  int64_t quantized = quantized_bytes(&model->head);
+  longest = greatest(longest, packed_floats(&model->head));
   for (int i = 0; i < model->n_layers; i++) {
     const Layer* layer = model->layers + i;
     const Product* products[] = {&layer->qkv, &layer->out, &layer->gate_up, &layer->down};
     for (int j = 0; j < 4; j++) {
-      chunks = (int)greatest(chunks, n_chunks(products[j]));
+      quantized = greatest(quantized, quantized_bytes(products[j]));
       longest = greatest(longest, packed_floats(products[j]));
     }
   }
@@ -444,14 +403,15 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->max_blocks = (model->n_positions + BLOCK - 1) / BLOCK;
   decoder->pid = getpid();
   decoder->n_threads = 1;
+  decoder->n_rooms = n_threads;
   const int64_t tokens = max_tokens;
-  decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
+  decoder->model.layers = decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
   decoder->x = room(4 * tokens * model->hidden);
   decoder->qkv = room(4 * tokens * wide);
   decoder->mixed = room(4 * tokens * model->n_heads * dim);
   decoder->gated = room(4 * tokens * 2 * model->intermediate);
   decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
-  decoder->chunks = room((int64_t)sizeof(Chunk) * tokens * chunks);
+  decoder->chunks = room(tokens * quantized);
   decoder->taken = room((int64_t)sizeof(Counter) * (COUNTERS * model->n_layers + 2));
   decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
   decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);
@@ -461,7 +421,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
                  decoder->workers;
   for (int i = 0; has_room && i < n_threads; i++) {
     decoder->own[i] = room(4 * longest);
-    decoder->own_chunks[i] = room((int64_t)sizeof(Chunk) * chunks);
+    decoder->own_chunks[i] = room(quantized);
     has_room = decoder->own[i] && decoder->own_chunks[i];
   }
   if (!has_room) {
@@ -469,6 +429,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     return NULL;
   }
   memcpy(decoder->layers, model->layers, sizeof(Layer) * (size_t)model->n_layers);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of the caller */
   for (int i = 1; i < n_threads; i++) {
     Work* given = malloc(sizeof *given);
     if (given) *given = (Work){decoder, i};
@@ -478,6 +441,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     }
     decoder->n_threads++;
   }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   return decoder;
 }
 
@@ -486,8 +450,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
    [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
 EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, int n_past, uint16_t* const* keys,
                                 uint16_t* const* values, int64_t capacity, int n_scored, float* logits) {
-  if (n < 1 || n > decoder->max_tokens || n_past < 0 || n_past + n > capacity ||
-      n_past + n > decoder->model.n_positions || n_scored < 1 || n_scored > n)
+  const int64_t end = (int64_t)n_past + n;
+  if (n < 1 || n > decoder->max_tokens || n_past < 0 || end > capacity || end > decoder->model.n_positions ||
+      n_scored < 1 || n_scored > n)
     return -1;
   decoder->keys = keys;
   decoder->values = values;
@@ -498,11 +463,10 @@ EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, in
   decoder->logits = logits;
   memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
   memset(decoder->taken, 0, sizeof(Counter) * (size_t)(COUNTERS * decoder->model.n_layers + 2));
-  const int n_threads = decoder->n_threads;
-  if (decoder->pid != getpid()) decoder->n_threads = 1; /* threads do not come along into a forked process */
+  if (decoder->n_threads > 1 && decoder->pid != getpid())
+    decoder->n_threads = 1; /* threads do not come along into a forked process */
   if (decoder->n_threads > 1) wake(decoder);
   decoder->forward(decoder, 0);
   decoder_wait(decoder);
-  decoder->n_threads = n_threads;
   return 0;
 }

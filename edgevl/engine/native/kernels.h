@@ -1,19 +1,22 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, ZERO_8). Everything else is GCC's and Clang's
-   vectors.
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, ZERO_8,
+   TOGETHER). Everything else is GCC's and
+   Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
 
-typedef float NAME(Floats) __attribute__((vector_size(64)));
-typedef int32_t NAME(Ints) __attribute__((vector_size(64)));
-typedef float NAME(Eight) __attribute__((vector_size(32)));
+typedef float NAME(Floats) __attribute__((vector_size(4 * LANES)));
+typedef int32_t NAME(Ints) __attribute__((vector_size(4 * LANES)));
+typedef int8_t NAME(Small) __attribute__((vector_size(LANES)));
 typedef float NAME(Four) __attribute__((vector_size(16)));
+#if LANES == 16
+typedef float NAME(Eight) __attribute__((vector_size(32)));
+#endif
 #define FLOATS NAME(Floats)
 #define INTS NAME(Ints)
 #define FOUR NAME(Four)
 #define INLINE static inline __attribute__((always_inline))
-#define APART static __attribute__((noinline)) /* one machine code wherever it is called from: the same bits */
 
 INLINE FLOATS NAME(load)(const float* from) {
   FLOATS x;
@@ -28,10 +31,17 @@ INLINE FLOATS NAME(greater)(FLOATS a, FLOATS b) {
   return (FLOATS)((is & (INTS)a) | (~is & (INTS)b));
 }
 
+/* sums of every fourth lane */
 INLINE FOUR NAME(quarter)(FLOATS x) {
+#if LANES == 16
   const NAME(Eight) half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
                            __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
   return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#elif LANES == 8
+  return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
+#else
+  return x;
+#endif
 }
 /* sums of four vectors, one in each lane */
 INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
@@ -45,19 +55,19 @@ INLINE float NAME(sum)(FLOATS x) {
   return NAME(sum_each)(x, none, none, none)[0];
 }
 
-/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf); what is no number
-   stays none */
+/* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
+   no number where x is none. */
 INLINE FLOATS NAME(exp)(FLOATS x) {
-  x = NAME(greater)(NAME(all)(-87.0f), x); /* the second one is given where it is no number */
+  x = NAME(greater)(NAME(all)(-88.0f), x);
   const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
-  const FLOATS n = (x * 1.44269504f + magic) - magic;
-  const FLOATS r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  FLOATS p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  const FLOATS n = NAME(fma)(x, NAME(all)(1.44269504f), magic) - magic;
+  const FLOATS r = NAME(fma)(n, NAME(all)(2.12194440e-4f), NAME(fma)(n, NAME(all)(-0.693359375f), x));
+  FLOATS p = NAME(fma)(r, NAME(all)(1.9875691500e-4f), NAME(all)(1.3981999507e-3f));
+  p = NAME(fma)(p, r, NAME(all)(8.3334519073e-3f));
+  p = NAME(fma)(p, r, NAME(all)(4.1665795894e-2f));
+  p = NAME(fma)(p, r, NAME(all)(1.6666665459e-1f));
+  p = NAME(fma)(p, r, NAME(all)(5.0000001201e-1f));
+  p = NAME(fma)(p, r * r, r) + 1.0f;
   const INTS power = (__builtin_convertvector(n, INTS) + 127) << 23;
   FLOATS scale;
   memcpy(&scale, &power, sizeof scale);
@@ -71,7 +81,7 @@ APART void NAME(norm)(const float* x, const float* weight, int n, float epsilon,
   FLOATS squares = {0};
   for (int i = 0; i < n; i += LANES) {
     const FLOATS part = NAME(load)(x + i);
-    squares += part * part;
+    squares = NAME(fma)(part, part, squares);
   }
   const float factor = 1.0f / sqrtf(NAME(sum)(squares) / (float)n + epsilon);
   for (int i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(load)(x + i) * factor * NAME(load)(weight + i));
@@ -96,13 +106,13 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
   }
   float greatest = 0;
   for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
-  const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+  const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
   INTS total = {0};
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
-    const INTS values = __builtin_convertvector((NAME(load)(x + i) * inverse + magic) - magic, INTS);
-    typedef int8_t Bytes __attribute__((vector_size(16)));
-    const Bytes bytes = __builtin_convertvector(values, Bytes);
+    const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
+    const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
+    const NAME(Small) bytes = __builtin_convertvector(values, NAME(Small));
     memcpy(to + i, &bytes, sizeof bytes);
     total += values;
   }
@@ -112,52 +122,63 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
   *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
 }
 
-/* All blocks, laid out as the weights of `product` */
-APART void NAME(quantize)(const float* x, const Product* product, Chunk* chunks) {
-  const int block = product->block, width = product->bits == 4 ? 2 * CHUNK_BYTES : CHUNK_BYTES;
-  const int of_lane = width / LANES, lanes = block / of_lane;
-  for (int start = 0; start < product->k; start += width, chunks++) {
-    const int n = product->k - start < width ? product->k - start : width;
-    int8_t rounded[2 * CHUNK_BYTES] = {0};
-    memset(chunks->offset, 0, sizeof chunks->offset);
-    memset(chunks->scale, 0, sizeof chunks->scale);
-    for (int at = 0; at < n; at += block) {
-      const int lane = at / of_lane; /* the first of the block has its offset, all have its scale */
-      NAME(quantize_block)(x + start + at, product, rounded + at, chunks->scale + lane, chunks->offset + lane);
-      for (int i = 1; i < lanes; i++) chunks->scale[lane + i] = chunks->scale[lane];
-    }
-    if (product->bits == 4) {
-      for (int i = 0; i < CHUNK_BYTES; i++) {
-        chunks->values[i] = rounded[2 * i];
-        chunks->values[CHUNK_BYTES + i] = rounded[2 * i + 1];
-      }
-    } else {
-      memcpy(chunks->values, rounded, CHUNK_BYTES);
-    }
-  }
-}
-
 /* ---- products of few tokens ---- */
+
+#define CHUNK_BYTES (4 * LANES) /* of a row of weights that are multiplied at once */
+
+/* One token's activations for a chunk of weights: `values` as the weights lie in memory (4 bits: those of the low
+   halves, then those of the high ones), `offset` what the weights' zero adds up to, `scale` that of each lane's block
+ */
+typedef struct {
+  int8_t values[2 * CHUNK_BYTES];
+  int32_t offset[LANES];
+  float scale[LANES];
+} NAME(Chunk);
+#define CHUNK NAME(Chunk)
 
 INLINE int NAME(n_chunks)(const Product* product) {
   return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES;
 }
 
+/* Quantize a token for `product` */
+APART void NAME(quantize)(const float* x, const Product* product, CHUNK* chunks) {
+  const int of_lane = 32 / product->bits, lanes = product->block / of_lane;
+  memset(chunks, 0, sizeof(CHUNK) * (size_t)NAME(n_chunks)(product));
+  for (int start = 0; start < product->k; start += product->block) {
+    int8_t values[2 * MOST_BYTES];
+    float scale;
+    int32_t offset;
+    NAME(quantize_block)(x + start, product, values, &scale, &offset);
+    for (int i = 0; i < lanes; i++) {
+      CHUNK* chunk = chunks + (start / of_lane + i) / LANES;
+      const int lane = (start / of_lane + i) % LANES;
+      chunk->scale[lane] = scale;
+      chunk->offset[lane] = i ? 0 : offset; /* the first one has that of all */
+      for (int j = 0; j < 4; j++) {
+        chunk->values[4 * lane + j] = product->bits == 4 ? values[8 * i + 2 * j] : values[4 * i + j];
+        if (product->bits == 4) chunk->values[CHUNK_BYTES + 4 * lane + j] = values[8 * i + 2 * j + 1];
+      }
+    }
+  }
+}
+
 /* What is the same for all rows of a product */
 typedef struct {
   int64_t row_bytes, row_scales;
-  int n_chunks, lanes, n_scales, last_bytes, last_scales;
+  int n_chunks, lanes, n_scales, shift, last_bytes, last_scales;
 } NAME(Form);
 
 INLINE NAME(Form) NAME(form)(const Product* product) {
   NAME(Form) form;
+  const int lanes = product->block * product->bits / 32; /* that share a scale */
   form.row_bytes = product->k * product->bits / 8;
   form.row_scales = product->k / product->block;
   form.n_chunks = NAME(n_chunks)(product);
-  form.lanes = product->block * product->bits / 32; /* that share a scale */
+  form.lanes = lanes < LANES ? lanes : LANES;
   form.n_scales = LANES / form.lanes;
+  form.shift = __builtin_ctz((unsigned)(lanes / form.lanes)); /* 2^shift chunks share a scale */
   form.last_bytes = (int)form.row_bytes - (form.n_chunks - 1) * CHUNK_BYTES;
-  form.last_scales = (int)form.row_scales - (form.n_chunks - 1) * form.n_scales;
+  form.last_scales = (int)form.row_scales - ((form.n_chunks - 1) >> form.shift) * form.n_scales;
   return form;
 }
 
@@ -170,25 +191,26 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
   const NAME(Bytes) packed##i = NAME(load_part)(weights##i + c * CHUNK_BYTES, part); \
   const NAME(Bytes) low##i = bits == 4 ? NAME(low)(packed##i) : packed##i;           \
   const NAME(Bytes) high##i = bits == 4 ? NAME(high)(packed##i) : packed##i;         \
-  const FLOATS spread##i = NAME(spread)(scales##i + c * form.n_scales, part, places);
+  const FLOATS spread##i = NAME(spread)(scales##i + (c >> form.shift) * form.n_scales, part, places);
 #define TOKEN(j)                                                                  \
-  const Chunk* chunk##j = chunks + (int64_t)j * stride + c;                       \
+  const CHUNK* chunk##j = chunks + (int64_t)j * stride + c;                       \
   const FLOATS scale##j = NAME(load)(chunk##j->scale);                            \
   const NAME(Bytes) first##j = NAME(load_bytes)(chunk##j->values);                \
   const NAME(Bytes) second##j = NAME(load_bytes)(chunk##j->values + CHUNK_BYTES); \
   INTS offset##j;                                                                 \
   memcpy(&offset##j, chunk##j->offset, sizeof offset##j);
 #define TIMES(i, j, bits)                                                                                       \
-  total##i##j +=                                                                                                \
+  total##i##j = NAME(fma)(                                                                                      \
       __builtin_convertvector(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
                                         : NAME(dot_8)(offset##j, low##i, first##j),                             \
-                              FLOATS) *                                                                         \
-      (spread##i * scale##j);
-#define PUT(i, j, sum)                                                       \
-  if (row + i < to) {                                                        \
-    float* place = out + j * out_stride + row##i;                            \
-    const float made = sum + (product->bias ? product->bias[row##i] : 0.0f); \
-    *place = adds ? *place + made : made;                                    \
+                              FLOATS),                                                                          \
+      spread##i * scale##j, total##i##j);
+#define PUT(i, j, sum)                                \
+  if (row + i < to) {                                 \
+    float* place = out + j * out_stride + row##i;     \
+    float made = sum;                                 \
+    if (product->bias) made += product->bias[row##i]; \
+    *place = adds ? *place + made : made;             \
   }
 #define PUT_FOUR(j, sums)                                                       \
   if (row + 4 <= to) {                                                          \
@@ -210,7 +232,7 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
   for (int c = 0; c < form.n_chunks; c++) { \
     const NAME(Part) part = c < form.n_chunks - 1 ? whole : last;
 #define TILE(name)                                                                                             \
-  APART void NAME(name)(const Product* product, int from, int to, const Chunk* chunks, int stride, float* out, \
+  APART void NAME(name)(const Product* product, int from, int to, const CHUNK* chunks, int stride, float* out, \
                         int64_t out_stride, int adds)
 #define FORM                                                             \
   const NAME(Form) form = NAME(form)(product);                           \
@@ -272,9 +294,9 @@ TILES(8)
 
 /* Rows `from` to `to` of a product with few tokens. What comes out is added to what is there, or not. A row's sum with
    a token is made in one order whatever stands beside it. */
-static void NAME(rows)(const Product* product, int from, int to, const Chunk* chunks, int stride, int n_tokens,
+static void NAME(rows)(const Product* product, int from, int to, const CHUNK* chunks, int stride, int n_tokens,
                        float* out, int64_t out_stride, int adds) {
-  typedef void Tile(const Product*, int, int, const Chunk*, int, float*, int64_t, int);
+  typedef void Tile(const Product*, int, int, const CHUNK*, int, float*, int64_t, int);
   static Tile* const kinds[2][3] = {{NAME(tile_1_4), NAME(tile_2_4), NAME(tile_4_4)},
                                     {NAME(tile_1_8), NAME(tile_2_8), NAME(tile_4_8)}};
   for (int t = 0; t < n_tokens;) {
@@ -318,7 +340,7 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
   const int k = product->k, n_blocks = k / product->block, n_bytes = k * product->bits / 8;
   for (int lane = 0; lane < LANES; lane++) {
     const int is_row = row + lane < to;
-    const uint8_t* from = product->weights + (int64_t)(row + lane) * n_bytes;
+    const uint8_t* from = product->weights + (int64_t)(is_row ? row + lane : row) * n_bytes;
     if (is_row && product->bits == 4) {
       for (int i = 0; i < n_bytes; i++) {
         line[2 * i] = from[i] & 15;
@@ -335,14 +357,14 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
   }
 }
 
-#define EACH_8(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 #define BEGIN(j)                                                                        \
   const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
   FLOATS total##j = {0};
 #define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
 #define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
 #define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define SCALE(j) total##j += __builtin_convertvector(sum##j, FLOATS) * (scale * token##j.scales[block]);
+#define SCALE(j) \
+  total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * token##j.scales[block], total##j);
 #define PUT(j)                                                                         \
   if (j < n) {                                                                         \
     float* place = out + (int64_t)(first + j) * product->n + row;                      \
@@ -356,23 +378,22 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
 #define MANY(bits)                                                                                                     \
   APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
                                const void* room, int first, int n, float* out, int adds) {                             \
-    EACH_8(BEGIN)                                                                                                      \
+    TOGETHER(BEGIN)                                                                                                    \
     for (int block = 0; block < product->k / product->block; block++) {                                                \
       const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
-      EACH_8(OFFSET)                                                                                                   \
+      TOGETHER(OFFSET)                                                                                                 \
       for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
         const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
-        EACH_8(DOT_##bits)                                                                                             \
+        TOGETHER(DOT_##bits)                                                                                           \
       }                                                                                                                \
-      EACH_8(SCALE)                                                                                                    \
+      TOGETHER(SCALE)                                                                                                  \
     }                                                                                                                  \
     FLOATS bias = {0};                                                                                                 \
     for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
-    EACH_8(PUT)                                                                                                        \
+    TOGETHER(PUT)                                                                                                      \
   }
 MANY(4)
 MANY(8)
-#undef EACH_8
 #undef BEGIN
 #undef OFFSET
 #undef DOT_4
@@ -388,8 +409,8 @@ static void NAME(rows_of_many)(const Product* product, int row, const void* room
   float* scales = (float*)(line + product->k);
   const int n_rows = product->n - row < LANES ? product->n - row : LANES;
   NAME(pack)(product, row, row + n_rows, bytes, scales, line);
-  for (int t = 0; t < n_tokens; t += 8) {
-    const int n = n_tokens - t < 8 ? n_tokens - t : 8;
+  for (int t = 0; t < n_tokens; t += N_TOGETHER) {
+    const int n = n_tokens - t < N_TOGETHER ? n_tokens - t : N_TOGETHER;
     (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
   }
 }
@@ -413,10 +434,10 @@ INLINE FOUR NAME(compare)(const float* query, const float* keys, int at, int end
   FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
   for (int d = 0; d < head_dim; d += LANES) {
     const FLOATS part = NAME(load)(query + d);
-    sum0 += NAME(load)(key0 + d) * part;
-    sum1 += NAME(load)(key1 + d) * part;
-    sum2 += NAME(load)(key2 + d) * part;
-    sum3 += NAME(load)(key3 + d) * part;
+    sum0 = NAME(fma)(NAME(load)(key0 + d), part, sum0);
+    sum1 = NAME(fma)(NAME(load)(key1 + d), part, sum1);
+    sum2 = NAME(fma)(NAME(load)(key2 + d), part, sum2);
+    sum3 = NAME(fma)(NAME(load)(key3 + d), part, sum3);
   }
   return NAME(sum_each)(sum0, sum1, sum2, sum3);
 }
@@ -466,23 +487,25 @@ INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int
       float* to = partial + i * (head_dim + 2) + 2;
       int d = 0;
       for (; d + 4 * LANES <= head_dim; d += 4 * LANES) {
-        FLOATS a = NAME(load)(to + d), b = NAME(load)(to + d + 16), c = NAME(load)(to + d + 32),
-               e = NAME(load)(to + d + 48);
+        float* place = to + d;
+        FLOATS sum0 = NAME(load)(place), sum1 = NAME(load)(place + LANES), sum2 = NAME(load)(place + 2 * LANES),
+               sum3 = NAME(load)(place + 3 * LANES);
         for (int at = 0; at < end; at++) {
           const float* value = wide + at * head_dim + d;
-          a += NAME(load)(value) * row[at];
-          b += NAME(load)(value + 16) * row[at];
-          c += NAME(load)(value + 32) * row[at];
-          e += NAME(load)(value + 48) * row[at];
+          const FLOATS weight = NAME(all)(row[at]);
+          sum0 = NAME(fma)(NAME(load)(value), weight, sum0);
+          sum1 = NAME(fma)(NAME(load)(value + LANES), weight, sum1);
+          sum2 = NAME(fma)(NAME(load)(value + 2 * LANES), weight, sum2);
+          sum3 = NAME(fma)(NAME(load)(value + 3 * LANES), weight, sum3);
         }
-        NAME(store)(to + d, a);
-        NAME(store)(to + d + 16, b);
-        NAME(store)(to + d + 32, c);
-        NAME(store)(to + d + 48, e);
+        NAME(store)(place, sum0);
+        NAME(store)(place + LANES, sum1);
+        NAME(store)(place + 2 * LANES, sum2);
+        NAME(store)(place + 3 * LANES, sum3);
       }
       for (; d < head_dim; d += LANES) {
         FLOATS a = NAME(load)(to + d);
-        for (int at = 0; at < end; at++) a += NAME(load)(wide + at * head_dim + d) * row[at];
+        for (int at = 0; at < end; at++) a = NAME(fma)(NAME(load)(wide + at * head_dim + d), NAME(all)(row[at]), a);
         NAME(store)(to + d, a);
       }
     }
@@ -506,7 +529,7 @@ APART void NAME(merge)(float* into, const float* from, int head_dim) {
   into[0] = greatest;
   into[1] = into[1] * here + from[1] * there;
   for (int d = 2; d < head_dim + 2; d += LANES)
-    NAME(store)(into + d, NAME(load)(into + d) * here + NAME(load)(from + d) * there);
+    NAME(store)(into + d, NAME(fma)(NAME(load)(into + d), NAME(all)(here), NAME(load)(from + d) * there));
 }
 
 /* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
@@ -531,7 +554,7 @@ INLINE int NAME(share)(const Decoder* decoder, int n) {
 }
 
 /* Compute a product of all tokens, [n_tokens, product->n], as many rows of weights at a time as a thread takes */
-static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const Chunk* chunks,
+static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const CHUNK* chunks,
                            int n_tokens, float* out, int adds) {
   const int size = n_tokens > GROUP ? LANES : NAME(share)(decoder, product->n);
   for (int from; (from = NAME(take)(counter, size)) < product->n;) {
@@ -547,13 +570,13 @@ static void NAME(multiply)(Decoder* decoder, int thread, const Product* product,
 /* What is multiplied next, quantized: of one token by each thread for itself, of several shared out among them */
 typedef void NAME(Make)(Decoder* decoder, const Layer* layer, int token, float* to);
 
-static const Chunk* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
-                                  NAME(Make) * make, int first, int n_tokens, Counter* counter) {
+static const void* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
+                                 NAME(Make) * make, int first, int n_tokens, Counter* counter) {
   const int stride = NAME(n_chunks)(product);
   float* own = decoder->own[thread];
   if (n_tokens == 1) {
     make(decoder, layer, first, own);
-    NAME(quantize)(own, product, decoder->own_chunks[thread]);
+    NAME(quantize)(own, product, (CHUNK*)decoder->own_chunks[thread]);
     return decoder->own_chunks[thread];
   }
   for (int token; (token = NAME(take)(counter, 1)) < n_tokens;) {
@@ -561,7 +584,7 @@ static const Chunk* NAME(prepare)(Decoder* decoder, int thread, const Layer* lay
     if (n_tokens > GROUP) {
       NAME(quantize_token)(own, product, NAME(token)(product, decoder->chunks, token));
     } else {
-      NAME(quantize)(own, product, decoder->chunks + (int64_t)token * stride);
+      NAME(quantize)(own, product, (CHUNK*)decoder->chunks + (int64_t)token * stride);
     }
   }
   decoder_wait(decoder);
@@ -674,26 +697,30 @@ typedef struct {
   float* total;    /* [heads, LANES] */
 } NAME(Lanes);
 
-/* Scores of one head with positions 0 to n - 1 (a multiple of 4) of a span, from `limits` on none */
+#define NONE -1e30f /* the score of what is not attended to */
+
+/* Scores of one head with positions 0 to n - 1 (a multiple of N_TOGETHER) of a span, from `limits` on none */
 INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
                                 float* scores) {
-  for (int at = 0; at < n; at += 4) {
-    const float* key = wide + at * head_dim;
-    FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
-    for (int d = 0; d < head_dim; d++) {
-      const FLOATS query = NAME(load)(queries + d * LANES);
-      sum0 += query * key[d];
-      sum1 += query * key[head_dim + d];
-      sum2 += query * key[2 * head_dim + d];
-      sum3 += query * key[3 * head_dim + d];
-    }
-    const FLOATS none = NAME(all)(-1e30f);
-    const FLOATS sums[4] = {sum0, sum1, sum2, sum3};
-    for (int i = 0; i < 4; i++) {
-      const INTS is = NAME(all_int)(start + at + i) < limits;
-      NAME(store)(scores + (at + i) * LANES, (FLOATS)((is & (INTS)sums[i]) | (~is & (INTS)none)));
-    }
+#define BEGIN(i) FLOATS sum##i = {0};
+#define ADD(i) sum##i = NAME(fma)(query, NAME(all)(key[i * head_dim]), sum##i);
+#define PUT(i)                                                                                             \
+  {                                                                                                        \
+    const INTS is = NAME(all_int)(start + at + i) < limits;                                                \
+    NAME(store)(scores + (at + i) * LANES, (FLOATS)((is & (INTS)sum##i) | (~is & (INTS)NAME(all)(NONE)))); \
   }
+  for (int at = 0; at < n; at += N_TOGETHER) {
+    TOGETHER(BEGIN)
+    for (int d = 0; d < head_dim; d++) {
+      const float* key = wide + at * head_dim + d;
+      const FLOATS query = NAME(load)(queries + d * LANES);
+      TOGETHER(ADD)
+    }
+    TOGETHER(PUT)
+  }
+#undef BEGIN
+#undef ADD
+#undef PUT
 }
 
 /* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
@@ -714,23 +741,21 @@ INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* tota
 }
 
 INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
-  for (int d = 0; d < head_dim; d += 4) {
-    float* to = mixed + d * LANES;
-    FLOATS sum0 = NAME(load)(to), sum1 = NAME(load)(to + LANES), sum2 = NAME(load)(to + 2 * LANES),
-           sum3 = NAME(load)(to + 3 * LANES);
+#define BEGIN(i) FLOATS sum##i = NAME(load)(mixed + (d + i) * LANES);
+#define ADD(i) sum##i = NAME(fma)(weight, NAME(all)(value[i]), sum##i);
+#define PUT(i) NAME(store)(mixed + (d + i) * LANES, sum##i);
+  for (int d = 0; d < head_dim; d += N_TOGETHER) {
+    TOGETHER(BEGIN)
     for (int at = 0; at < n; at++) {
       const FLOATS weight = NAME(load)(scores + at * LANES);
       const float* value = wide + at * head_dim + d;
-      sum0 += weight * value[0];
-      sum1 += weight * value[1];
-      sum2 += weight * value[2];
-      sum3 += weight * value[3];
+      TOGETHER(ADD)
     }
-    NAME(store)(to, sum0);
-    NAME(store)(to + LANES, sum1);
-    NAME(store)(to + 2 * LANES, sum2);
-    NAME(store)(to + 3 * LANES, sum3);
+    TOGETHER(PUT)
   }
+#undef BEGIN
+#undef ADD
+#undef PUT
 }
 
 /* One head of keys with a group of LANES tokens or fewer, from `first` on */
@@ -753,7 +778,8 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
   memset(room.total, 0, sizeof(float) * (size_t)(each * LANES));
   memset(room.mixed, 0, sizeof(float) * (size_t)(each * dim * LANES));
   for (int start = 0; start < longest; start += SPAN) {
-    const int n = longest - start < SPAN ? longest - start : SPAN, n_whole = (n + 3) / 4 * 4;
+    const int n = longest - start < SPAN ? longest - start : SPAN,
+              n_whole = (n + N_TOGETHER - 1) / N_TOGETHER * N_TOGETHER;
     const int64_t at = (kv * decoder->capacity + start) * dim;
     float *keys = room.wide, *values = room.wide + SPAN * dim;
     NAME(widen_all)(decoder->keys[number] + at, (int64_t)n * dim, keys);
@@ -800,7 +826,7 @@ static void NAME(forward)(Decoder* decoder, int thread) {
   Counter* taken = decoder->taken;
   for (int number = 0; number < model->n_layers; number++) {
     const Layer* layer = decoder->layers + number;
-    const Chunk* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
+    const CHUNK* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
     NAME(multiply)(decoder, thread, &layer->qkv, taken++, chunks, n, decoder->qkv, 0);
     decoder_wait(decoder);
     for (int token; (token = NAME(take)(taken, 1)) < n;) NAME(place)(decoder, number, token);
@@ -824,14 +850,15 @@ static void NAME(forward)(Decoder* decoder, int thread) {
     decoder_wait(decoder);
   }
   const int first = n - decoder->n_scored;
-  const Chunk* chunks =
+  const CHUNK* chunks =
       NAME(prepare)(decoder, thread, NULL, &model->head, NAME(make_scores), first, decoder->n_scored, taken++);
   NAME(multiply)(decoder, thread, &model->head, taken++, chunks, decoder->n_scored, decoder->logits, 0);
 }
 
+#undef NONE
 #undef FLOATS
 #undef INTS
 #undef FOUR
+#undef CHUNK
+#undef CHUNK_BYTES
 #undef INLINE
-#undef APART
-#undef ROWS
