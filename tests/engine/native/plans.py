@@ -18,6 +18,10 @@ from edgevl.model.manifest import DecoderSpec
 
 needs_library = pytest.mark.skipif(backend() is None, reason="no C compiler built edgevl's decoder")
 
+FLIPPED = 0.03
+"""How much scores may differ, of their length, where a value that lies between two steps of 1/127 was rounded to the
+other one: a weight in a wrong place changes them by a tenth and more."""
+
 Array = NDArray[Any]
 Weights = NDArray[np.uint8]
 
@@ -40,6 +44,38 @@ class Shape:
     has_biases: bool = False
     head_bits: int | None = None
     seed: int = 0
+
+
+def shapes() -> list[Shape]:
+    """Return shapes that meet every width of blocks, every kind of rest of a row, and every number of heads."""
+    made = []
+    for number, (bits, block, head_dim) in enumerate(
+        (bits, block, head_dim)
+        for bits, blocks in ((4, (16, 32, 64, 128)), (8, (16, 32, 64)))
+        for block in blocks
+        for head_dim in (16, 48, 64, 128)
+    ):
+        each, n_kv_heads = 1 + number * 5 % 16, 1 + number % 2
+        while each * n_kv_heads * head_dim % block:
+            n_kv_heads += 1
+        made.append(
+            Shape(
+                bits=bits,
+                block=block,
+                n_heads=each * n_kv_heads,
+                n_kv_heads=n_kv_heads,
+                head_dim=head_dim,
+                hidden=block * (1 + number % 3),
+                intermediate=block * (1 + number // 3 % 3),
+                vocab=40 + number,
+                n_layers=1 + number % 2,
+                half_rotary=(head_dim // 2, head_dim // 4, 3)[number % 3],
+                has_biases=number % 2 == 1,
+                head_bits=8 if block < 128 and number % 3 == 0 else None,
+                seed=number,
+            )
+        )
+    return made
 
 
 @dataclass(frozen=True)
@@ -162,6 +198,11 @@ def computed(made: Made, embeds: Array, *, rounds: bool = True) -> Computed:
         gate, up = np.split(read.times(layer.gate_up, read.norm(layer.post_norm, x, plan)), 2, axis=-1)
         x = x + read.times(layer.down, gate / (1 + np.exp(-gate)) * up)
     return Computed(read.times(plan.head, read.norm(plan.final_norm, x, plan)), np.array(cache))
+
+
+def difference(found: Array, wanted: Array) -> float:
+    """Return how long the difference is, of what is wanted."""
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 def _turned(heads: Array, cos: Array, sin: Array) -> Array:

@@ -19,56 +19,27 @@ from edgevl.engine.decoder import PIECE
 from edgevl.engine.native.decoder import N_AT_ONCE, NativeDecoder, can_run
 from edgevl.engine.native.plan import plan_path, read_plan
 from edgevl.errors import GraphError, ManifestError
-from tests.engine.native.plans import Made, Shape, changed, computed, needs_library, set_floats, write
+from tests.engine.native.plans import (
+    FLIPPED,
+    Made,
+    Shape,
+    changed,
+    computed,
+    difference,
+    needs_library,
+    set_floats,
+    shapes,
+    write,
+)
 
 pytestmark = needs_library
 NUMBERS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 40)
 """How many tokens are fed at once: by products for few tokens, and by those for many with full and partial tiles."""
-FLIPPED = 0.03
-"""How much scores may differ, of their length, where a value that lies between two steps of 1/127 was rounded to the
-other one: a weight in a wrong place changes them by a tenth and more."""
-
-
-def shapes() -> list[Shape]:
-    """Return shapes that meet every width of blocks, every kind of rest of a row, and every number of heads."""
-    made = []
-    for number, (bits, block, head_dim) in enumerate(
-        (bits, block, head_dim)
-        for bits, blocks in ((4, (16, 32, 64, 128)), (8, (16, 32, 64)))
-        for block in blocks
-        for head_dim in (16, 48, 64, 128)
-    ):
-        each, n_kv_heads = 1 + number * 5 % 16, 1 + number % 2
-        while each * n_kv_heads * head_dim % block:
-            n_kv_heads += 1
-        made.append(
-            Shape(
-                bits=bits,
-                block=block,
-                n_heads=each * n_kv_heads,
-                n_kv_heads=n_kv_heads,
-                head_dim=head_dim,
-                hidden=block * (1 + number % 3),
-                intermediate=block * (1 + number // 3 % 3),
-                vocab=40 + number,
-                n_layers=1 + number % 2,
-                half_rotary=(head_dim // 2, head_dim // 4, 3)[number % 3],
-                has_biases=number % 2 == 1,
-                head_bits=8 if block < 128 and number % 3 == 0 else None,
-                seed=number,
-            )
-        )
-    return made
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     return write(tmp_path, Shape(has_biases=True))
-
-
-def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """Return how long the difference is, of what is wanted."""
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 @pytest.mark.parametrize("n", NUMBERS)
