@@ -125,31 +125,6 @@ def bundled_gguf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def native_bundled_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model with all of its decoder's weights beside it, and where they lie. Do not write into it."""
-    import onnx
-
-    from edgevl.export.graphs import save_beside
-    from edgevl.export.native import write_plan
-    from edgevl.model import hub, manifest
-
-    source, copy = hub.find(None), tmp_path_factory.mktemp("native") / "model"
-    copy.mkdir()
-    spec = manifest.read(source)
-    for name in spec.files:
-        shutil.copyfile(source / name, copy / name)
-    path = copy / spec.decoder.file
-    save_beside(onnx.load(source / spec.decoder.file), path)
-    assert write_plan(path) is None
-    raw = json.loads((source / manifest.FILE_NAME).read_text("utf-8"))
-    raw["files"] = {
-        one.name: {"n_bytes": one.stat().st_size, "sha256": manifest.sha256(one)} for one in sorted(copy.iterdir())
-    }
-    (copy / manifest.FILE_NAME).write_text(json.dumps(raw), "utf-8")
-    return copy
-
-
-@pytest.fixture(scope="session")
 def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model with its token embeddings in another order: another model. Do not write into it."""
     import numpy as np
@@ -167,6 +142,12 @@ def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["files"][path.name] = {"n_bytes": path.stat().st_size, "sha256": manifest.sha256(path)}
     (copy / manifest.FILE_NAME).write_text(json.dumps(raw), "utf-8")
     return copy
+
+
+@pytest.fixture
+def as_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let decoders be computed as graphs, be they described or not."""
+    monkeypatch.setenv("EDGEVL_NATIVE", "off")
 
 
 @pytest.fixture(scope="session", autouse=True)

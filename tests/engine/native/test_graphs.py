@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -20,8 +19,6 @@ from edgevl.engine.native.decoder import NativeDecoder, can_run
 from edgevl.engine.native.plan import read_plan
 from edgevl.export import checkpoint
 from edgevl.export.decoder import export_decoder, write_embeddings
-from edgevl.export.graphs import save_beside
-from edgevl.export.native import write_plan
 from edgevl.model import manifest
 from edgevl.model.hub import BUNDLED, installed_folder
 from edgevl.model.manifest import DecoderSpec
@@ -77,15 +74,12 @@ def opened(path: Path, spec: DecoderSpec, embeddings: NDArray[Any], text: Any) -
 
 @pytest.fixture(scope="module", params=[*CASES, "bundled int8"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("both")
-    path = folder / "decoder.onnx"
     if request.param == "bundled int8":
         source = installed_folder() / BUNDLED
         spec = manifest.read(source).decoder
-        save_beside(onnx.load(source / "decoder.onnx"), path)
-        assert write_plan(path) is None
-        return opened(path, spec, read_embeddings(source / "embeddings.npy", spec), None)
-    case = CASES[request.param]
+        return opened(source / spec.file, spec, read_embeddings(source / "embeddings.npy", spec), None)
+    case, folder = CASES[request.param], tmp_path_factory.mktemp("both")
+    path = folder / "decoder.onnx"
     source = case.make(folder / "checkpoint", **case.shapes)
     read = checkpoint.read(source)
     text = read.row.load(source, read.image.tile).text
@@ -172,13 +166,11 @@ def test_the_best_tokens_are_pytorchs(both: Exported, n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 12])
-def test_answers_of_the_bundled_model_are_the_graphs(
-    native_bundled_dir: Path, n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_of_the_bundled_model_are_the_graphs(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {}
     for chosen, backend in (("", "edgevl "), ("off", "onnxruntime ")):
         monkeypatch.setenv("EDGEVL_NATIVE", chosen)
-        with edgevl.load(native_bundled_dir, store=False, device="cpu") as vlm:
+        with edgevl.load(store=False, device="cpu") as vlm:
             assert vlm._open().decoder.backend.startswith(backend)
             answers[backend] = [vlm.ask(SHAPES, question, max_tokens=n).token_ids for question in QUESTIONS]
     first, second = answers.values()
