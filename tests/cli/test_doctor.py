@@ -19,6 +19,8 @@ from edgevl.store import kept
 from tests import intel
 
 ORT = machine.version("onnxruntime")
+DECODER = backend() or f"onnxruntime {ORT} cpu"
+"""What computes the bundled decoder on the CPU."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,12 @@ def test_decoders_that_run_as_graphs_are_said_to(
         assert of("native", lines(capsys)) == [name]
 
 
+@pytest.mark.usefixtures("as_graphs")
+def test_a_decoder_that_runs_as_a_graph(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pretend(monkeypatch, "linux", {CPU_PROVIDER}, set())
+    assert of("decoder", lines(capsys)) == [f"onnxruntime {ORT} cpu"]
+
+
 def test_what_is_missing_comes_with_the_command_that_adds_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +94,7 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(
     ]
     assert of("openvino", found)[1:] == ["missing for image encoders; to add it: pip install 'edgevl[openvino]'"]
     assert of("coreml", found) == of("metal", found) == ["needs macOS"]
-    assert of("decoder", found) == ["onnxruntime cpu"]
+    assert of("decoder", found) == [DECODER]
 
 
 @pytest.mark.skipif(CUDA_PROVIDER in graph.providers(), reason="this onnxruntime was built with CUDA")
@@ -143,4 +151,4 @@ def test_the_choice_is_shown_with_its_times(
     assert encoder.startswith(backend)
     times = ", ".join(f"{device} {value:.3f} s" for device, value in seconds.items())
     assert encoder.endswith(f"; a tile on each: {times}")
-    assert decoder == f"onnxruntime {ORT} cpu; a short prompt on each: cpu 0.500 s, cuda 0.625 s"
+    assert decoder == f"{DECODER}; a short prompt on each: cpu 0.500 s, cuda 0.625 s"
