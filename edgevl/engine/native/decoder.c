@@ -31,6 +31,13 @@
 #else
 #define APART static __attribute__((noinline, noclone))
 #endif
+/* lanes of two vectors of four */
+#if defined(__clang__)
+#define MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+typedef int32_t Mix __attribute__((vector_size(16)));
+#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Mix){i, j, k, l})
+#endif
 #define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
 
@@ -109,7 +116,10 @@ static void wake(Decoder* decoder) {
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,prefer-vector-width=512")
 #endif
 #define NAME(name) name##_avx512
+#define PIECES 1
+#define MANY_TOKENS 8
 #define ZERO_8 128
+#include "vectors.h"
 typedef __m512i Bytes_avx512;
 /* how much of a chunk's bytes and scales there is */
 typedef struct {
@@ -134,29 +144,34 @@ SHORT Places_avx512 places_avx512(int lanes) {
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
-SHORT __m512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
-  return _mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales));
+SHORT Floats_avx512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
+  return (Floats_avx512){_mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales))};
 }
 SHORT __m512i low_avx512(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 SHORT __m512i high_avx512(__m512i x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
-typedef int32_t Ints_avx512 __attribute__((vector_size(64)));
 SHORT Ints_avx512 dot_avx512(Ints_avx512 sum, __m512i weights, __m512i values) {
-  return (Ints_avx512)_mm512_dpbusd_epi32((__m512i)sum, weights, values);
+  sum.a = (IntPiece_avx512)_mm512_dpbusd_epi32((__m512i)sum.a, weights, values);
+  return sum;
 }
 #define dot_8_avx512 dot_avx512
-typedef float Wide_avx512 __attribute__((vector_size(64)));
-SHORT Wide_avx512 widen_avx512(const uint16_t* from) {
-  return (Wide_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+SHORT FloatPiece_avx512 greater_piece_avx512(FloatPiece_avx512 x, FloatPiece_avx512 y) { return _mm512_max_ps(x, y); }
+SHORT Four_avx512 quarter_avx512(Floats_avx512 x) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x.a), _mm512_extractf32x8_ps(x.a, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
-SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
+SHORT void put_bytes_avx512(Ints_avx512 x, int8_t* to) {
+  _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x.a));
+}
+SHORT Floats_avx512 widen_avx512(const uint16_t* from) {
+  return (Floats_avx512){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from))};
+}
+SHORT void narrow_avx512(Floats_avx512 x, uint16_t* to) {
   const __m512 most = _mm512_set1_ps(MOST_HALF), least = _mm512_set1_ps(-MOST_HALF);
   /* the second one is given where the first is no number: it is to stay so */
-  const __m512 within = _mm512_min_ps(most, _mm512_max_ps(least, (__m512)x));
+  const __m512 within = _mm512_min_ps(most, _mm512_max_ps(least, x.a));
   _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #include "kernels.h"
-#undef NAME
-#undef ZERO_8
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -172,94 +187,93 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #define NAME(name) name##_avx2
+#define PIECES 2
+#define MANY_TOKENS 4
 #define ZERO_8 0 /* 8-bit weights are made signed */
+#include "vectors.h"
 typedef struct {
-  __m256i part[2];
+  __m256i a, b;
 } Bytes_avx2;
 typedef struct {
-  int n_bytes, n_scales;
+  int is_whole;
+  __m256i a, b, scales;
 } Part_avx2;
-SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) { return (Part_avx2){n_bytes, n_scales}; }
+SHORT __m256i first_avx2(int n) { /* all bits of the first `n` lanes */
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) {
+  return (Part_avx2){n_bytes == CHUNK_BYTES, first_avx2(n_bytes / 4), first_avx2(n_bytes / 4 - 8),
+                     first_avx2(n_scales)};
+}
 SHORT Bytes_avx2 load_bytes_avx2(const int8_t* from) {
-  Bytes_avx2 x;
-  memcpy(&x, from, sizeof x);
-  return x;
+  return (Bytes_avx2){_mm256_loadu_si256((const __m256i*)from), _mm256_loadu_si256((const __m256i*)(from + 32))};
 }
 SHORT Bytes_avx2 repeat_avx2(const int8_t* from) {
   int32_t four;
   memcpy(&four, from, 4);
-  return (Bytes_avx2){{_mm256_set1_epi32(four), _mm256_set1_epi32(four)}};
+  return (Bytes_avx2){_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
 }
 SHORT Bytes_avx2 load_part_avx2(const uint8_t* from, Part_avx2 part) {
-  if (part.n_bytes == CHUNK_BYTES) return load_bytes_avx2((const int8_t*)from);
-  Bytes_avx2 x = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-  memcpy(&x, from, (size_t)part.n_bytes);
-  return x;
+  if (part.is_whole) return load_bytes_avx2((const int8_t*)from);
+  return (Bytes_avx2){_mm256_maskload_epi32((const int*)from, part.a),
+                      _mm256_maskload_epi32((const int*)(from + 32), part.b)};
 }
-typedef float Spread_avx2 __attribute__((vector_size(64)));
-typedef int Places_avx2; /* lanes that share a scale */
-SHORT Places_avx2 places_avx2(int lanes) { return lanes; }
-SHORT Spread_avx2 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 lanes) {
-  Spread_avx2 x;
-  if (lanes == 4 && part.n_scales == 4) {
-    const __m256 parts[2] = {
-        _mm256_set_m128(_mm_set1_ps(scales[1]), _mm_set1_ps(scales[0])),
-        _mm256_set_m128(_mm_set1_ps(scales[3]), _mm_set1_ps(scales[2])),
-    };
-    memcpy(&x, parts, sizeof x);
-  } else {
-    for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
-  }
-  return x;
+typedef struct {
+  __m256i a, b;
+} Places_avx2;
+SHORT Places_avx2 places_avx2(int lanes) {
+  const __m128i shift = _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes));
+  return (Places_avx2){_mm256_srl_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), shift),
+                       _mm256_srl_epi32(_mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15), shift)};
+}
+SHORT Floats_avx2 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 places) {
+  const __m256 all = _mm256_maskload_ps(scales, part.scales); /* eight at most, because two lanes or more share one */
+  return (Floats_avx2){_mm256_permutevar8x32_ps(all, places.a), _mm256_permutevar8x32_ps(all, places.b)};
 }
 SHORT Bytes_avx2 low_avx2(Bytes_avx2 x) {
-  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(x.part[i], _mm256_set1_epi8(15));
-  return x;
+  const __m256i low = _mm256_set1_epi8(15);
+  return (Bytes_avx2){_mm256_and_si256(x.a, low), _mm256_and_si256(x.b, low)};
 }
 SHORT Bytes_avx2 high_avx2(Bytes_avx2 x) {
-  for (int i = 0; i < 2; i++) x.part[i] = _mm256_and_si256(_mm256_srli_epi16(x.part[i], 4), _mm256_set1_epi8(15));
-  return x;
+  return low_avx2((Bytes_avx2){_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
 }
-typedef int32_t Ints_avx2 __attribute__((vector_size(64)));
+SHORT IntPiece_avx2 dot_piece_avx2(IntPiece_avx2 sum, __m256i weights, __m256i values) {
+  return sum + (IntPiece_avx2)_mm256_madd_epi16(_mm256_maddubs_epi16(weights, values), _mm256_set1_epi16(1));
+}
 SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  __m256i parts[2];
-  memcpy(parts, &sum, sizeof parts);
-  for (int i = 0; i < 2; i++) {
-    const __m256i pairs = _mm256_maddubs_epi16(weights.part[i], values.part[i]);
-    parts[i] = _mm256_add_epi32(parts[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-  memcpy(&sum, parts, sizeof sum);
-  return sum;
+  return (Ints_avx2){dot_piece_avx2(sum.a, weights.a, values.a), dot_piece_avx2(sum.b, weights.b, values.b)};
 }
-SHORT Spread_avx2 widen_avx2(const uint16_t* from) {
-  Spread_avx2 x;
-  const __m256 parts[2] = {
-      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)),
-      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8))),
-  };
-  memcpy(&x, parts, sizeof x);
-  return x;
-}
-SHORT void narrow_avx2(Spread_avx2 x, uint16_t* to) {
-  const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
-  __m256 parts[2];
-  memcpy(parts, &x, sizeof parts);
-  for (int i = 0; i < 2; i++) {
-    const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, parts[i]));
-    _mm_storeu_si128((__m128i*)(to + 8 * i), _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
+SHORT IntPiece_avx2 dot_8_piece_avx2(IntPiece_avx2 sum, __m256i weights, __m256i values) {
+  const __m256i is = _mm256_xor_si256(weights, _mm256_set1_epi8((char)0x80)); /* its signs go to the values */
+  return dot_piece_avx2(sum, _mm256_abs_epi8(is), _mm256_sign_epi8(values, is));
 }
 SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  for (int i = 0; i < 2; i++) { /* the weights' signs go to the values */
-    const __m256i sign = _mm256_xor_si256(weights.part[i], _mm256_set1_epi8((char)0x80));
-    values.part[i] = _mm256_sign_epi8(values.part[i], sign);
-    weights.part[i] = _mm256_abs_epi8(sign);
-  }
-  return dot_avx2(sum, weights, values);
+  return (Ints_avx2){dot_8_piece_avx2(sum.a, weights.a, values.a), dot_8_piece_avx2(sum.b, weights.b, values.b)};
+}
+SHORT FloatPiece_avx2 greater_piece_avx2(FloatPiece_avx2 x, FloatPiece_avx2 y) { return _mm256_max_ps(x, y); }
+SHORT Four_avx2 quarter_avx2(Floats_avx2 x) {
+  const __m256 half = x.a + x.b;
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+SHORT void put_bytes_avx2(Ints_avx2 x, int8_t* to) {
+  /* packing goes within halves: pairs of fours are put in their order first */
+  const __m256i all = _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)x.a, (__m256i)x.b), 0xd8);
+  _mm_storeu_si128((__m128i*)to, _mm_packs_epi16(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+}
+SHORT Floats_avx2 widen_avx2(const uint16_t* from) {
+  return (Floats_avx2){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)),
+                       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8)))};
+}
+SHORT void narrow_piece_avx2(__m256 x, uint16_t* to) {
+  const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
+  const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, x));
+  _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+SHORT void narrow_avx2(Floats_avx2 x, uint16_t* to) {
+  narrow_piece_avx2(x.a, to);
+  narrow_piece_avx2(x.b, to + 8);
 }
 #include "kernels.h"
-#undef NAME
-#undef ZERO_8
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -281,79 +295,126 @@ static Forward* supported(const char** name) {
   return NULL;
 }
 
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+/* ---- ARM with dot products ---- */
 
+/* Clang's arm_neon.h has them without being asked for the architecture from 16 on. */
+#elif defined(__aarch64__) && !defined(__AARCH64EB__) && \
+    (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD)
+#define HAS_DOTPROD 1 /* wherever this runs */
+#else
+#define HAS_DOTPROD 0
+#endif
+#if HAS_DOTPROD
+#elif defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 #define NAME(name) name##_neon
+#define PIECES 4
+#define MANY_TOKENS 4
 #define ZERO_8 0
+#include "vectors.h"
 typedef struct {
-  uint8x16_t part[4];
+  int8x16_t a, b, c, d;
 } Bytes_neon;
 typedef struct {
   int n_bytes, n_scales;
 } Part_neon;
 SHORT Part_neon part_neon(int n_bytes, int n_scales) { return (Part_neon){n_bytes, n_scales}; }
 SHORT Bytes_neon load_bytes_neon(const int8_t* from) {
-  Bytes_neon x;
-  for (int i = 0; i < 4; i++) x.part[i] = vreinterpretq_u8_s8(vld1q_s8(from + 16 * i));
-  return x;
+  return (Bytes_neon){vld1q_s8(from), vld1q_s8(from + 16), vld1q_s8(from + 32), vld1q_s8(from + 48)};
 }
 SHORT Bytes_neon repeat_neon(const int8_t* from) {
-  uint32_t four;
+  int32_t four;
   memcpy(&four, from, 4);
-  const uint8x16_t all = vreinterpretq_u8_u32(vdupq_n_u32(four));
-  return (Bytes_neon){{all, all, all, all}};
+  const int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
+  return (Bytes_neon){all, all, all, all};
 }
 SHORT Bytes_neon load_part_neon(const uint8_t* from, Part_neon part) {
+  if (part.n_bytes == CHUNK_BYTES) return load_bytes_neon((const int8_t*)from);
   int8_t bytes[CHUNK_BYTES] = {0};
   memcpy(bytes, from, (size_t)part.n_bytes);
   return load_bytes_neon(bytes);
 }
-typedef float Spread_neon __attribute__((vector_size(64)));
 typedef int Places_neon; /* lanes that share a scale */
 SHORT Places_neon places_neon(int lanes) { return lanes; }
-SHORT Spread_neon spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
-  Spread_neon x;
-  for (int lane = 0; lane < LANES; lane++) x[lane] = lane / lanes < part.n_scales ? scales[lane / lanes] : 0.0f;
-  return x;
+SHORT float32x4_t spread_piece_neon(const float* scales, int n, int first, int lanes) {
+  if (lanes == 2)
+    return vcombine_f32(vdup_n_f32(first / 2 < n ? scales[first / 2] : 0.0f),
+                        vdup_n_f32(first / 2 + 1 < n ? scales[first / 2 + 1] : 0.0f));
+  return vdupq_n_f32(first / lanes < n ? scales[first / lanes] : 0.0f);
 }
-SHORT Bytes_neon low_neon(Bytes_neon x) {
-  for (int i = 0; i < 4; i++) x.part[i] = vandq_u8(x.part[i], vdupq_n_u8(15));
-  return x;
+SHORT Floats_neon spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
+  if (lanes == 4 && part.n_scales == 4)
+    return (Floats_neon){vdupq_n_f32(scales[0]), vdupq_n_f32(scales[1]), vdupq_n_f32(scales[2]),
+                         vdupq_n_f32(scales[3])};
+  return (Floats_neon){
+      spread_piece_neon(scales, part.n_scales, 0, lanes), spread_piece_neon(scales, part.n_scales, 4, lanes),
+      spread_piece_neon(scales, part.n_scales, 8, lanes), spread_piece_neon(scales, part.n_scales, 12, lanes)};
 }
-SHORT Bytes_neon high_neon(Bytes_neon x) {
-  for (int i = 0; i < 4; i++) x.part[i] = vshrq_n_u8(x.part[i], 4);
-  return x;
-}
-typedef int32_t Ints_neon __attribute__((vector_size(64)));
-SHORT Ints_neon dot_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
-  int32x4_t parts[4];
-  memcpy(parts, &sum, sizeof parts);
-  for (int i = 0; i < 4; i++)
-    parts[i] = vdotq_s32(parts[i], vreinterpretq_s8_u8(weights.part[i]), vreinterpretq_s8_u8(values.part[i]));
-  memcpy(&sum, parts, sizeof sum);
-  return sum;
-}
-SHORT Spread_neon widen_neon(const uint16_t* from) {
-  Spread_neon x;
-  float32x4_t parts[4];
-  for (int i = 0; i < 4; i++) parts[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * i)));
-  memcpy(&x, parts, sizeof x);
-  return x;
-}
-SHORT void narrow_neon(Spread_neon x, uint16_t* to) {
-  float32x4_t parts[4];
-  memcpy(parts, &x, sizeof parts);
-  for (int i = 0; i < 4; i++) {
-    const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), parts[i]));
-    vst1_u16(to + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(within)));
-  }
-}
+#define EACH_PIECE(what) {what(a), what(b), what(c), what(d)}
+#define LOW(p) vandq_s8(x.p, vdupq_n_s8(15))
+SHORT Bytes_neon low_neon(Bytes_neon x) { return (Bytes_neon)EACH_PIECE(LOW); }
+#define HIGH(p) vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(x.p), 4))
+SHORT Bytes_neon high_neon(Bytes_neon x) { return (Bytes_neon)EACH_PIECE(HIGH); }
+#define DOT(p) vdotq_s32(sum.p, weights.p, values.p)
+SHORT Ints_neon dot_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) { return (Ints_neon)EACH_PIECE(DOT); }
+#define DOT_8(p) vdotq_s32(sum.p, veorq_s8(weights.p, vdupq_n_s8(-128)), values.p)
 SHORT Ints_neon dot_8_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
-  for (int i = 0; i < 4; i++) weights.part[i] = veorq_u8(weights.part[i], vdupq_n_u8(0x80));
-  return dot_neon(sum, weights, values);
+  return (Ints_neon)EACH_PIECE(DOT_8);
+}
+#undef EACH_PIECE
+#undef LOW
+#undef HIGH
+#undef DOT
+#undef DOT_8
+SHORT FloatPiece_neon greater_piece_neon(FloatPiece_neon x, FloatPiece_neon y) {
+  return vbslq_f32(vcgtq_f32(x, y), x, y);
+}
+SHORT Four_neon quarter_neon(Floats_neon x) { return (x.a + x.c) + (x.b + x.d); }
+SHORT void put_bytes_neon(Ints_neon x, int8_t* to) {
+  const int16x8_t first = vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b));
+  const int16x8_t second = vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d));
+  vst1q_s8(to, vcombine_s8(vmovn_s16(first), vmovn_s16(second)));
+}
+SHORT float32x4_t widen_piece_neon(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
+SHORT Floats_neon widen_neon(const uint16_t* from) {
+  return (Floats_neon){widen_piece_neon(from), widen_piece_neon(from + 4), widen_piece_neon(from + 8),
+                       widen_piece_neon(from + 12)};
+}
+SHORT void narrow_piece_neon(float32x4_t x, uint16_t* to) {
+  const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), x));
+  vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(within)));
+}
+SHORT void narrow_neon(Floats_neon x, uint16_t* to) {
+  narrow_piece_neon(x.a, to);
+  narrow_piece_neon(x.b, to + 4);
+  narrow_piece_neon(x.c, to + 8);
+  narrow_piece_neon(x.d, to + 12);
 }
 #include "kernels.h"
+#if HAS_DOTPROD
+#elif defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
 static Forward* supported(const char** name) {
+#if defined(__linux__)
+  const int is_there = HAS_DOTPROD || (getauxval(AT_HWCAP) & 1ul << 20) != 0; /* HWCAP_ASIMDDP */
+#else
+  const int is_there = HAS_DOTPROD;
+#endif
+  if (!is_there) return NULL;
   *name = "neon";
   return forward_neon;
 }

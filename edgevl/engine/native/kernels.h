@@ -1,113 +1,96 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, ZERO_8). Everything else is GCC's and Clang's
-   vectors.
+   primitives of that set and vectors.h before it.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
 
-typedef float NAME(Floats) __attribute__((vector_size(64)));
-typedef int32_t NAME(Ints) __attribute__((vector_size(64)));
-typedef float NAME(Eight) __attribute__((vector_size(32)));
-typedef float NAME(Four) __attribute__((vector_size(16)));
-#define FLOATS NAME(Floats)
-#define INTS NAME(Ints)
-#define FOUR NAME(Four)
-#define INLINE static inline __attribute__((always_inline))
+/* x where it is greater than y, otherwise y */
+#define DO(p, i) x.p = NAME(greater_piece)(x.p, y.p);
+SHORT FLOATS NAME(greater)(FLOATS x, FLOATS y) { EACH(DO) return x; }
+#undef DO
 
-INLINE FLOATS NAME(load)(const float* from) {
-  FLOATS x;
-  memcpy(&x, from, sizeof x);
-  return x;
-}
-INLINE void NAME(store)(float* to, FLOATS x) { memcpy(to, &x, sizeof x); }
-INLINE FLOATS NAME(all)(float x) { return x - (FLOATS){0}; }
-INLINE INTS NAME(all_int)(int32_t x) { return x - (INTS){0}; }
-INLINE FLOATS NAME(greater)(FLOATS a, FLOATS b) {
-  const INTS is = a > b;
-  return (FLOATS)((is & (INTS)a) | (~is & (INTS)b));
-}
-
-INLINE FOUR NAME(quarter)(FLOATS x) {
-  const NAME(Eight) half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-                           __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-  return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
-}
 /* sums of four vectors, one in each lane */
-INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
+SHORT FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
   const FOUR one = NAME(quarter)(a), two = NAME(quarter)(b), three = NAME(quarter)(c), four = NAME(quarter)(d);
-  const FOUR low = __builtin_shufflevector(one, two, 0, 4, 1, 5) + __builtin_shufflevector(one, two, 2, 6, 3, 7);
-  const FOUR high = __builtin_shufflevector(three, four, 0, 4, 1, 5) + __builtin_shufflevector(three, four, 2, 6, 3, 7);
-  return __builtin_shufflevector(low, high, 0, 1, 4, 5) + __builtin_shufflevector(low, high, 2, 3, 6, 7);
+  const FOUR low = MIX(one, two, 0, 4, 1, 5) + MIX(one, two, 2, 6, 3, 7);
+  const FOUR high = MIX(three, four, 0, 4, 1, 5) + MIX(three, four, 2, 6, 3, 7);
+  return MIX(low, high, 0, 1, 4, 5) + MIX(low, high, 2, 3, 6, 7);
 }
-INLINE float NAME(sum)(FLOATS x) {
-  const FLOATS none = {0};
+SHORT float NAME(sum)(FLOATS x) {
+  const FLOATS none = NAME(all)(0);
   return NAME(sum_each)(x, none, none, none)[0];
+}
+/* the greatest value, or `least` if none is greater */
+SHORT float NAME(greatest)(FLOATS x, float least) {
+  float values[LANES];
+  NAME(store)(values, x);
+  for (int i = 0; i < LANES; i++) least = values[i] > least ? values[i] : least;
+  return least;
 }
 
 /* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
    no number where x is none. */
-INLINE FLOATS NAME(exp)(FLOATS x) {
-  x = NAME(greater)(NAME(all)(-88.0f), x);
-  const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
-  const FLOATS n = (x * 1.44269504f + magic) - magic;
-  const FLOATS r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  FLOATS p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+SHORT PIECE NAME(exp_piece)(PIECE x) {
+  x = NAME(greater_piece)(NAME(all_piece)(-88.0f), x);
+  const PIECE magic = NAME(all_piece)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
+  const PIECE n = (x * 1.44269504f + magic) - magic;
+  const PIECE r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  PIECE p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const INTS power = (__builtin_convertvector(n, INTS) + 127) << 23;
-  FLOATS scale;
-  memcpy(&scale, &power, sizeof scale);
-  return p * scale;
+  return p * (PIECE)((__builtin_convertvector(n, NAME(IntPiece)) + 127) << 23);
 }
+#define DO(p, i) x.p = NAME(exp_piece)(x.p);
+SHORT FLOATS NAME(exp)(FLOATS x) { EACH(DO) return x; }
+#undef DO
 
 /* ---- activations ---- */
 
 /* x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019) */
 APART void NAME(norm)(const float* x, const float* weight, int n, float epsilon, float* to) {
-  FLOATS squares = {0};
-  for (int i = 0; i < n; i += LANES) {
-    const FLOATS part = NAME(load)(x + i);
-    squares += part * part;
-  }
+  FLOATS squares = NAME(all)(0);
+  for (int i = 0; i < n; i += LANES) squares = NAME(add_times)(squares, NAME(load)(x + i), NAME(load)(x + i));
   const float factor = 1.0f / sqrtf(NAME(sum)(squares) / (float)n + epsilon);
-  for (int i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(load)(x + i) * factor * NAME(load)(weight + i));
+  for (int i = 0; i < n; i += WIDTH)
+    NAME(store_piece)(to + i, NAME(load_piece)(x + i) * factor * NAME(load_piece)(weight + i));
 }
 
 /* gate / (1 + e^-gate) * up */
 APART void NAME(gate)(const float* gate, const float* up, int n, float* to) {
-  for (int i = 0; i < n; i += LANES) {
-    const FLOATS x = NAME(load)(gate + i);
-    const FLOATS most = -NAME(greater)(x, NAME(all)(-88.0f));
-    NAME(store)(to + i, x / (1.0f + NAME(exp)(most)) * NAME(load)(up + i));
+  for (int i = 0; i < n; i += WIDTH) {
+    const PIECE x = NAME(load_piece)(gate + i);
+    const PIECE most = -NAME(greater_piece)(x, NAME(all_piece)(-88.0f));
+    NAME(store_piece)(to + i, x / (1.0f + NAME(exp_piece)(most)) * NAME(load_piece)(up + i));
   }
 }
 
 /* One block as int8, with its scale and what the weights' zero adds up to */
-INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
-  FLOATS most = {0}, none = {0}; /* 0, or not a number where a value is none: it is to reach the scores */
+SHORT void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
+  FLOATS most = NAME(all)(0);
+  FLOATS none = most; /* 0, or not a number where a value is none: it is to reach the scores */
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS part = NAME(load)(x + i);
-    most = NAME(greater)(NAME(greater)(part, -part), most);
-    none += part - part;
+    most = NAME(greater)(NAME(greater)(part, NAME(scaled)(part, -1)), most);
+    none = NAME(add)(none, NAME(less)(part, part));
   }
-  float greatest = 0;
-  for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
+  const float greatest = NAME(greatest)(most, 0);
   const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
-  INTS total = {0};
+  INTS total = NAME(all_int)(0);
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
-    const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
-    const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
-    typedef int8_t Bytes __attribute__((vector_size(16)));
-    const Bytes bytes = __builtin_convertvector(values, Bytes);
-    memcpy(to + i, &bytes, sizeof bytes);
-    total += values;
+    const FLOATS whole = NAME(less)(NAME(add_scaled)(magic, NAME(load)(x + i), inverse), magic);
+    /* -127 in the place of no number */
+    const INTS values = NAME(to_ints)(NAME(greater)(whole, NAME(all)(-127.0f)));
+    NAME(put_bytes)(values, to + i);
+    total = NAME(add_ints)(total, values);
   }
+  int32_t totals[LANES];
+  NAME(store_ints)(totals, total);
   int sum = 0;
-  for (int i = 0; i < LANES; i++) sum += total[i];
+  for (int i = 0; i < LANES; i++) sum += totals[i];
   *scale = greatest / 127.0f + NAME(sum)(none);
   *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
 }
@@ -139,7 +122,7 @@ APART void NAME(quantize)(const float* x, const Product* product, Chunk* chunks)
 
 /* ---- products of few tokens ---- */
 
-INLINE int NAME(n_chunks)(const Product* product) {
+SHORT int NAME(n_chunks)(const Product* product) {
   return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES;
 }
 
@@ -149,7 +132,7 @@ typedef struct {
   int n_chunks, lanes, n_scales, last_bytes, last_scales;
 } NAME(Form);
 
-INLINE NAME(Form) NAME(form)(const Product* product) {
+SHORT NAME(Form) NAME(form)(const Product* product) {
   NAME(Form) form;
   form.row_bytes = product->k * product->bits / 8;
   form.row_scales = product->k / product->block;
@@ -176,14 +159,13 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
   const FLOATS scale##j = NAME(load)(chunk##j->scale);                            \
   const NAME(Bytes) first##j = NAME(load_bytes)(chunk##j->values);                \
   const NAME(Bytes) second##j = NAME(load_bytes)(chunk##j->values + CHUNK_BYTES); \
-  INTS offset##j;                                                                 \
-  memcpy(&offset##j, chunk##j->offset, sizeof offset##j);
-#define TIMES(i, j, bits)                                                                                       \
-  total##i##j +=                                                                                                \
-      __builtin_convertvector(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
-                                        : NAME(dot_8)(offset##j, low##i, first##j),                             \
-                              FLOATS) *                                                                         \
-      (spread##i * scale##j);
+  const INTS offset##j = NAME(load_ints)(chunk##j->offset);
+#define TIMES(i, j, bits)                                                                               \
+  total##i##j = NAME(add_times)(                                                                        \
+      total##i##j,                                                                                      \
+      NAME(to_floats)(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
+                                : NAME(dot_8)(offset##j, low##i, first##j)),                            \
+      NAME(times)(spread##i, scale##j));
 #define PUT(i, j, sum)                                \
   if (row + i < to) {                                 \
     float* place = out + j * out_stride + row##i;     \
@@ -222,7 +204,7 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
 #define TILES(bits)                                                                                               \
   TILE(tile_1_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row += 4) {                                                               \
-      FLOATS total00 = {0}, total10 = {0}, total20 = {0}, total30 = {0};                                          \
+      FLOATS total00 = NAME(all)(0), total10 = NAME(all)(0), total20 = NAME(all)(0), total30 = NAME(all)(0);      \
       BEGIN(0) BEGIN(1) BEGIN(2) BEGIN(3) CHUNKS WEIGHTS(0, bits) TOKEN(0) TIMES(0, 0, bits)                      \
     }                                                                                                             \
     CHUNKS WEIGHTS(1, bits) TOKEN(0) TIMES(1, 0, bits)                                                            \
@@ -237,7 +219,7 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
   }                                                                                                               \
   TILE(tile_2_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row += 2) {                                                               \
-      FLOATS total00 = {0}, total10 = {0}, total01 = {0}, total11 = {0};                                          \
+      FLOATS total00 = NAME(all)(0), total10 = NAME(all)(0), total01 = NAME(all)(0), total11 = NAME(all)(0);      \
       BEGIN(0) BEGIN(1) CHUNKS WEIGHTS(0, bits) TOKEN(0) TOKEN(1) TIMES(0, 0, bits) TIMES(0, 1, bits)             \
     }                                                                                                             \
     CHUNKS WEIGHTS(1, bits) TOKEN(0) TOKEN(1) TIMES(1, 0, bits) TIMES(1, 1, bits)                                 \
@@ -248,7 +230,7 @@ INLINE NAME(Form) NAME(form)(const Product* product) {
   }                                                                                                               \
   TILE(tile_4_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row++) {                                                                  \
-      FLOATS total00 = {0}, total01 = {0}, total02 = {0}, total03 = {0};                                          \
+      FLOATS total00 = NAME(all)(0), total01 = NAME(all)(0), total02 = NAME(all)(0), total03 = NAME(all)(0);      \
       BEGIN(0)                                                                                                    \
       CHUNKS                                                                                                      \
       WEIGHTS(0, bits)                                                                                            \
@@ -296,11 +278,11 @@ typedef struct {
   const int32_t* offsets;
 } NAME(Token);
 
-INLINE int64_t NAME(token_bytes)(const Product* product) {
+SHORT int64_t NAME(token_bytes)(const Product* product) {
   return (product->k + 8 * (product->k / product->block) + 63) / 64 * 64;
 }
 
-INLINE NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
+SHORT NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
   const int8_t* values = (const int8_t*)room + token * NAME(token_bytes)(product);
   const float* scales = (const float*)(values + product->k);
   return (NAME(Token)){values, scales, (const int32_t*)(scales + product->k / product->block)};
@@ -336,44 +318,52 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
   }
 }
 
-#define EACH_8(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+#if MANY_TOKENS == 8
+#define EACH_TOKEN(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+#else
+#define EACH_TOKEN(what) what(0) what(1) what(2) what(3)
+#endif
 #define BEGIN(j)                                                                        \
   const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
-  FLOATS total##j = {0};
+  FLOATS total##j = NAME(all)(0);
 #define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
 #define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
 #define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define SCALE(j) total##j += __builtin_convertvector(sum##j, FLOATS) * (scale * token##j.scales[block]);
+#define SCALE(j) \
+  total##j = NAME(add_times)(total##j, NAME(to_floats)(sum##j), NAME(scaled)(scale, token##j.scales[block]));
 #define PUT(j)                                                                         \
   if (j < n) {                                                                         \
     float* place = out + (int64_t)(first + j) * product->n + row;                      \
-    const FLOATS made = total##j + bias;                                               \
+    const FLOATS made = NAME(add)(total##j, bias);                                     \
     if (n_rows == LANES) {                                                             \
-      NAME(store)(place, adds ? NAME(load)(place) + made : made);                      \
+      NAME(store)(place, adds ? NAME(add)(NAME(load)(place), made) : made);            \
     } else {                                                                           \
-      for (int i = 0; i < n_rows; i++) place[i] = adds ? place[i] + made[i] : made[i]; \
+      float each[LANES];                                                               \
+      NAME(store)(each, made);                                                         \
+      for (int i = 0; i < n_rows; i++) place[i] = adds ? place[i] + each[i] : each[i]; \
     }                                                                                  \
   }
 #define MANY(bits)                                                                                                     \
   APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
                                const void* room, int first, int n, float* out, int adds) {                             \
-    EACH_8(BEGIN)                                                                                                      \
+    EACH_TOKEN(BEGIN)                                                                                                  \
     for (int block = 0; block < product->k / product->block; block++) {                                                \
       const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
-      EACH_8(OFFSET)                                                                                                   \
+      EACH_TOKEN(OFFSET)                                                                                               \
       for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
         const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
-        EACH_8(DOT_##bits)                                                                                             \
+        EACH_TOKEN(DOT_##bits)                                                                                         \
       }                                                                                                                \
-      EACH_8(SCALE)                                                                                                    \
+      EACH_TOKEN(SCALE)                                                                                                \
     }                                                                                                                  \
-    FLOATS bias = {0};                                                                                                 \
-    for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
-    EACH_8(PUT)                                                                                                        \
+    float biases[LANES] = {0};                                                                                         \
+    for (int i = 0; product->bias && i < n_rows; i++) biases[i] = product->bias[row + i];                              \
+    const FLOATS bias = NAME(load)(biases);                                                                            \
+    EACH_TOKEN(PUT)                                                                                                    \
   }
 MANY(4)
 MANY(8)
-#undef EACH_8
+#undef EACH_TOKEN
 #undef BEGIN
 #undef OFFSET
 #undef DOT_4
@@ -389,8 +379,8 @@ static void NAME(rows_of_many)(const Product* product, int row, const void* room
   float* scales = (float*)(line + product->k);
   const int n_rows = product->n - row < LANES ? product->n - row : LANES;
   NAME(pack)(product, row, row + n_rows, bytes, scales, line);
-  for (int t = 0; t < n_tokens; t += 8) {
-    const int n = n_tokens - t < 8 ? n_tokens - t : 8;
+  for (int t = 0; t < n_tokens; t += MANY_TOKENS) {
+    const int n = n_tokens - t < MANY_TOKENS ? n_tokens - t : MANY_TOKENS;
     (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
   }
 }
@@ -398,34 +388,34 @@ static void NAME(rows_of_many)(const Product* product, int row, const void* room
 /* ---- attention ---- */
 
 /* Bring `n` halves into the second cache */
-INLINE void NAME(fetch)(const uint16_t* from, int n) {
+SHORT void NAME(fetch)(const uint16_t* from, int n) {
   for (int i = 0; i < n; i += 32) __builtin_prefetch(from + i, 0, 2);
 }
 
 /* Widen `n` keys or values from half precision */
-INLINE void NAME(widen_all)(const uint16_t* from, int64_t n, float* to) {
+SHORT void NAME(widen_all)(const uint16_t* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(widen)(from + i));
 }
 
 /* Scores of one query with positions `at` to `at` + 3; those from `end` on are of no use */
-INLINE FOUR NAME(compare)(const float* query, const float* keys, int at, int end, int head_dim) {
+SHORT FOUR NAME(compare)(const float* query, const float* keys, int at, int end, int head_dim) {
   const float *key0 = keys + (int64_t)at * head_dim, *key1 = at + 1 < end ? key0 + head_dim : key0;
   const float *key2 = at + 2 < end ? key0 + 2 * head_dim : key0, *key3 = at + 3 < end ? key0 + 3 * head_dim : key0;
-  FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+  FLOATS sum0 = NAME(all)(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   for (int d = 0; d < head_dim; d += LANES) {
     const FLOATS part = NAME(load)(query + d);
-    sum0 += NAME(load)(key0 + d) * part;
-    sum1 += NAME(load)(key1 + d) * part;
-    sum2 += NAME(load)(key2 + d) * part;
-    sum3 += NAME(load)(key3 + d) * part;
+    sum0 = NAME(add_times)(sum0, NAME(load)(key0 + d), part);
+    sum1 = NAME(add_times)(sum1, NAME(load)(key1 + d), part);
+    sum2 = NAME(add_times)(sum2, NAME(load)(key2 + d), part);
+    sum3 = NAME(add_times)(sum3, NAME(load)(key3 + d), part);
   }
   return NAME(sum_each)(sum0, sum1, sum2, sum3);
 }
 
 /* For `n_rows` queries [head_dim], already scaled, attend to positions 0 to limits[i] - 1 (BLOCK at most) of a block:
    greatest score, sum of exponentials and their weighted values, behind each other in partial + i * (head_dim + 2) */
-INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
-                             const uint16_t* values, const int head_dim, float* scores, float* wide, float* partial) {
+SHORT void NAME(attend_dim)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
+                            const uint16_t* values, const int head_dim, float* scores, float* wide, float* partial) {
   int longest = 0;
   for (int i = 0; i < n_rows; i++) longest = limits[i] > longest ? limits[i] : longest;
   for (int start = 0; start < longest; start += SPAN) {
@@ -445,13 +435,12 @@ INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int
     float *row = scores + i * BLOCK, *to = partial + i * (head_dim + 2);
     const int n = (limits[i] + LANES - 1) / LANES * LANES;
     for (int at = limits[i]; at < n; at++) row[at] = -1e30f;
-    FLOATS most = NAME(all)(-1e30f), total = {0};
+    FLOATS most = NAME(all)(-1e30f), total = NAME(all)(0);
     for (int at = 0; at < n; at += LANES) most = NAME(greater)(NAME(load)(row + at), most);
-    float greatest = -1e30f;
-    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
+    const float greatest = NAME(greatest)(most, -1e30f);
     for (int at = 0; at < n; at += LANES) {
-      const FLOATS power = NAME(exp)(NAME(load)(row + at) - greatest);
-      total += power;
+      const FLOATS power = NAME(exp)(NAME(less)(NAME(load)(row + at), NAME(all)(greatest)));
+      total = NAME(add)(total, power);
       NAME(store)(row + at, power);
     }
     to[0] = greatest;
@@ -471,10 +460,10 @@ INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int
                e = NAME(load)(to + d + 48);
         for (int at = 0; at < end; at++) {
           const float* value = wide + at * head_dim + d;
-          a += NAME(load)(value) * row[at];
-          b += NAME(load)(value + 16) * row[at];
-          c += NAME(load)(value + 32) * row[at];
-          e += NAME(load)(value + 48) * row[at];
+          a = NAME(add_scaled)(a, NAME(load)(value), row[at]);
+          b = NAME(add_scaled)(b, NAME(load)(value + 16), row[at]);
+          c = NAME(add_scaled)(c, NAME(load)(value + 32), row[at]);
+          e = NAME(add_scaled)(e, NAME(load)(value + 48), row[at]);
         }
         NAME(store)(to + d, a);
         NAME(store)(to + d + 16, b);
@@ -483,7 +472,7 @@ INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int
       }
       for (; d < head_dim; d += LANES) {
         FLOATS a = NAME(load)(to + d);
-        for (int at = 0; at < end; at++) a += NAME(load)(wide + at * head_dim + d) * row[at];
+        for (int at = 0; at < end; at++) a = NAME(add_scaled)(a, NAME(load)(wide + at * head_dim + d), row[at]);
         NAME(store)(to + d, a);
       }
     }
@@ -506,8 +495,8 @@ APART void NAME(merge)(float* into, const float* from, int head_dim) {
   const float here = expf(into[0] - greatest), there = expf(from[0] - greatest);
   into[0] = greatest;
   into[1] = into[1] * here + from[1] * there;
-  for (int d = 2; d < head_dim + 2; d += LANES)
-    NAME(store)(into + d, NAME(load)(into + d) * here + NAME(load)(from + d) * there);
+  for (int d = 2; d < head_dim + 2; d += WIDTH)
+    NAME(store_piece)(into + d, NAME(load_piece)(into + d) * here + NAME(load_piece)(from + d) * there);
 }
 
 /* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
@@ -522,11 +511,11 @@ APART void NAME(turn)(float* head, const float* cos, const float* sin, int half)
 /* ---- one run ---- */
 
 /* Take the next `size` of `n` things that are shared out; return where they begin, n or more when there are none */
-INLINE int NAME(take)(Counter* counter, int size) {
+SHORT int NAME(take)(Counter* counter, int size) {
   return atomic_fetch_add_explicit(&counter->n, size, memory_order_relaxed);
 }
 
-INLINE int NAME(share)(const Decoder* decoder, int n) {
+SHORT int NAME(share)(const Decoder* decoder, int n) {
   const int size = n / (decoder->n_threads * 2) / 8 * 8;
   return size < 8 ? 8 : size;
 }
@@ -603,7 +592,8 @@ static void NAME(place)(Decoder* decoder, int number, int token) {
   float* row = decoder->qkv + (int64_t)token * n_all * dim;
   for (int head = 0; head < model->n_heads + model->n_kv_heads; head++)
     NAME(turn)(row + head * dim, cos, sin, model->half_rotary);
-  for (int i = 0; i < model->n_heads * dim; i += LANES) NAME(store)(row + i, NAME(load)(row + i) * model->scale);
+  for (int i = 0; i < model->n_heads * dim; i += WIDTH)
+    NAME(store_piece)(row + i, NAME(load_piece)(row + i) * model->scale);
   for (int head = 0; head < model->n_kv_heads; head++) {
     const int64_t at = (head * decoder->capacity + position) * dim;
     const float *key = row + (model->n_heads + head) * dim, *value = key + model->n_kv_heads * dim;
@@ -635,7 +625,8 @@ static void NAME(finish)(Decoder* decoder, const float* partial, int token, int 
   const Model* model = &decoder->model;
   float* to = decoder->mixed + ((int64_t)token * model->n_heads + head) * model->head_dim;
   const float factor = 1.0f / partial[1];
-  for (int d = 0; d < model->head_dim; d += LANES) NAME(store)(to + d, NAME(load)(partial + 2 + d) * factor);
+  for (int d = 0; d < model->head_dim; d += WIDTH)
+    NAME(store_piece)(to + d, NAME(load_piece)(partial + 2 + d) * factor);
 }
 
 /* Few tokens: heads and blocks are shared out, and what the blocks gave is merged when all are done */
@@ -676,45 +667,43 @@ typedef struct {
 } NAME(Lanes);
 
 /* Scores of one head with positions 0 to n - 1 (a multiple of 4) of a span, from `limits` on none */
-INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
-                                float* scores) {
+SHORT void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
+                               float* scores) {
   for (int at = 0; at < n; at += 4) {
     const float* key = wide + at * head_dim;
-    FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+    FLOATS sum0 = NAME(all)(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
     for (int d = 0; d < head_dim; d++) {
       const FLOATS query = NAME(load)(queries + d * LANES);
-      sum0 += query * key[d];
-      sum1 += query * key[head_dim + d];
-      sum2 += query * key[2 * head_dim + d];
-      sum3 += query * key[3 * head_dim + d];
+      sum0 = NAME(add_scaled)(sum0, query, key[d]);
+      sum1 = NAME(add_scaled)(sum1, query, key[head_dim + d]);
+      sum2 = NAME(add_scaled)(sum2, query, key[2 * head_dim + d]);
+      sum3 = NAME(add_scaled)(sum3, query, key[3 * head_dim + d]);
     }
     const FLOATS none = NAME(all)(-1e30f);
     const FLOATS sums[4] = {sum0, sum1, sum2, sum3};
-    for (int i = 0; i < 4; i++) {
-      const INTS is = NAME(all_int)(start + at + i) < limits;
-      NAME(store)(scores + (at + i) * LANES, (FLOATS)((is & (INTS)sums[i]) | (~is & (INTS)none)));
-    }
+    for (int i = 0; i < 4; i++)
+      NAME(store)(scores + (at + i) * LANES, NAME(where_less)(NAME(all_int)(start + at + i), limits, sums[i], none));
   }
 }
 
 /* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
-INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
+SHORT void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
   const FLOATS before = NAME(load)(greatest);
   FLOATS most = before;
   for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
-  const FLOATS factor = NAME(exp)(before - most);
-  FLOATS sum = NAME(load)(total) * factor;
+  const FLOATS factor = NAME(exp)(NAME(less)(before, most));
+  FLOATS sum = NAME(times)(NAME(load)(total), factor);
   for (int at = 0; at < n; at++) {
-    const FLOATS power = NAME(exp)(NAME(load)(scores + at * LANES) - most);
+    const FLOATS power = NAME(exp)(NAME(less)(NAME(load)(scores + at * LANES), most));
     NAME(store)(scores + at * LANES, power);
-    sum += power;
+    sum = NAME(add)(sum, power);
   }
-  for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) * factor);
+  for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(times)(NAME(load)(mixed + d * LANES), factor));
   NAME(store)(greatest, most);
   NAME(store)(total, sum);
 }
 
-INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
+SHORT void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
   for (int d = 0; d < head_dim; d += 4) {
     float* to = mixed + d * LANES;
     FLOATS sum0 = NAME(load)(to), sum1 = NAME(load)(to + LANES), sum2 = NAME(load)(to + 2 * LANES),
@@ -722,10 +711,10 @@ INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int h
     for (int at = 0; at < n; at++) {
       const FLOATS weight = NAME(load)(scores + at * LANES);
       const float* value = wide + at * head_dim + d;
-      sum0 += weight * value[0];
-      sum1 += weight * value[1];
-      sum2 += weight * value[2];
-      sum3 += weight * value[3];
+      sum0 = NAME(add_scaled)(sum0, weight, value[0]);
+      sum1 = NAME(add_scaled)(sum1, weight, value[1]);
+      sum2 = NAME(add_scaled)(sum2, weight, value[2]);
+      sum3 = NAME(add_scaled)(sum3, weight, value[3]);
     }
     NAME(store)(to, sum0);
     NAME(store)(to + LANES, sum1);
@@ -739,10 +728,11 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
   const Model* model = &decoder->model;
   const int dim = model->head_dim, each = model->n_heads / model->n_kv_heads,
             wide = (model->n_heads + 2 * model->n_kv_heads) * dim;
-  INTS limits;
+  int32_t each_limit[LANES];
   for (int lane = 0; lane < LANES; lane++)
-    limits[lane] = decoder->n_past + first + (lane < n_tokens ? lane : n_tokens - 1) + 1;
-  const int longest = limits[LANES - 1];
+    each_limit[lane] = decoder->n_past + first + (lane < n_tokens ? lane : n_tokens - 1) + 1;
+  const INTS limits = NAME(load_ints)(each_limit);
+  const int longest = each_limit[LANES - 1];
   for (int head = 0; head < each; head++) {
     for (int lane = 0; lane < LANES; lane++) {
       const int token = first + (lane < n_tokens ? lane : n_tokens - 1);
@@ -833,4 +823,10 @@ static void NAME(forward)(Decoder* decoder, int thread) {
 #undef FLOATS
 #undef INTS
 #undef FOUR
-#undef INLINE
+#undef PIECE
+#undef EACH
+#undef WIDTH
+#undef PIECES
+#undef MANY_TOKENS
+#undef ZERO_8
+#undef NAME
