@@ -86,7 +86,7 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(
     ]
     assert of("openvino", found)[1:] == ["missing for image encoders; to add it: pip install 'edgevl[openvino]'"]
     assert of("coreml", found) == of("metal", found) == ["needs macOS"]
-    assert of("decoder", found) == ["onnxruntime cpu"]
+    assert of("decoder", found) == [backend() or f"onnxruntime {ORT} cpu"]
 
 
 @pytest.mark.skipif(CUDA_PROVIDER in graph.providers(), reason="this onnxruntime was built with CUDA")
