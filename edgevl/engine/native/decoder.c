@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -191,88 +192,7 @@ SHORT void narrow_avx512(Floats_avx512 x, uint16_t* to) {
 #define MANY_TOKENS 4
 #define ZERO_8 0 /* 8-bit weights are made signed */
 #include "vectors.h"
-typedef struct {
-  __m256i a, b;
-} Bytes_avx2;
-typedef struct {
-  int is_whole;
-  __m256i a, b, scales;
-} Part_avx2;
-SHORT __m256i first_avx2(int n) { /* all bits of the first `n` lanes */
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) {
-  return (Part_avx2){n_bytes == CHUNK_BYTES, first_avx2(n_bytes / 4), first_avx2(n_bytes / 4 - 8),
-                     first_avx2(n_scales)};
-}
-SHORT Bytes_avx2 load_bytes_avx2(const int8_t* from) {
-  return (Bytes_avx2){_mm256_loadu_si256((const __m256i*)from), _mm256_loadu_si256((const __m256i*)(from + 32))};
-}
-SHORT Bytes_avx2 repeat_avx2(const int8_t* from) {
-  int32_t four;
-  memcpy(&four, from, 4);
-  return (Bytes_avx2){_mm256_set1_epi32(four), _mm256_set1_epi32(four)};
-}
-SHORT Bytes_avx2 load_part_avx2(const uint8_t* from, Part_avx2 part) {
-  if (part.is_whole) return load_bytes_avx2((const int8_t*)from);
-  return (Bytes_avx2){_mm256_maskload_epi32((const int*)from, part.a),
-                      _mm256_maskload_epi32((const int*)(from + 32), part.b)};
-}
-typedef struct {
-  __m256i a, b;
-} Places_avx2;
-SHORT Places_avx2 places_avx2(int lanes) {
-  const __m128i shift = _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes));
-  return (Places_avx2){_mm256_srl_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), shift),
-                       _mm256_srl_epi32(_mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15), shift)};
-}
-SHORT Floats_avx2 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 places) {
-  const __m256 all = _mm256_maskload_ps(scales, part.scales); /* eight at most, because two lanes or more share one */
-  return (Floats_avx2){_mm256_permutevar8x32_ps(all, places.a), _mm256_permutevar8x32_ps(all, places.b)};
-}
-SHORT Bytes_avx2 low_avx2(Bytes_avx2 x) {
-  const __m256i low = _mm256_set1_epi8(15);
-  return (Bytes_avx2){_mm256_and_si256(x.a, low), _mm256_and_si256(x.b, low)};
-}
-SHORT Bytes_avx2 high_avx2(Bytes_avx2 x) {
-  return low_avx2((Bytes_avx2){_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
-}
-SHORT IntPiece_avx2 dot_piece_avx2(IntPiece_avx2 sum, __m256i weights, __m256i values) {
-  return sum + (IntPiece_avx2)_mm256_madd_epi16(_mm256_maddubs_epi16(weights, values), _mm256_set1_epi16(1));
-}
-SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  return (Ints_avx2){dot_piece_avx2(sum.a, weights.a, values.a), dot_piece_avx2(sum.b, weights.b, values.b)};
-}
-SHORT IntPiece_avx2 dot_8_piece_avx2(IntPiece_avx2 sum, __m256i weights, __m256i values) {
-  const __m256i is = _mm256_xor_si256(weights, _mm256_set1_epi8((char)0x80)); /* its signs go to the values */
-  return dot_piece_avx2(sum, _mm256_abs_epi8(is), _mm256_sign_epi8(values, is));
-}
-SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, Bytes_avx2 weights, Bytes_avx2 values) {
-  return (Ints_avx2){dot_8_piece_avx2(sum.a, weights.a, values.a), dot_8_piece_avx2(sum.b, weights.b, values.b)};
-}
-SHORT FloatPiece_avx2 greater_piece_avx2(FloatPiece_avx2 x, FloatPiece_avx2 y) { return _mm256_max_ps(x, y); }
-SHORT Four_avx2 quarter_avx2(Floats_avx2 x) {
-  const __m256 half = x.a + x.b;
-  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-}
-SHORT void put_bytes_avx2(Ints_avx2 x, int8_t* to) {
-  /* packing goes within halves: pairs of fours are put in their order first */
-  const __m256i all = _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)x.a, (__m256i)x.b), 0xd8);
-  _mm_storeu_si128((__m128i*)to, _mm_packs_epi16(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
-}
-SHORT Floats_avx2 widen_avx2(const uint16_t* from) {
-  return (Floats_avx2){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)),
-                       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8)))};
-}
-SHORT void narrow_piece_avx2(__m256 x, uint16_t* to) {
-  const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
-  const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, x));
-  _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-SHORT void narrow_avx2(Floats_avx2 x, uint16_t* to) {
-  narrow_piece_avx2(x.a, to);
-  narrow_piece_avx2(x.b, to + 8);
-}
+#include "avx2.h"
 #include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -280,15 +200,58 @@ SHORT void narrow_avx2(Floats_avx2 x, uint16_t* to) {
 #pragma GCC pop_options
 #endif
 
+/* ---- x86 with AVX2 and VNNI ---- */
+
+#if !defined(__APPLE__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_AVXVNNI 1
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avxvnni")
+#endif
+#define NAME(name) name##_avxvnni
+#define PIECES 2
+#define MANY_TOKENS 4
+#define ZERO_8 128
+#include "vectors.h"
+#include "avx2.h"
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+static int has_f16c(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+#if HAS_AVXVNNI
+static int has_avxvnni(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#endif
+
 static Forward* supported(const char** name) {
   __builtin_cpu_init();
-  const char* most = getenv("EDGEVL_NATIVE"); /* "avx2" leaves wider units out */
+  const char* most = getenv("EDGEVL_NATIVE");
+  const int is_plain = most && !strcmp(most, "avx2"); /* without newer instructions */
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !(most && !strcmp(most, "avx2"))) {
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !is_plain) {
     *name = "avx512";
     return forward_avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+#if HAS_AVXVNNI
+    if (has_avxvnni() && !is_plain) {
+      *name = "avxvnni";
+      return forward_avxvnni;
+    }
+#endif
     *name = "avx2";
     return forward_avx2;
   }
