@@ -176,10 +176,11 @@ def _about(engine: str, variants: Sequence[str]) -> str:
 
 
 def _prompts(found: dict[str, Any]) -> list[str]:
-    """Return the sentence that says which weights read prompts, whatever a row's bits are (export/prefill.py)."""
-    ours = found["variants"].get(report.OURS.format("int4"), {})
+    """Return the sentence that says which weights read prompts where those are not a row's own (export/prefill.py)."""
+    name = report.OURS.format("int4")
+    is_graph = found["about"].get(name, {}).get("decoder", "").startswith("onnxruntime")
     said = "prefill, 4 bits: edgevl reads prompts with int8 weights, in a graph of their own; the others do not"
-    return [said] if "prefill_tokens_per_s" in ours else []
+    return [said] if is_graph and "prefill_tokens_per_s" in found["variants"].get(name, {}) else []
 
 
 def _unmeasured(found: dict[str, Any]) -> list[str]:

@@ -19,6 +19,9 @@ settings.load_profile("edgevl")
 SLOW = (
     "benchmarks",
     "engine/test_ahead.py",
+    "engine/native/test_graphs.py",
+    "engine/native/test_hostile.py",
+    "engine/native/test_library.py",
     "engine/test_gguf.py",
     "export",
     "image/test_bad_images.py",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from edgevl.placement import Placement
 
 _ENGINES = ("onnxruntime", "openvino", "llama.cpp")
+_NATIVE = "native"
+_NOT_NATIVE = "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
 
 
 @click.command()
@@ -27,6 +29,7 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
     """
     from edgevl import machine, placement
     from edgevl.engine.devices import DEVICES
+    from edgevl.engine.native.decoder import backend
     from edgevl.model import hub, manifest
 
     about, folder = machine.describe(), hub.find(model)
@@ -35,7 +38,7 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
     placed = placement.Placement(folder, spec, device="auto", threads=threads)
     found: dict[str, Any] = {
         "machine": dict(about.rows()),
-        "engines": {name: placement.installed(name) for name in _ENGINES},
+        "engines": {**{name: placement.installed(name) for name in _ENGINES}, _NATIVE: backend()},
         "devices": {name: _device(placed, row) for name, row in DEVICES.items()},
         "model": {
             "name": spec.name,
@@ -76,7 +79,7 @@ def _show(found: dict[str, Any]) -> None:
         click.echo(f"{name + ':':<16} {value}")
     click.echo()
     for name, has in found["engines"].items():
-        click.echo(f"{name + ':':<16} {has or 'not installed'}")
+        click.echo(f"{name + ':':<16} {has or (_NOT_NATIVE if name == _NATIVE else 'not installed')}")
     click.echo()
     for name, device in found["devices"].items():
         _show_device(name, device)

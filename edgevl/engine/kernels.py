@@ -14,18 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 256
-FORM = 2
+FORM = 3
 """Which form graphs are brought to: one that was compiled in another form is not used."""
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Least and greatest value of each tensor that is quantized on the fly, by its name in the graph."""
+Range = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Least and greatest value of a tensor: one number each, or one for each of its columns."""
+Ranges = Mapping[str, Range]
+"""Ranges by the tensor's name in the graph: of each that is quantized on the fly, one number; of scaled queries and
+keys, as attention multiplies them, one for each column [h * d], where int8 is exact enough for them."""
 
 
-def lay_out(openvino: Any, model: Any, ranges: Ranges) -> None:
-    """Lay a model out for its kernels, in place; one without `ranges` keeps all but its int8 products."""
+def lay_out(openvino: Any, model: Any, ranges: Ranges, *, int8_scores: bool = False) -> None:
+    """Lay a model out for its kernels, in place; one without `ranges` keeps all but its int8 products.
+
+    With `int8_scores` queries and keys are multiplied as int8 where `ranges` has both: for processors that are quicker
+    at it, inside attention that is one kernel.
+    """
     replace_dynamic(openvino, model, ranges)
     if ranges:
-        fuse_attention(openvino, model)
+        fuse_attention(openvino, model, ranges if int8_scores else {})
         use_erf(openvino, model)
     model.validate_nodes_and_infer_types()
 
@@ -34,7 +41,9 @@ def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
     """Replace each MatMulInteger over a dynamically quantized tensor by what OpenVINO's int8 kernels know.
 
     That is a FakeQuantize with the tensor's range, and a MatMul with the int8 weights and their scales; without a
-    range, the MatMul alone. The pattern is the one that onnxruntime's dynamic quantizer
+    range, the MatMul alone. The FakeQuantize gives what lies above the range's lower end, so that no zero point is left
+    to subtract: what the lower end makes of the weights is added behind the product, where it becomes part of the bias.
+    The pattern is the one that onnxruntime's dynamic quantizer
     writes, as OpenVINO's reader lays it out: Multiply(Convert(MatMul(x - zero point, weights - zero point)), scales).
     """
     opset = openvino.opset13
@@ -45,8 +54,7 @@ def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
         name = next((name for name in x.get_names() if name in ranges), None)
         if name is not None:
             if name not in quantized:
-                low, high = (opset.constant(np.float32(bound)) for bound in ranges[name])
-                quantized[name] = opset.fake_quantize(x, low, high, low, high, LEVELS).output(0)
+                quantized[name] = _rounded(opset, x, *ranges[name], LEVELS, above=True).output(0)
             x = quantized[name]
         weights, zero_points = (_constant(v.get_node()) for v in product.input_value(1).get_node().input_values())
         if zero_points.any():
@@ -56,16 +64,23 @@ def replace_dynamic(openvino: Any, model: Any, ranges: Ranges) -> None:
         widened = opset.convert(opset.constant(np.ascontiguousarray(weights.T)), "f32")
         matmul = opset.matmul(x, opset.multiply(widened, opset.constant(scales.reshape(-1, 1))), False, True)
         matmul.set_friendly_name(scaled.get_friendly_name())
-        scaled.output(0).replace(matmul.output(0))
+        total = matmul
+        if name is not None and ranges[name][0] < 0:
+            of_ones = weights.sum(axis=0, dtype=np.int64) * scales.astype(np.float64)
+            total = opset.add(matmul, opset.constant((ranges[name][0] * of_ones).astype(np.float32)))
+        scaled.output(0).replace(total.output(0))
 
 
-def fuse_attention(openvino: Any, model: Any) -> None:
+def fuse_attention(openvino: Any, model: Any, ranges: Ranges) -> None:
     """Give attention the form that OpenVINO computes in one kernel, without transposes on the way to it.
 
     PyTorch's exporter multiplies queries and keys with the root of the scale each, and turns the keys by two reshapes
     around a transpose. Here the queries are scaled once, before they are cut into heads, where the product that they
     come from takes it along; and the keys stay as they are, to be turned by the product with the queries. Attention of
     another form stays.
+
+    Queries and keys that both have `ranges` are rounded to int8 (`balance`), before they are cut into heads, where the
+    products that they come from do it.
     """
     opset = openvino.opset13
     for softmax in [node for node in model.get_ordered_ops() if node.get_type_name() == "Softmax"]:
@@ -76,11 +91,33 @@ def fuse_attention(openvino: Any, model: Any) -> None:
         rows, straight = _rows(queries), _turned_back(keys)
         if rows is None or straight is None:
             continue
-        heads, order = queries.input_values()
-        scaled = opset.multiply(rows, opset.constant(np.float32(first * second)))
-        cut = opset.reshape(scaled, list(heads.get_shape()), False)
-        product = opset.matmul(opset.transpose(cut, order), straight, False, True)
+        of_queries, of_keys = (_range_of(value, ranges) for value in scores.input_values())
+        key_rows = _rows(straight.get_node())
+        if of_queries is not None and of_keys is not None and key_rows is not None:
+            share, middle, limit = balance(of_queries, of_keys)
+            scaled = opset.multiply(rows, opset.constant(np.float32(first) * share))
+            scaled = _rounded(opset, scaled, -limit, limit, LEVELS - 1)
+            centred = opset.subtract(opset.multiply(key_rows, np.float32(second)), opset.constant(middle))
+            centred = opset.multiply(centred, opset.constant(1 / share))
+            straight = _cut_like(opset, straight.get_node(), _rounded(opset, centred, -limit, limit, LEVELS - 1))
+        else:
+            scaled = opset.multiply(rows, opset.constant(np.float32(first * second)))
+        product = opset.matmul(_cut_like(opset, queries, scaled), straight, False, True)
         scores.output(0).replace(product.output(0))
+
+
+def balance(queries: Range, keys: Range) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """Return how queries and keys, of whose columns [n] these are the ranges, are best multiplied as int8.
+
+    Queries times `share` [n], and keys less `middle` [n] over `share`, lie within -`limit` and `limit`. What keys lose,
+    all scores of a query lose alike, so that softmax gives the same; and in each column both reach equally far, so that
+    one in which only either reaches far does not make all others coarse (Xiao et al. 2022, arXiv:2211.10438).
+    """
+    middle, half = (keys[0] + keys[1]) / 2, (keys[1] - keys[0]) / 2
+    reach = np.maximum(-queries[0], queries[1])
+    half, reach = (np.maximum(one, 1e-6 * one.max()) for one in (half, reach))
+    share = np.sqrt(half / reach).astype(np.float32)
+    return share, middle.astype(np.float32), float((reach * share).max())
 
 
 def use_erf(openvino: Any, model: Any) -> None:
@@ -92,6 +129,25 @@ def use_erf(openvino: Any, model: Any) -> None:
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Gelu" and node.get_attributes()["approximation_mode"].upper() == "TANH":
             node.output(0).replace(openvino.opset13.gelu(node.input_value(0), "erf").output(0))
+
+
+def _rounded(opset: Any, x: Any, low: Any, high: Any, levels: int, *, above: bool = False) -> Any:
+    """Return `x` rounded to `levels` steps from `low` to `high`; how far it lies `above` the lower end."""
+    ends = [opset.constant(np.float32(end)) for end in (low, high)]
+    given = [opset.constant(np.float32(end - low)) for end in (low, high)] if above else ends
+    return opset.fake_quantize(x, *ends, *given, levels)
+
+
+def _range_of(value: Any, ranges: Ranges) -> Range | None:
+    """Return the range of the columns of a tensor in heads, [1, h, n, d] or turned; None if it is not known."""
+    found = next((ranges[name] for name in value.get_names() if name in ranges), None)
+    return found if found is not None and found[0].ndim == 1 else None
+
+
+def _cut_like(opset: Any, heads: Any, rows: Any) -> Any:
+    """Return `rows` [1, n, h * d] cut into heads as `heads`, Transpose(Reshape(other rows)), is."""
+    cut, order = heads.input_values()
+    return opset.transpose(opset.reshape(rows, list(cut.get_shape()), False), order)
 
 
 def _is_integer_product(openvino: Any, node: Any) -> bool:

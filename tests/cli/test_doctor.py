@@ -12,6 +12,7 @@ from edgevl import machine, placement
 from edgevl.cli import run
 from edgevl.engine import graph, openvino
 from edgevl.engine.devices import COREML_PROVIDER, CPU_PROVIDER, CUDA_PROVIDER, DEVICES, LLAMA, OPENVINO, Part
+from edgevl.engine.native.decoder import backend
 from edgevl.model import hub, manifest
 from edgevl.placement import Placement
 from edgevl.store import kept
@@ -54,6 +55,18 @@ def test_it_tells_machine_engines_devices_and_choice(capsys: pytest.CaptureFixtu
     if openvino.is_present():
         seconds = found["model"]["seconds_per_tile"]["cpu"]
         assert 0 < seconds < placement.QUICK_S
+
+
+def test_decoders_that_run_as_graphs_are_said_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEVL_NATIVE", "off")
+    assert of("native", lines(capsys)) == [
+        "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
+    ]
+    monkeypatch.delenv("EDGEVL_NATIVE")
+    if (name := backend()) is not None:
+        assert of("native", lines(capsys)) == [name]
 
 
 def test_what_is_missing_comes_with_the_command_that_adds_it(

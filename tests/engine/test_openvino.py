@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,13 @@ def test_the_ranges_hold_what_was_met(path: Path) -> None:
     assert ranges["rectified"][0] == 0
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', '{"x": [1, 0]}', '{"x": [0, NaN]}', '{"x": ["a", "b"]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"x": 3}', '{"x": [1, 0]}', '{"x": [0, NaN]}', '{"x": ["a", "b"]}'),
+        *('{"x": [[0, 0], [1]]}', '{"x": [[0, 0], [1, 0]]}', '{"x": [[[0]], [[1]]]}', '{"x": [0, [1, 1]]}'),
+    ],
+)
 def test_ranges_that_are_none_are_an_error(path: Path, tmp_path: Path, text: str) -> None:
     other = tmp_path / path.name
     other.write_bytes(path.read_bytes())
@@ -135,6 +142,13 @@ def test_a_compiled_graph_is_kept_and_used_again(path: Path) -> None:
     assert list(kept) == [name]
 
 
+def test_no_thread_is_tied_to_a_core(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = intel.pretend(monkeypatch)
+    open_graph(path).open(2)
+    [(device, settings)] = core.told
+    assert (device, settings["NUM_STREAMS"], settings["ENABLE_CPU_PINNING"]) == ("CPU", 2, False)
+
+
 def test_once_opened_it_is_not_compiled_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = open_graph(path)
     graph.open(1)
@@ -162,6 +176,27 @@ def test_require_is_checked_when_it_is_compiled(path: Path) -> None:
 def test_an_input_of_the_wrong_shape_is_named(path: Path) -> None:
     with pytest.raises(GraphError, match=r"vision\.onnx: failed while running"):
         open_graph(path).run({"pixel_values": np.zeros((1, 8, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("target", "features", "wanted"),
+    [
+        ("CPU", ("AVX2", "AVX512", "VNNI"), True),
+        ("CPU", ("AVX2", "AVX512"), False),
+        ("CPU", ("AVX2", "VNNI"), False),
+        ("CPU", None, False),
+        ("GPU", ("AVX2", "AVX512", "VNNI"), False),
+    ],
+)
+def test_attention_is_int8_where_that_was_measured_to_be_quicker(
+    target: str, features: tuple[str, ...] | None, wanted: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intel.pretend(monkeypatch, "GPU.0")
+    machine, told = replace(openvino.describe(), features=features), []
+    monkeypatch.setattr(openvino, "describe", lambda: machine)
+    monkeypatch.setattr(openvino, "lay_out", lambda *_, int8_scores: told.append(int8_scores))
+    open_graph(path, target=target).open()
+    assert told == [wanted]
 
 
 def test_a_missing_package_says_how_to_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

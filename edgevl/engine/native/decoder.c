@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -32,6 +31,7 @@
 #else
 #define APART static __attribute__((noinline, noclone))
 #endif
+typedef float Four __attribute__((vector_size(16)));
 /* lanes of two vectors of four */
 #if defined(__clang__)
 #define MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
@@ -117,10 +117,10 @@ static void wake(Decoder* decoder) {
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,prefer-vector-width=512")
 #endif
 #define NAME(name) name##_avx512
-#define PIECES 1
-#define MANY_TOKENS 8
+#define LANES 16
 #define ZERO_8 128
-#include "vectors.h"
+#define N_TOGETHER 8 /* sums that registers have room for, and what a loop over them is */
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 typedef __m512i Bytes_avx512;
 /* how much of a chunk's bytes and scales there is */
 typedef struct {
@@ -128,7 +128,7 @@ typedef struct {
   __mmask16 scales;
 } Part_avx512;
 SHORT Part_avx512 part_avx512(int n_bytes, int n_scales) {
-  return (Part_avx512){~(__mmask64)0 >> (CHUNK_BYTES - n_bytes), (__mmask16)((1u << n_scales) - 1)};
+  return (Part_avx512){~(__mmask64)0 >> (64 - n_bytes), (__mmask16)((1u << n_scales) - 1)};
 }
 SHORT __m512i load_bytes_avx512(const int8_t* from) { return _mm512_loadu_si512(from); }
 SHORT __m512i repeat_avx512(const int8_t* from) { /* four values, LANES times */
@@ -145,34 +145,37 @@ SHORT Places_avx512 places_avx512(int lanes) {
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
-SHORT Floats_avx512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
-  return (Floats_avx512){_mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales))};
+SHORT __m512 fma_avx512(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
+SHORT Four quarter_avx512(__m512 x) { /* sums of every fourth lane */
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  return (Four)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+SHORT __m512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
+  return _mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales));
 }
 SHORT __m512i low_avx512(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 SHORT __m512i high_avx512(__m512i x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+typedef int32_t Ints_avx512 __attribute__((vector_size(64)));
 SHORT Ints_avx512 dot_avx512(Ints_avx512 sum, __m512i weights, __m512i values) {
-  sum.a = (IntPiece_avx512)_mm512_dpbusd_epi32((__m512i)sum.a, weights, values);
-  return sum;
+  return (Ints_avx512)_mm512_dpbusd_epi32((__m512i)sum, weights, values);
 }
 #define dot_8_avx512 dot_avx512
-SHORT FloatPiece_avx512 greater_piece_avx512(FloatPiece_avx512 x, FloatPiece_avx512 y) { return _mm512_max_ps(x, y); }
-SHORT Four_avx512 quarter_avx512(Floats_avx512 x) {
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x.a), _mm512_extractf32x8_ps(x.a, 1));
-  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+typedef float Wide_avx512 __attribute__((vector_size(64)));
+SHORT Wide_avx512 widen_avx512(const uint16_t* from) {
+  return (Wide_avx512)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
 }
-SHORT void put_bytes_avx512(Ints_avx512 x, int8_t* to) {
-  _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x.a));
-}
-SHORT Floats_avx512 widen_avx512(const uint16_t* from) {
-  return (Floats_avx512){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from))};
-}
-SHORT void narrow_avx512(Floats_avx512 x, uint16_t* to) {
+SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
   const __m512 most = _mm512_set1_ps(MOST_HALF), least = _mm512_set1_ps(-MOST_HALF);
   /* the second one is given where the first is no number: it is to stay so */
-  const __m512 within = _mm512_min_ps(most, _mm512_max_ps(least, x.a));
+  const __m512 within = _mm512_min_ps(most, _mm512_max_ps(least, (__m512)x));
   _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #include "kernels.h"
+#undef NAME
+#undef LANES
+#undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -188,70 +191,80 @@ SHORT void narrow_avx512(Floats_avx512 x, uint16_t* to) {
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #define NAME(name) name##_avx2
-#define PIECES 2
-#define MANY_TOKENS 4
+#define LANES 8
 #define ZERO_8 0 /* 8-bit weights are made signed */
-#include "vectors.h"
-#include "avx2.h"
+#define N_TOGETHER 4
+#define TOGETHER(what) what(0) what(1) what(2) what(3)
+typedef __m256i Bytes_avx2;
+/* how much of a chunk there is: bytes, and a mask of its scales */
+typedef struct {
+  int n_bytes;
+  __m256i scales;
+} Part_avx2;
+SHORT __m256i numbers_avx2(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+SHORT Part_avx2 part_avx2(int n_bytes, int n_scales) {
+  return (Part_avx2){n_bytes, _mm256_cmpgt_epi32(_mm256_set1_epi32(n_scales), numbers_avx2())};
+}
+SHORT __m256i load_bytes_avx2(const int8_t* from) { return _mm256_loadu_si256((const __m256i*)from); }
+SHORT __m256i repeat_avx2(const int8_t* from) {
+  int32_t four;
+  memcpy(&four, from, 4);
+  return _mm256_set1_epi32(four);
+}
+SHORT __m256i load_part_avx2(const uint8_t* from, Part_avx2 part) {
+  if (part.n_bytes == 32) return load_bytes_avx2((const int8_t*)from);
+  int8_t bytes[32] = {0};
+  memcpy(bytes, from, (size_t)part.n_bytes);
+  return load_bytes_avx2(bytes);
+}
+typedef __m256i Places_avx2;
+SHORT Places_avx2 places_avx2(int lanes) {
+  return _mm256_srl_epi32(numbers_avx2(), _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
+}
+SHORT __m256 fma_avx2(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+SHORT Four quarter_avx2(__m256 x) { return (Four)_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
+SHORT __m256 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 places) {
+  return _mm256_permutevar8x32_ps(_mm256_maskload_ps(scales, part.scales), places);
+}
+SHORT __m256i low_avx2(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+SHORT __m256i high_avx2(__m256i x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+typedef int32_t Ints_avx2 __attribute__((vector_size(32)));
+SHORT Ints_avx2 dot_avx2(Ints_avx2 sum, __m256i weights, __m256i values) {
+  const __m256i pairs = _mm256_maddubs_epi16(weights, values);
+  return (Ints_avx2)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+SHORT Ints_avx2 dot_8_avx2(Ints_avx2 sum, __m256i weights, __m256i values) { /* the weights' signs go to the values */
+  const __m256i sign = _mm256_xor_si256(weights, _mm256_set1_epi8((char)0x80));
+  return dot_avx2(sum, _mm256_abs_epi8(sign), _mm256_sign_epi8(values, sign));
+}
+SHORT __m256 widen_avx2(const uint16_t* from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from)); }
+SHORT void narrow_avx2(__m256 x, uint16_t* to) {
+  const __m256 most = _mm256_set1_ps(MOST_HALF), least = _mm256_set1_ps(-MOST_HALF);
+  /* the second one is given where the first is no number: it is to stay so */
+  const __m256 within = _mm256_min_ps(most, _mm256_max_ps(least, x));
+  _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 #include "kernels.h"
+#undef NAME
+#undef LANES
+#undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
-#endif
-
-/* ---- x86 with AVX2 and VNNI ---- */
-
-#if !defined(__APPLE__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
-#define HAS_AVXVNNI 1
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c,avxvnni")
-#endif
-#define NAME(name) name##_avxvnni
-#define PIECES 2
-#define MANY_TOKENS 4
-#define ZERO_8 128
-#include "vectors.h"
-#include "avx2.h"
-#include "kernels.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
-
-static int has_f16c(void) {
-  unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-
-#if HAS_AVXVNNI
-static int has_avxvnni(void) {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
-}
 #endif
 
 static Forward* supported(const char** name) {
   __builtin_cpu_init();
-  const char* most = getenv("EDGEVL_NATIVE");
-  const int is_plain = most && !strcmp(most, "avx2"); /* without newer instructions */
+  const char* most = getenv("EDGEVL_NATIVE"); /* "avx2" leaves wider units out */
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !is_plain) {
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !(most && !strcmp(most, "avx2"))) {
     *name = "avx512";
     return forward_avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
-#if HAS_AVXVNNI
-    if (has_avxvnni() && !is_plain) {
-      *name = "avxvnni";
-      return forward_avxvnni;
-    }
-#endif
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     *name = "avx2";
     return forward_avx2;
   }
@@ -281,87 +294,48 @@ static Forward* supported(const char** name) {
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 #define NAME(name) name##_neon
-#define PIECES 4
-#define MANY_TOKENS 4
+#define LANES 4
 #define ZERO_8 0
-#include "vectors.h"
-typedef struct {
-  int8x16_t a, b, c, d;
-} Bytes_neon;
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+typedef uint8x16_t Bytes_neon;
 typedef struct {
   int n_bytes, n_scales;
 } Part_neon;
 SHORT Part_neon part_neon(int n_bytes, int n_scales) { return (Part_neon){n_bytes, n_scales}; }
-SHORT Bytes_neon load_bytes_neon(const int8_t* from) {
-  return (Bytes_neon){vld1q_s8(from), vld1q_s8(from + 16), vld1q_s8(from + 32), vld1q_s8(from + 48)};
-}
-SHORT Bytes_neon repeat_neon(const int8_t* from) {
-  int32_t four;
+SHORT uint8x16_t load_bytes_neon(const int8_t* from) { return vreinterpretq_u8_s8(vld1q_s8(from)); }
+SHORT uint8x16_t repeat_neon(const int8_t* from) {
+  uint32_t four;
   memcpy(&four, from, 4);
-  const int8x16_t all = vreinterpretq_s8_s32(vdupq_n_s32(four));
-  return (Bytes_neon){all, all, all, all};
+  return vreinterpretq_u8_u32(vdupq_n_u32(four));
 }
-SHORT Bytes_neon load_part_neon(const uint8_t* from, Part_neon part) {
-  if (part.n_bytes == CHUNK_BYTES) return load_bytes_neon((const int8_t*)from);
-  int8_t bytes[CHUNK_BYTES] = {0};
+SHORT uint8x16_t load_part_neon(const uint8_t* from, Part_neon part) {
+  if (part.n_bytes == 16) return vld1q_u8(from);
+  uint8_t bytes[16] = {0};
   memcpy(bytes, from, (size_t)part.n_bytes);
-  return load_bytes_neon(bytes);
+  return vld1q_u8(bytes);
 }
 typedef int Places_neon; /* lanes that share a scale */
 SHORT Places_neon places_neon(int lanes) { return lanes; }
-SHORT float32x4_t spread_piece_neon(const float* scales, int n, int first, int lanes) {
-  if (lanes == 2)
-    return vcombine_f32(vdup_n_f32(first / 2 < n ? scales[first / 2] : 0.0f),
-                        vdup_n_f32(first / 2 + 1 < n ? scales[first / 2 + 1] : 0.0f));
-  return vdupq_n_f32(first / lanes < n ? scales[first / lanes] : 0.0f);
+SHORT float32x4_t fma_neon(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+SHORT Four quarter_neon(float32x4_t x) { return (Four)x; }
+SHORT float32x4_t spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
+  if (lanes == 4) return vdupq_n_f32(scales[0]);
+  const float32_t other = part.n_scales > 1 ? scales[1] : 0.0f; /* two share a scale */
+  return vcombine_f32(vdup_n_f32(scales[0]), vdup_n_f32(other));
 }
-SHORT Floats_neon spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
-  if (lanes == 4 && part.n_scales == 4)
-    return (Floats_neon){vdupq_n_f32(scales[0]), vdupq_n_f32(scales[1]), vdupq_n_f32(scales[2]),
-                         vdupq_n_f32(scales[3])};
-  return (Floats_neon){
-      spread_piece_neon(scales, part.n_scales, 0, lanes), spread_piece_neon(scales, part.n_scales, 4, lanes),
-      spread_piece_neon(scales, part.n_scales, 8, lanes), spread_piece_neon(scales, part.n_scales, 12, lanes)};
+SHORT uint8x16_t low_neon(uint8x16_t x) { return vandq_u8(x, vdupq_n_u8(15)); }
+SHORT uint8x16_t high_neon(uint8x16_t x) { return vshrq_n_u8(x, 4); }
+SHORT int32x4_t dot_neon(int32x4_t sum, uint8x16_t weights, uint8x16_t values) {
+  return vdotq_s32(sum, vreinterpretq_s8_u8(weights), vreinterpretq_s8_u8(values));
 }
-#define EACH_PIECE(what) {what(a), what(b), what(c), what(d)}
-#define LOW(p) vandq_s8(x.p, vdupq_n_s8(15))
-SHORT Bytes_neon low_neon(Bytes_neon x) { return (Bytes_neon)EACH_PIECE(LOW); }
-#define HIGH(p) vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(x.p), 4))
-SHORT Bytes_neon high_neon(Bytes_neon x) { return (Bytes_neon)EACH_PIECE(HIGH); }
-#define DOT(p) vdotq_s32(sum.p, weights.p, values.p)
-SHORT Ints_neon dot_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) { return (Ints_neon)EACH_PIECE(DOT); }
-#define DOT_8(p) vdotq_s32(sum.p, veorq_s8(weights.p, vdupq_n_s8(-128)), values.p)
-SHORT Ints_neon dot_8_neon(Ints_neon sum, Bytes_neon weights, Bytes_neon values) {
-  return (Ints_neon)EACH_PIECE(DOT_8);
+SHORT int32x4_t dot_8_neon(int32x4_t sum, uint8x16_t weights, uint8x16_t values) {
+  return dot_neon(sum, veorq_u8(weights, vdupq_n_u8(0x80)), values);
 }
-#undef EACH_PIECE
-#undef LOW
-#undef HIGH
-#undef DOT
-#undef DOT_8
-SHORT FloatPiece_neon greater_piece_neon(FloatPiece_neon x, FloatPiece_neon y) {
-  return vbslq_f32(vcgtq_f32(x, y), x, y);
-}
-SHORT Four_neon quarter_neon(Floats_neon x) { return (x.a + x.c) + (x.b + x.d); }
-SHORT void put_bytes_neon(Ints_neon x, int8_t* to) {
-  const int16x8_t first = vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b));
-  const int16x8_t second = vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d));
-  vst1q_s8(to, vcombine_s8(vmovn_s16(first), vmovn_s16(second)));
-}
-SHORT float32x4_t widen_piece_neon(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
-SHORT Floats_neon widen_neon(const uint16_t* from) {
-  return (Floats_neon){widen_piece_neon(from), widen_piece_neon(from + 4), widen_piece_neon(from + 8),
-                       widen_piece_neon(from + 12)};
-}
-SHORT void narrow_piece_neon(float32x4_t x, uint16_t* to) {
+SHORT float32x4_t widen_neon(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
+SHORT void narrow_neon(float32x4_t x, uint16_t* to) {
   const float32x4_t within = vminq_f32(vdupq_n_f32(MOST_HALF), vmaxq_f32(vdupq_n_f32(-MOST_HALF), x));
   vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(within)));
-}
-SHORT void narrow_neon(Floats_neon x, uint16_t* to) {
-  narrow_piece_neon(x.a, to);
-  narrow_piece_neon(x.b, to + 4);
-  narrow_piece_neon(x.c, to + 8);
-  narrow_piece_neon(x.d, to + 12);
 }
 #include "kernels.h"
 #if HAS_DOTPROD
@@ -402,11 +376,14 @@ EXPORTED const char* edgevl_decoder_isa(void) {
 
 static int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int n_chunks(const Product* product) { return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES; }
+/* A token's values for a product, quantized, with the scales and offsets of lanes or blocks */
+static int64_t quantized_bytes(const Product* product) {
+  return 4 * ((int64_t)product->k * product->bits / 8 + MOST_BYTES);
+}
 
-/* LANES rows of weights, laid out anew */
+/* MOST_LANES rows of weights, laid out anew */
 static int64_t packed_floats(const Product* product) {
-  return ((int64_t)product->k * (LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * LANES;
+  return ((int64_t)product->k * (MOST_LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * MOST_LANES;
 }
 
 static void* room(int64_t n_bytes) {
@@ -456,14 +433,14 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   /* what a thread computes with: a token's values, scores of few tokens, or what many tokens' attention takes */
   int64_t longest = greatest(greatest(model->hidden, model->intermediate), (int64_t)model->n_heads * dim);
   longest = greatest(longest, (int64_t)MAX_QUERIES * BLOCK + SPAN * dim);
-  longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * LANES + 2 * SPAN * dim);
-  int chunks = n_chunks(&model->head);
+  longest = greatest(longest, (2 * (int64_t)each * dim + SPAN + 2 * each) * MOST_LANES + 2 * SPAN * dim);
+  int64_t quantized = quantized_bytes(&model->head);
   longest = greatest(longest, packed_floats(&model->head));
   for (int i = 0; i < model->n_layers; i++) {
     const Layer* layer = model->layers + i;
     const Product* products[] = {&layer->qkv, &layer->out, &layer->gate_up, &layer->down};
     for (int j = 0; j < 4; j++) {
-      chunks = (int)greatest(chunks, n_chunks(products[j]));
+      quantized = greatest(quantized, quantized_bytes(products[j]));
       longest = greatest(longest, packed_floats(products[j]));
     }
   }
@@ -481,7 +458,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->mixed = room(4 * tokens * model->n_heads * dim);
   decoder->gated = room(4 * tokens * 2 * model->intermediate);
   decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
-  decoder->chunks = room((int64_t)sizeof(Chunk) * tokens * chunks);
+  decoder->chunks = room(tokens * quantized);
   decoder->taken = room((int64_t)sizeof(Counter) * (COUNTERS * model->n_layers + 2));
   decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
   decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);
@@ -491,7 +468,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
                  decoder->workers;
   for (int i = 0; has_room && i < n_threads; i++) {
     decoder->own[i] = room(4 * longest);
-    decoder->own_chunks[i] = room((int64_t)sizeof(Chunk) * chunks);
+    decoder->own_chunks[i] = room(quantized);
     has_room = decoder->own[i] && decoder->own_chunks[i];
   }
   if (!has_room) {

@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* `n` rows of `k` weights, quantized in blocks of `block` (CHUNK_BYTES at most) with a scale each, as MatMulNBits
+/* `n` rows of `k` weights, quantized in blocks of `block` (MOST_BYTES at most) with a scale each, as MatMulNBits
    stores them: the middle of the range is zero. `bias` may be NULL. */
 typedef struct {
   const uint8_t* weights;
@@ -28,22 +28,13 @@ typedef struct {
   const Layer* layers;
 } Model;
 
-#define LANES 16       /* of a vector of floats */
-#define CHUNK_BYTES 64 /* of weights that are multiplied at once */
+#define MOST_LANES 16  /* of a vector of floats, in any instruction set */
+#define MOST_BYTES 64  /* of weights in a block */
 #define GROUP 4        /* tokens that share one pass over a row of weights */
 #define BLOCK 256      /* positions whose attention is one sum; sums are added in order */
 #define SPAN 64        /* positions whose keys stay in the first cache while all queries are compared with them */
 #define COUNTERS 11    /* of each layer: what threads share out among them */
 #define MAX_QUERIES 64 /* rows of queries that read a block of keys together */
-
-/* one token's activations, quantized, for CHUNK_BYTES of weights: `values` as the weights lie in memory (4 bits: those
-   of the low halves, then those of the high ones), `offset` what the weights' zero adds up to, `scale` each lane's
-   block */
-typedef struct {
-  int8_t values[2 * CHUNK_BYTES];
-  int32_t offset[LANES];
-  float scale[LANES];
-} Chunk;
 
 typedef struct Decoder Decoder;
 
@@ -66,7 +57,7 @@ struct Decoder {
   float* logits;
   /* room for it */
   float *x, *qkv, *mixed, *gated, *partial;
-  Chunk *chunks, **own_chunks;
+  void *chunks, **own_chunks; /* quantized tokens: of all threads, and of each */
   float** own;
   Counter* taken;
   /* threads */

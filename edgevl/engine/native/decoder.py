@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from edgevl.engine.decoder import PIECE, CachedDecoder
 from edgevl.engine.kv import KVCache
 from edgevl.engine.native.library import VERSION, Caches, Weights, instructions
 from edgevl.engine.native.plan import ModelPlan, data_path, plan_path, read_plan
-from edgevl.errors import ManifestError
+from edgevl.errors import GraphError, ManifestError
 from edgevl.model.manifest import DecoderSpec
 
 N_AT_ONCE = 4
@@ -29,7 +30,10 @@ def backend() -> str | None:
 
 def can_run(path: Path) -> bool:
     """Return whether the decoder graph `path` can be run without onnxruntime here."""
-    return backend() is not None and plan_path(path).is_file()
+    try:
+        return backend() is not None and read_plan(path) is not None
+    except ManifestError:
+        return True  # to be said when it is opened: the folder is damaged
 
 
 class NativeDecoder(CachedDecoder):
@@ -47,14 +51,13 @@ class NativeDecoder(CachedDecoder):
         Raises ManifestError where the plan is missing, damaged, or another model's; GraphError where it does not run.
         """
         plan = read_plan(path)
-        if plan is None or _sizes(plan) != (
-            *(spec.n_layers, spec.n_kv_heads, spec.head_dim, spec.hidden_size, spec.vocab_size),
-            min(spec.context_length, plan.n_positions),
-        ):
+        sizes = spec.n_layers, spec.n_kv_heads, spec.head_dim, spec.hidden_size, spec.vocab_size
+        if plan is None or _sizes(plan) != sizes or plan.n_positions < spec.context_length:
             raise ManifestError(f"{plan_path(path)}: is not this decoder's; export or download the model again")
         cache = KVCache(spec.n_layers, spec.n_kv_heads, spec.head_dim, np.float16, spec.context_length)
         logits = np.zeros((1, spec.vocab_size), np.float32)
         super().__init__(path, backend() or "", embeddings, cache, np.float16, logits)
+        plan = replace(plan, n_positions=spec.context_length)  # there is to be room for no more
         self._weights = Weights(data_path(path), plan, n_threads=n_threads, max_tokens=PIECE)
         self._limit = spec.context_length
         self._bind_cache()
@@ -64,10 +67,17 @@ class NativeDecoder(CachedDecoder):
     ) -> bool:
         """Feed token ids [n] or features [n, hidden]; `cancelled` is seen between the pieces of a long chunk.
 
-        Raises GraphError where there is no room for it, and where there are `positions`.
+        Raises GraphError, and holds nothing of it, where the context has no room for it, where features are of another
+        width, and where there are `positions`.
         """
         self._refuse(positions)
-        before = self.n_past
+        before, total, width = self.n_past, self.n_past + len(chunk), self._embeddings.shape[1]
+        if total > self._limit:
+            raise GraphError(f"{self._path}: takes {self._limit} tokens, not {total}")
+        if chunk.shape[1:] not in ((), (width,)):
+            raise GraphError(
+                f"{self._path}: takes features of {width} values, not {chunk.shape[-1]}; export the model again"
+            )
         for piece in np.array_split(chunk, -(-len(chunk) // PIECE)):
             if self.n_past > before and cancelled is not None and cancelled.is_set():
                 self.truncate(before)
@@ -107,4 +117,4 @@ class NativeDecoder(CachedDecoder):
 
 
 def _sizes(plan: ModelPlan) -> tuple[int, ...]:
-    return len(plan.layers), plan.n_kv_heads, plan.head_dim, plan.hidden, plan.head.n, plan.n_positions
+    return len(plan.layers), plan.n_kv_heads, plan.head_dim, plan.hidden, plan.head.n

@@ -1,146 +1,168 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set and vectors.h before it.
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8,
+   TOGETHER). Everything else is GCC's and
+   Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
 
-/* x where it is greater than y, otherwise y */
-#define DO(p, i) x.p = NAME(greater_piece)(x.p, y.p);
-SHORT FLOATS NAME(greater)(FLOATS x, FLOATS y) { EACH(DO) return x; }
-#undef DO
+typedef float NAME(Floats) __attribute__((vector_size(4 * LANES)));
+typedef int32_t NAME(Ints) __attribute__((vector_size(4 * LANES)));
+typedef int8_t NAME(Small) __attribute__((vector_size(LANES)));
+#define FLOATS NAME(Floats)
+#define INTS NAME(Ints)
+#define FOUR Four
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE FLOATS NAME(load)(const float* from) {
+  FLOATS x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+INLINE void NAME(store)(float* to, FLOATS x) { memcpy(to, &x, sizeof x); }
+INLINE FLOATS NAME(all)(float x) { return x - (FLOATS){0}; }
+INLINE INTS NAME(all_int)(int32_t x) { return x - (INTS){0}; }
+INLINE FLOATS NAME(greater)(FLOATS a, FLOATS b) {
+  const INTS is = a > b;
+  return (FLOATS)((is & (INTS)a) | (~is & (INTS)b));
+}
 
 /* sums of four vectors, one in each lane */
-SHORT FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
+INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
   const FOUR one = NAME(quarter)(a), two = NAME(quarter)(b), three = NAME(quarter)(c), four = NAME(quarter)(d);
   const FOUR low = MIX(one, two, 0, 4, 1, 5) + MIX(one, two, 2, 6, 3, 7);
   const FOUR high = MIX(three, four, 0, 4, 1, 5) + MIX(three, four, 2, 6, 3, 7);
   return MIX(low, high, 0, 1, 4, 5) + MIX(low, high, 2, 3, 6, 7);
 }
-SHORT float NAME(sum)(FLOATS x) {
-  const FLOATS none = NAME(all)(0);
+INLINE float NAME(sum)(FLOATS x) {
+  const FLOATS none = {0};
   return NAME(sum_each)(x, none, none, none)[0];
-}
-/* the greatest value, or `least` if none is greater */
-SHORT float NAME(greatest)(FLOATS x, float least) {
-  float values[LANES];
-  NAME(store)(values, x);
-  for (int i = 0; i < LANES; i++) least = values[i] > least ? values[i] : least;
-  return least;
 }
 
 /* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
    no number where x is none. */
-SHORT PIECE NAME(exp_piece)(PIECE x) {
-  x = NAME(greater_piece)(NAME(all_piece)(-88.0f), x);
-  const PIECE magic = NAME(all_piece)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
-  const PIECE n = (x * 1.44269504f + magic) - magic;
-  const PIECE r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  PIECE p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return p * (PIECE)((__builtin_convertvector(n, NAME(IntPiece)) + 127) << 23);
+INLINE FLOATS NAME(exp)(FLOATS x) {
+  x = NAME(greater)(NAME(all)(-88.0f), x);
+  const FLOATS magic = NAME(all)(12582912.0f); /* 1.5 * 2^23 rounds to an integer */
+  const FLOATS n = NAME(fma)(x, NAME(all)(1.44269504f), magic) - magic;
+  const FLOATS r = NAME(fma)(n, NAME(all)(2.12194440e-4f), NAME(fma)(n, NAME(all)(-0.693359375f), x));
+  FLOATS p = NAME(fma)(r, NAME(all)(1.9875691500e-4f), NAME(all)(1.3981999507e-3f));
+  p = NAME(fma)(p, r, NAME(all)(8.3334519073e-3f));
+  p = NAME(fma)(p, r, NAME(all)(4.1665795894e-2f));
+  p = NAME(fma)(p, r, NAME(all)(1.6666665459e-1f));
+  p = NAME(fma)(p, r, NAME(all)(5.0000001201e-1f));
+  p = NAME(fma)(p, r * r, r) + 1.0f;
+  const INTS power = (__builtin_convertvector(n, INTS) + 127) << 23;
+  FLOATS scale;
+  memcpy(&scale, &power, sizeof scale);
+  return p * scale;
 }
-#define DO(p, i) x.p = NAME(exp_piece)(x.p);
-SHORT FLOATS NAME(exp)(FLOATS x) { EACH(DO) return x; }
-#undef DO
 
 /* ---- activations ---- */
 
 /* x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019) */
 APART void NAME(norm)(const float* x, const float* weight, int n, float epsilon, float* to) {
-  FLOATS squares = NAME(all)(0);
-  for (int i = 0; i < n; i += LANES) squares = NAME(add_times)(squares, NAME(load)(x + i), NAME(load)(x + i));
+  FLOATS squares = {0};
+  for (int i = 0; i < n; i += LANES) {
+    const FLOATS part = NAME(load)(x + i);
+    squares = NAME(fma)(part, part, squares);
+  }
   const float factor = 1.0f / sqrtf(NAME(sum)(squares) / (float)n + epsilon);
-  for (int i = 0; i < n; i += WIDTH)
-    NAME(store_piece)(to + i, NAME(load_piece)(x + i) * factor * NAME(load_piece)(weight + i));
+  for (int i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(load)(x + i) * factor * NAME(load)(weight + i));
 }
 
 /* gate / (1 + e^-gate) * up */
 APART void NAME(gate)(const float* gate, const float* up, int n, float* to) {
-  for (int i = 0; i < n; i += WIDTH) {
-    const PIECE x = NAME(load_piece)(gate + i);
-    const PIECE most = -NAME(greater_piece)(x, NAME(all_piece)(-88.0f));
-    NAME(store_piece)(to + i, x / (1.0f + NAME(exp_piece)(most)) * NAME(load_piece)(up + i));
+  for (int i = 0; i < n; i += LANES) {
+    const FLOATS x = NAME(load)(gate + i);
+    const FLOATS most = -NAME(greater)(x, NAME(all)(-88.0f));
+    NAME(store)(to + i, x / (1.0f + NAME(exp)(most)) * NAME(load)(up + i));
   }
 }
 
 /* One block as int8, with its scale and what the weights' zero adds up to */
-SHORT void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
-  FLOATS most = NAME(all)(0);
-  FLOATS none = most; /* 0, or not a number where a value is none: it is to reach the scores */
+INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
+  FLOATS most = {0}, none = {0}; /* 0, or not a number where a value is none: it is to reach the scores */
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS part = NAME(load)(x + i);
-    most = NAME(greater)(NAME(greater)(part, NAME(scaled)(part, -1)), most);
-    none = NAME(add)(none, NAME(less)(part, part));
+    most = NAME(greater)(NAME(greater)(part, -part), most);
+    none += part - part;
   }
-  const float greatest = NAME(greatest)(most, 0);
+  float greatest = 0;
+  for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
   const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
-  INTS total = NAME(all_int)(0);
+  INTS total = {0};
   for (int i = 0; i < product->block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
-    const FLOATS whole = NAME(less)(NAME(add_scaled)(magic, NAME(load)(x + i), inverse), magic);
-    /* -127 in the place of no number */
-    const INTS values = NAME(to_ints)(NAME(greater)(whole, NAME(all)(-127.0f)));
-    NAME(put_bytes)(values, to + i);
-    total = NAME(add_ints)(total, values);
+    const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
+    const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
+    const NAME(Small) bytes = __builtin_convertvector(values, NAME(Small));
+    memcpy(to + i, &bytes, sizeof bytes);
+    total += values;
   }
-  int32_t totals[LANES];
-  NAME(store_ints)(totals, total);
   int sum = 0;
-  for (int i = 0; i < LANES; i++) sum += totals[i];
+  for (int i = 0; i < LANES; i++) sum += total[i];
   *scale = greatest / 127.0f + NAME(sum)(none);
   *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
 }
 
-/* All blocks, laid out as the weights of `product` */
-APART void NAME(quantize)(const float* x, const Product* product, Chunk* chunks) {
-  const int block = product->block, width = product->bits == 4 ? 2 * CHUNK_BYTES : CHUNK_BYTES;
-  const int of_lane = width / LANES, lanes = block / of_lane;
-  for (int start = 0; start < product->k; start += width, chunks++) {
-    const int n = product->k - start < width ? product->k - start : width;
-    int8_t rounded[2 * CHUNK_BYTES] = {0};
-    memset(chunks->offset, 0, sizeof chunks->offset);
-    memset(chunks->scale, 0, sizeof chunks->scale);
-    for (int at = 0; at < n; at += block) {
-      const int lane = at / of_lane; /* the first of the block has its offset, all have its scale */
-      NAME(quantize_block)(x + start + at, product, rounded + at, chunks->scale + lane, chunks->offset + lane);
-      for (int i = 1; i < lanes; i++) chunks->scale[lane + i] = chunks->scale[lane];
-    }
-    if (product->bits == 4) {
-      for (int i = 0; i < CHUNK_BYTES; i++) {
-        chunks->values[i] = rounded[2 * i];
-        chunks->values[CHUNK_BYTES + i] = rounded[2 * i + 1];
-      }
-    } else {
-      memcpy(chunks->values, rounded, CHUNK_BYTES);
-    }
-  }
-}
-
 /* ---- products of few tokens ---- */
 
-SHORT int NAME(n_chunks)(const Product* product) {
+#define CHUNK_BYTES (4 * LANES) /* of a row of weights that are multiplied at once */
+
+/* One token's activations for a chunk of weights: `values` as the weights lie in memory (4 bits: those of the low
+   halves, then those of the high ones), `offset` what the weights' zero adds up to, `scale` that of each lane's block
+ */
+typedef struct {
+  int8_t values[2 * CHUNK_BYTES];
+  int32_t offset[LANES];
+  float scale[LANES];
+} NAME(Chunk);
+#define CHUNK NAME(Chunk)
+
+INLINE int NAME(n_chunks)(const Product* product) {
   return (product->k * product->bits / 8 + CHUNK_BYTES - 1) / CHUNK_BYTES;
+}
+
+/* Quantize a token for `product` */
+APART void NAME(quantize)(const float* x, const Product* product, CHUNK* chunks) {
+  const int of_lane = 32 / product->bits, lanes = product->block / of_lane;
+  memset(chunks, 0, sizeof(CHUNK) * (size_t)NAME(n_chunks)(product));
+  for (int start = 0; start < product->k; start += product->block) {
+    int8_t values[2 * MOST_BYTES];
+    float scale;
+    int32_t offset;
+    NAME(quantize_block)(x + start, product, values, &scale, &offset);
+    for (int i = 0; i < lanes; i++) {
+      CHUNK* chunk = chunks + (start / of_lane + i) / LANES;
+      const int lane = (start / of_lane + i) % LANES;
+      chunk->scale[lane] = scale;
+      chunk->offset[lane] = i ? 0 : offset; /* the first one has that of all */
+      for (int j = 0; j < 4; j++) {
+        chunk->values[4 * lane + j] = product->bits == 4 ? values[8 * i + 2 * j] : values[4 * i + j];
+        if (product->bits == 4) chunk->values[CHUNK_BYTES + 4 * lane + j] = values[8 * i + 2 * j + 1];
+      }
+    }
+  }
 }
 
 /* What is the same for all rows of a product */
 typedef struct {
   int64_t row_bytes, row_scales;
-  int n_chunks, lanes, n_scales, last_bytes, last_scales;
+  int n_chunks, lanes, n_scales, shift, last_bytes, last_scales;
 } NAME(Form);
 
-SHORT NAME(Form) NAME(form)(const Product* product) {
+INLINE NAME(Form) NAME(form)(const Product* product) {
   NAME(Form) form;
+  const int lanes = product->block * product->bits / 32; /* that share a scale */
   form.row_bytes = product->k * product->bits / 8;
   form.row_scales = product->k / product->block;
   form.n_chunks = NAME(n_chunks)(product);
-  form.lanes = product->block * product->bits / 32; /* that share a scale */
+  form.lanes = lanes < LANES ? lanes : LANES;
   form.n_scales = LANES / form.lanes;
+  form.shift = __builtin_ctz((unsigned)(lanes / form.lanes)); /* 2^shift chunks share a scale */
   form.last_bytes = (int)form.row_bytes - (form.n_chunks - 1) * CHUNK_BYTES;
-  form.last_scales = (int)form.row_scales - (form.n_chunks - 1) * form.n_scales;
+  form.last_scales = (int)form.row_scales - ((form.n_chunks - 1) >> form.shift) * form.n_scales;
   return form;
 }
 
@@ -153,19 +175,20 @@ SHORT NAME(Form) NAME(form)(const Product* product) {
   const NAME(Bytes) packed##i = NAME(load_part)(weights##i + c * CHUNK_BYTES, part); \
   const NAME(Bytes) low##i = bits == 4 ? NAME(low)(packed##i) : packed##i;           \
   const NAME(Bytes) high##i = bits == 4 ? NAME(high)(packed##i) : packed##i;         \
-  const FLOATS spread##i = NAME(spread)(scales##i + c * form.n_scales, part, places);
+  const FLOATS spread##i = NAME(spread)(scales##i + (c >> form.shift) * form.n_scales, part, places);
 #define TOKEN(j)                                                                  \
-  const Chunk* chunk##j = chunks + (int64_t)j * stride + c;                       \
+  const CHUNK* chunk##j = chunks + (int64_t)j * stride + c;                       \
   const FLOATS scale##j = NAME(load)(chunk##j->scale);                            \
   const NAME(Bytes) first##j = NAME(load_bytes)(chunk##j->values);                \
   const NAME(Bytes) second##j = NAME(load_bytes)(chunk##j->values + CHUNK_BYTES); \
-  const INTS offset##j = NAME(load_ints)(chunk##j->offset);
-#define TIMES(i, j, bits)                                                                               \
-  total##i##j = NAME(add_times)(                                                                        \
-      total##i##j,                                                                                      \
-      NAME(to_floats)(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
-                                : NAME(dot_8)(offset##j, low##i, first##j)),                            \
-      NAME(times)(spread##i, scale##j));
+  INTS offset##j;                                                                 \
+  memcpy(&offset##j, chunk##j->offset, sizeof offset##j);
+#define TIMES(i, j, bits)                                                                                       \
+  total##i##j = NAME(fma)(                                                                                      \
+      __builtin_convertvector(bits == 4 ? NAME(dot)(NAME(dot)(offset##j, low##i, first##j), high##i, second##j) \
+                                        : NAME(dot_8)(offset##j, low##i, first##j),                             \
+                              FLOATS),                                                                          \
+      spread##i * scale##j, total##i##j);
 #define PUT(i, j, sum)                                \
   if (row + i < to) {                                 \
     float* place = out + j * out_stride + row##i;     \
@@ -193,7 +216,7 @@ SHORT NAME(Form) NAME(form)(const Product* product) {
   for (int c = 0; c < form.n_chunks; c++) { \
     const NAME(Part) part = c < form.n_chunks - 1 ? whole : last;
 #define TILE(name)                                                                                             \
-  APART void NAME(name)(const Product* product, int from, int to, const Chunk* chunks, int stride, float* out, \
+  APART void NAME(name)(const Product* product, int from, int to, const CHUNK* chunks, int stride, float* out, \
                         int64_t out_stride, int adds)
 #define FORM                                                             \
   const NAME(Form) form = NAME(form)(product);                           \
@@ -204,7 +227,7 @@ SHORT NAME(Form) NAME(form)(const Product* product) {
 #define TILES(bits)                                                                                               \
   TILE(tile_1_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row += 4) {                                                               \
-      FLOATS total00 = NAME(all)(0), total10 = NAME(all)(0), total20 = NAME(all)(0), total30 = NAME(all)(0);      \
+      FLOATS total00 = {0}, total10 = {0}, total20 = {0}, total30 = {0};                                          \
       BEGIN(0) BEGIN(1) BEGIN(2) BEGIN(3) CHUNKS WEIGHTS(0, bits) TOKEN(0) TIMES(0, 0, bits)                      \
     }                                                                                                             \
     CHUNKS WEIGHTS(1, bits) TOKEN(0) TIMES(1, 0, bits)                                                            \
@@ -219,7 +242,7 @@ SHORT NAME(Form) NAME(form)(const Product* product) {
   }                                                                                                               \
   TILE(tile_2_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row += 2) {                                                               \
-      FLOATS total00 = NAME(all)(0), total10 = NAME(all)(0), total01 = NAME(all)(0), total11 = NAME(all)(0);      \
+      FLOATS total00 = {0}, total10 = {0}, total01 = {0}, total11 = {0};                                          \
       BEGIN(0) BEGIN(1) CHUNKS WEIGHTS(0, bits) TOKEN(0) TOKEN(1) TIMES(0, 0, bits) TIMES(0, 1, bits)             \
     }                                                                                                             \
     CHUNKS WEIGHTS(1, bits) TOKEN(0) TOKEN(1) TIMES(1, 0, bits) TIMES(1, 1, bits)                                 \
@@ -230,7 +253,7 @@ SHORT NAME(Form) NAME(form)(const Product* product) {
   }                                                                                                               \
   TILE(tile_4_##bits) {                                                                                           \
     FORM for (int row = from; row < to; row++) {                                                                  \
-      FLOATS total00 = NAME(all)(0), total01 = NAME(all)(0), total02 = NAME(all)(0), total03 = NAME(all)(0);      \
+      FLOATS total00 = {0}, total01 = {0}, total02 = {0}, total03 = {0};                                          \
       BEGIN(0)                                                                                                    \
       CHUNKS                                                                                                      \
       WEIGHTS(0, bits)                                                                                            \
@@ -255,9 +278,9 @@ TILES(8)
 
 /* Rows `from` to `to` of a product with few tokens. What comes out is added to what is there, or not. A row's sum with
    a token is made in one order whatever stands beside it. */
-static void NAME(rows)(const Product* product, int from, int to, const Chunk* chunks, int stride, int n_tokens,
+static void NAME(rows)(const Product* product, int from, int to, const CHUNK* chunks, int stride, int n_tokens,
                        float* out, int64_t out_stride, int adds) {
-  typedef void Tile(const Product*, int, int, const Chunk*, int, float*, int64_t, int);
+  typedef void Tile(const Product*, int, int, const CHUNK*, int, float*, int64_t, int);
   static Tile* const kinds[2][3] = {{NAME(tile_1_4), NAME(tile_2_4), NAME(tile_4_4)},
                                     {NAME(tile_1_8), NAME(tile_2_8), NAME(tile_4_8)}};
   for (int t = 0; t < n_tokens;) {
@@ -278,11 +301,11 @@ typedef struct {
   const int32_t* offsets;
 } NAME(Token);
 
-SHORT int64_t NAME(token_bytes)(const Product* product) {
+INLINE int64_t NAME(token_bytes)(const Product* product) {
   return (product->k + 8 * (product->k / product->block) + 63) / 64 * 64;
 }
 
-SHORT NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
+INLINE NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
   const int8_t* values = (const int8_t*)room + token * NAME(token_bytes)(product);
   const float* scales = (const float*)(values + product->k);
   return (NAME(Token)){values, scales, (const int32_t*)(scales + product->k / product->block)};
@@ -318,52 +341,43 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
   }
 }
 
-#if MANY_TOKENS == 8
-#define EACH_TOKEN(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
-#else
-#define EACH_TOKEN(what) what(0) what(1) what(2) what(3)
-#endif
 #define BEGIN(j)                                                                        \
   const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
-  FLOATS total##j = NAME(all)(0);
+  FLOATS total##j = {0};
 #define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
 #define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
 #define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
 #define SCALE(j) \
-  total##j = NAME(add_times)(total##j, NAME(to_floats)(sum##j), NAME(scaled)(scale, token##j.scales[block]));
+  total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * token##j.scales[block], total##j);
 #define PUT(j)                                                                         \
   if (j < n) {                                                                         \
     float* place = out + (int64_t)(first + j) * product->n + row;                      \
-    const FLOATS made = NAME(add)(total##j, bias);                                     \
+    const FLOATS made = total##j + bias;                                               \
     if (n_rows == LANES) {                                                             \
-      NAME(store)(place, adds ? NAME(add)(NAME(load)(place), made) : made);            \
+      NAME(store)(place, adds ? NAME(load)(place) + made : made);                      \
     } else {                                                                           \
-      float each[LANES];                                                               \
-      NAME(store)(each, made);                                                         \
-      for (int i = 0; i < n_rows; i++) place[i] = adds ? place[i] + each[i] : each[i]; \
+      for (int i = 0; i < n_rows; i++) place[i] = adds ? place[i] + made[i] : made[i]; \
     }                                                                                  \
   }
 #define MANY(bits)                                                                                                     \
   APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
                                const void* room, int first, int n, float* out, int adds) {                             \
-    EACH_TOKEN(BEGIN)                                                                                                  \
+    TOGETHER(BEGIN)                                                                                                    \
     for (int block = 0; block < product->k / product->block; block++) {                                                \
       const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
-      EACH_TOKEN(OFFSET)                                                                                               \
+      TOGETHER(OFFSET)                                                                                                 \
       for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
         const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
-        EACH_TOKEN(DOT_##bits)                                                                                         \
+        TOGETHER(DOT_##bits)                                                                                           \
       }                                                                                                                \
-      EACH_TOKEN(SCALE)                                                                                                \
+      TOGETHER(SCALE)                                                                                                  \
     }                                                                                                                  \
-    float biases[LANES] = {0};                                                                                         \
-    for (int i = 0; product->bias && i < n_rows; i++) biases[i] = product->bias[row + i];                              \
-    const FLOATS bias = NAME(load)(biases);                                                                            \
-    EACH_TOKEN(PUT)                                                                                                    \
+    FLOATS bias = {0};                                                                                                 \
+    for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
+    TOGETHER(PUT)                                                                                                      \
   }
 MANY(4)
 MANY(8)
-#undef EACH_TOKEN
 #undef BEGIN
 #undef OFFSET
 #undef DOT_4
@@ -379,8 +393,8 @@ static void NAME(rows_of_many)(const Product* product, int row, const void* room
   float* scales = (float*)(line + product->k);
   const int n_rows = product->n - row < LANES ? product->n - row : LANES;
   NAME(pack)(product, row, row + n_rows, bytes, scales, line);
-  for (int t = 0; t < n_tokens; t += MANY_TOKENS) {
-    const int n = n_tokens - t < MANY_TOKENS ? n_tokens - t : MANY_TOKENS;
+  for (int t = 0; t < n_tokens; t += N_TOGETHER) {
+    const int n = n_tokens - t < N_TOGETHER ? n_tokens - t : N_TOGETHER;
     (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
   }
 }
@@ -388,34 +402,34 @@ static void NAME(rows_of_many)(const Product* product, int row, const void* room
 /* ---- attention ---- */
 
 /* Bring `n` halves into the second cache */
-SHORT void NAME(fetch)(const uint16_t* from, int n) {
+INLINE void NAME(fetch)(const uint16_t* from, int n) {
   for (int i = 0; i < n; i += 32) __builtin_prefetch(from + i, 0, 2);
 }
 
 /* Widen `n` keys or values from half precision */
-SHORT void NAME(widen_all)(const uint16_t* from, int64_t n, float* to) {
+INLINE void NAME(widen_all)(const uint16_t* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; i += LANES) NAME(store)(to + i, NAME(widen)(from + i));
 }
 
 /* Scores of one query with positions `at` to `at` + 3; those from `end` on are of no use */
-SHORT FOUR NAME(compare)(const float* query, const float* keys, int at, int end, int head_dim) {
+INLINE FOUR NAME(compare)(const float* query, const float* keys, int at, int end, int head_dim) {
   const float *key0 = keys + (int64_t)at * head_dim, *key1 = at + 1 < end ? key0 + head_dim : key0;
   const float *key2 = at + 2 < end ? key0 + 2 * head_dim : key0, *key3 = at + 3 < end ? key0 + 3 * head_dim : key0;
-  FLOATS sum0 = NAME(all)(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  FLOATS sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
   for (int d = 0; d < head_dim; d += LANES) {
     const FLOATS part = NAME(load)(query + d);
-    sum0 = NAME(add_times)(sum0, NAME(load)(key0 + d), part);
-    sum1 = NAME(add_times)(sum1, NAME(load)(key1 + d), part);
-    sum2 = NAME(add_times)(sum2, NAME(load)(key2 + d), part);
-    sum3 = NAME(add_times)(sum3, NAME(load)(key3 + d), part);
+    sum0 = NAME(fma)(NAME(load)(key0 + d), part, sum0);
+    sum1 = NAME(fma)(NAME(load)(key1 + d), part, sum1);
+    sum2 = NAME(fma)(NAME(load)(key2 + d), part, sum2);
+    sum3 = NAME(fma)(NAME(load)(key3 + d), part, sum3);
   }
   return NAME(sum_each)(sum0, sum1, sum2, sum3);
 }
 
 /* For `n_rows` queries [head_dim], already scaled, attend to positions 0 to limits[i] - 1 (BLOCK at most) of a block:
    greatest score, sum of exponentials and their weighted values, behind each other in partial + i * (head_dim + 2) */
-SHORT void NAME(attend_dim)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
-                            const uint16_t* values, const int head_dim, float* scores, float* wide, float* partial) {
+INLINE void NAME(attend_dim)(const float* const* queries, const int* limits, int n_rows, const uint16_t* keys,
+                             const uint16_t* values, const int head_dim, float* scores, float* wide, float* partial) {
   int longest = 0;
   for (int i = 0; i < n_rows; i++) longest = limits[i] > longest ? limits[i] : longest;
   for (int start = 0; start < longest; start += SPAN) {
@@ -435,12 +449,13 @@ SHORT void NAME(attend_dim)(const float* const* queries, const int* limits, int 
     float *row = scores + i * BLOCK, *to = partial + i * (head_dim + 2);
     const int n = (limits[i] + LANES - 1) / LANES * LANES;
     for (int at = limits[i]; at < n; at++) row[at] = -1e30f;
-    FLOATS most = NAME(all)(-1e30f), total = NAME(all)(0);
+    FLOATS most = NAME(all)(-1e30f), total = {0};
     for (int at = 0; at < n; at += LANES) most = NAME(greater)(NAME(load)(row + at), most);
-    const float greatest = NAME(greatest)(most, -1e30f);
+    float greatest = -1e30f;
+    for (int lane = 0; lane < LANES; lane++) greatest = most[lane] > greatest ? most[lane] : greatest;
     for (int at = 0; at < n; at += LANES) {
-      const FLOATS power = NAME(exp)(NAME(less)(NAME(load)(row + at), NAME(all)(greatest)));
-      total = NAME(add)(total, power);
+      const FLOATS power = NAME(exp)(NAME(load)(row + at) - greatest);
+      total += power;
       NAME(store)(row + at, power);
     }
     to[0] = greatest;
@@ -456,23 +471,25 @@ SHORT void NAME(attend_dim)(const float* const* queries, const int* limits, int 
       float* to = partial + i * (head_dim + 2) + 2;
       int d = 0;
       for (; d + 4 * LANES <= head_dim; d += 4 * LANES) {
-        FLOATS a = NAME(load)(to + d), b = NAME(load)(to + d + 16), c = NAME(load)(to + d + 32),
-               e = NAME(load)(to + d + 48);
+        float* place = to + d;
+        FLOATS sum0 = NAME(load)(place), sum1 = NAME(load)(place + LANES), sum2 = NAME(load)(place + 2 * LANES),
+               sum3 = NAME(load)(place + 3 * LANES);
         for (int at = 0; at < end; at++) {
           const float* value = wide + at * head_dim + d;
-          a = NAME(add_scaled)(a, NAME(load)(value), row[at]);
-          b = NAME(add_scaled)(b, NAME(load)(value + 16), row[at]);
-          c = NAME(add_scaled)(c, NAME(load)(value + 32), row[at]);
-          e = NAME(add_scaled)(e, NAME(load)(value + 48), row[at]);
+          const FLOATS weight = NAME(all)(row[at]);
+          sum0 = NAME(fma)(NAME(load)(value), weight, sum0);
+          sum1 = NAME(fma)(NAME(load)(value + LANES), weight, sum1);
+          sum2 = NAME(fma)(NAME(load)(value + 2 * LANES), weight, sum2);
+          sum3 = NAME(fma)(NAME(load)(value + 3 * LANES), weight, sum3);
         }
-        NAME(store)(to + d, a);
-        NAME(store)(to + d + 16, b);
-        NAME(store)(to + d + 32, c);
-        NAME(store)(to + d + 48, e);
+        NAME(store)(place, sum0);
+        NAME(store)(place + LANES, sum1);
+        NAME(store)(place + 2 * LANES, sum2);
+        NAME(store)(place + 3 * LANES, sum3);
       }
       for (; d < head_dim; d += LANES) {
         FLOATS a = NAME(load)(to + d);
-        for (int at = 0; at < end; at++) a = NAME(add_scaled)(a, NAME(load)(wide + at * head_dim + d), row[at]);
+        for (int at = 0; at < end; at++) a = NAME(fma)(NAME(load)(wide + at * head_dim + d), NAME(all)(row[at]), a);
         NAME(store)(to + d, a);
       }
     }
@@ -495,8 +512,8 @@ APART void NAME(merge)(float* into, const float* from, int head_dim) {
   const float here = expf(into[0] - greatest), there = expf(from[0] - greatest);
   into[0] = greatest;
   into[1] = into[1] * here + from[1] * there;
-  for (int d = 2; d < head_dim + 2; d += WIDTH)
-    NAME(store_piece)(into + d, NAME(load_piece)(into + d) * here + NAME(load_piece)(from + d) * there);
+  for (int d = 2; d < head_dim + 2; d += LANES)
+    NAME(store)(into + d, NAME(fma)(NAME(load)(into + d), NAME(all)(here), NAME(load)(from + d) * there));
 }
 
 /* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
@@ -511,17 +528,17 @@ APART void NAME(turn)(float* head, const float* cos, const float* sin, int half)
 /* ---- one run ---- */
 
 /* Take the next `size` of `n` things that are shared out; return where they begin, n or more when there are none */
-SHORT int NAME(take)(Counter* counter, int size) {
+INLINE int NAME(take)(Counter* counter, int size) {
   return atomic_fetch_add_explicit(&counter->n, size, memory_order_relaxed);
 }
 
-SHORT int NAME(share)(const Decoder* decoder, int n) {
+INLINE int NAME(share)(const Decoder* decoder, int n) {
   const int size = n / (decoder->n_threads * 2) / 8 * 8;
   return size < 8 ? 8 : size;
 }
 
 /* Compute a product of all tokens, [n_tokens, product->n], as many rows of weights at a time as a thread takes */
-static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const Chunk* chunks,
+static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const CHUNK* chunks,
                            int n_tokens, float* out, int adds) {
   const int size = n_tokens > GROUP ? LANES : NAME(share)(decoder, product->n);
   for (int from; (from = NAME(take)(counter, size)) < product->n;) {
@@ -537,13 +554,13 @@ static void NAME(multiply)(Decoder* decoder, int thread, const Product* product,
 /* What is multiplied next, quantized: of one token by each thread for itself, of several shared out among them */
 typedef void NAME(Make)(Decoder* decoder, const Layer* layer, int token, float* to);
 
-static const Chunk* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
-                                  NAME(Make) * make, int first, int n_tokens, Counter* counter) {
+static const void* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
+                                 NAME(Make) * make, int first, int n_tokens, Counter* counter) {
   const int stride = NAME(n_chunks)(product);
   float* own = decoder->own[thread];
   if (n_tokens == 1) {
     make(decoder, layer, first, own);
-    NAME(quantize)(own, product, decoder->own_chunks[thread]);
+    NAME(quantize)(own, product, (CHUNK*)decoder->own_chunks[thread]);
     return decoder->own_chunks[thread];
   }
   for (int token; (token = NAME(take)(counter, 1)) < n_tokens;) {
@@ -551,7 +568,7 @@ static const Chunk* NAME(prepare)(Decoder* decoder, int thread, const Layer* lay
     if (n_tokens > GROUP) {
       NAME(quantize_token)(own, product, NAME(token)(product, decoder->chunks, token));
     } else {
-      NAME(quantize)(own, product, decoder->chunks + (int64_t)token * stride);
+      NAME(quantize)(own, product, (CHUNK*)decoder->chunks + (int64_t)token * stride);
     }
   }
   decoder_wait(decoder);
@@ -592,8 +609,7 @@ static void NAME(place)(Decoder* decoder, int number, int token) {
   float* row = decoder->qkv + (int64_t)token * n_all * dim;
   for (int head = 0; head < model->n_heads + model->n_kv_heads; head++)
     NAME(turn)(row + head * dim, cos, sin, model->half_rotary);
-  for (int i = 0; i < model->n_heads * dim; i += WIDTH)
-    NAME(store_piece)(row + i, NAME(load_piece)(row + i) * model->scale);
+  for (int i = 0; i < model->n_heads * dim; i += LANES) NAME(store)(row + i, NAME(load)(row + i) * model->scale);
   for (int head = 0; head < model->n_kv_heads; head++) {
     const int64_t at = (head * decoder->capacity + position) * dim;
     const float *key = row + (model->n_heads + head) * dim, *value = key + model->n_kv_heads * dim;
@@ -625,8 +641,7 @@ static void NAME(finish)(Decoder* decoder, const float* partial, int token, int 
   const Model* model = &decoder->model;
   float* to = decoder->mixed + ((int64_t)token * model->n_heads + head) * model->head_dim;
   const float factor = 1.0f / partial[1];
-  for (int d = 0; d < model->head_dim; d += WIDTH)
-    NAME(store_piece)(to + d, NAME(load_piece)(partial + 2 + d) * factor);
+  for (int d = 0; d < model->head_dim; d += LANES) NAME(store)(to + d, NAME(load)(partial + 2 + d) * factor);
 }
 
 /* Few tokens: heads and blocks are shared out, and what the blocks gave is merged when all are done */
@@ -666,61 +681,65 @@ typedef struct {
   float* total;    /* [heads, LANES] */
 } NAME(Lanes);
 
-/* Scores of one head with positions 0 to n - 1 (a multiple of 4) of a span, from `limits` on none */
-SHORT void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
-                               float* scores) {
-  for (int at = 0; at < n; at += 4) {
-    const float* key = wide + at * head_dim;
-    FLOATS sum0 = NAME(all)(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    for (int d = 0; d < head_dim; d++) {
-      const FLOATS query = NAME(load)(queries + d * LANES);
-      sum0 = NAME(add_scaled)(sum0, query, key[d]);
-      sum1 = NAME(add_scaled)(sum1, query, key[head_dim + d]);
-      sum2 = NAME(add_scaled)(sum2, query, key[2 * head_dim + d]);
-      sum3 = NAME(add_scaled)(sum3, query, key[3 * head_dim + d]);
-    }
-    const FLOATS none = NAME(all)(-1e30f);
-    const FLOATS sums[4] = {sum0, sum1, sum2, sum3};
-    for (int i = 0; i < 4; i++)
-      NAME(store)(scores + (at + i) * LANES, NAME(where_less)(NAME(all_int)(start + at + i), limits, sums[i], none));
+#define NONE -1e30f /* the score of what is not attended to */
+
+/* Scores of one head with positions 0 to n - 1 (a multiple of N_TOGETHER) of a span, from `limits` on none */
+INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
+                                float* scores) {
+#define BEGIN(i) FLOATS sum##i = {0};
+#define ADD(i) sum##i = NAME(fma)(query, NAME(all)(key[i * head_dim]), sum##i);
+#define PUT(i)                                                                                             \
+  {                                                                                                        \
+    const INTS is = NAME(all_int)(start + at + i) < limits;                                                \
+    NAME(store)(scores + (at + i) * LANES, (FLOATS)((is & (INTS)sum##i) | (~is & (INTS)NAME(all)(NONE)))); \
   }
+  for (int at = 0; at < n; at += N_TOGETHER) {
+    TOGETHER(BEGIN)
+    for (int d = 0; d < head_dim; d++) {
+      const float* key = wide + at * head_dim + d;
+      const FLOATS query = NAME(load)(queries + d * LANES);
+      TOGETHER(ADD)
+    }
+    TOGETHER(PUT)
+  }
+#undef BEGIN
+#undef ADD
+#undef PUT
 }
 
 /* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
-SHORT void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
+INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
   const FLOATS before = NAME(load)(greatest);
   FLOATS most = before;
   for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
-  const FLOATS factor = NAME(exp)(NAME(less)(before, most));
-  FLOATS sum = NAME(times)(NAME(load)(total), factor);
+  const FLOATS factor = NAME(exp)(before - most);
+  FLOATS sum = NAME(load)(total) * factor;
   for (int at = 0; at < n; at++) {
-    const FLOATS power = NAME(exp)(NAME(less)(NAME(load)(scores + at * LANES), most));
+    const FLOATS power = NAME(exp)(NAME(load)(scores + at * LANES) - most);
     NAME(store)(scores + at * LANES, power);
-    sum = NAME(add)(sum, power);
+    sum += power;
   }
-  for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(times)(NAME(load)(mixed + d * LANES), factor));
+  for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) * factor);
   NAME(store)(greatest, most);
   NAME(store)(total, sum);
 }
 
-SHORT void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
-  for (int d = 0; d < head_dim; d += 4) {
-    float* to = mixed + d * LANES;
-    FLOATS sum0 = NAME(load)(to), sum1 = NAME(load)(to + LANES), sum2 = NAME(load)(to + 2 * LANES),
-           sum3 = NAME(load)(to + 3 * LANES);
+INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
+#define BEGIN(i) FLOATS sum##i = NAME(load)(mixed + (d + i) * LANES);
+#define ADD(i) sum##i = NAME(fma)(weight, NAME(all)(value[i]), sum##i);
+#define PUT(i) NAME(store)(mixed + (d + i) * LANES, sum##i);
+  for (int d = 0; d < head_dim; d += N_TOGETHER) {
+    TOGETHER(BEGIN)
     for (int at = 0; at < n; at++) {
       const FLOATS weight = NAME(load)(scores + at * LANES);
       const float* value = wide + at * head_dim + d;
-      sum0 = NAME(add_scaled)(sum0, weight, value[0]);
-      sum1 = NAME(add_scaled)(sum1, weight, value[1]);
-      sum2 = NAME(add_scaled)(sum2, weight, value[2]);
-      sum3 = NAME(add_scaled)(sum3, weight, value[3]);
+      TOGETHER(ADD)
     }
-    NAME(store)(to, sum0);
-    NAME(store)(to + LANES, sum1);
-    NAME(store)(to + 2 * LANES, sum2);
-    NAME(store)(to + 3 * LANES, sum3);
+    TOGETHER(PUT)
   }
+#undef BEGIN
+#undef ADD
+#undef PUT
 }
 
 /* One head of keys with a group of LANES tokens or fewer, from `first` on */
@@ -728,11 +747,10 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
   const Model* model = &decoder->model;
   const int dim = model->head_dim, each = model->n_heads / model->n_kv_heads,
             wide = (model->n_heads + 2 * model->n_kv_heads) * dim;
-  int32_t each_limit[LANES];
+  INTS limits;
   for (int lane = 0; lane < LANES; lane++)
-    each_limit[lane] = decoder->n_past + first + (lane < n_tokens ? lane : n_tokens - 1) + 1;
-  const INTS limits = NAME(load_ints)(each_limit);
-  const int longest = each_limit[LANES - 1];
+    limits[lane] = decoder->n_past + first + (lane < n_tokens ? lane : n_tokens - 1) + 1;
+  const int longest = limits[LANES - 1];
   for (int head = 0; head < each; head++) {
     for (int lane = 0; lane < LANES; lane++) {
       const int token = first + (lane < n_tokens ? lane : n_tokens - 1);
@@ -744,7 +762,8 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
   memset(room.total, 0, sizeof(float) * (size_t)(each * LANES));
   memset(room.mixed, 0, sizeof(float) * (size_t)(each * dim * LANES));
   for (int start = 0; start < longest; start += SPAN) {
-    const int n = longest - start < SPAN ? longest - start : SPAN, n_whole = (n + 3) / 4 * 4;
+    const int n = longest - start < SPAN ? longest - start : SPAN,
+              n_whole = (n + N_TOGETHER - 1) / N_TOGETHER * N_TOGETHER;
     const int64_t at = (kv * decoder->capacity + start) * dim;
     float *keys = room.wide, *values = room.wide + SPAN * dim;
     NAME(widen_all)(decoder->keys[number] + at, (int64_t)n * dim, keys);
@@ -791,7 +810,7 @@ static void NAME(forward)(Decoder* decoder, int thread) {
   Counter* taken = decoder->taken;
   for (int number = 0; number < model->n_layers; number++) {
     const Layer* layer = decoder->layers + number;
-    const Chunk* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
+    const CHUNK* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
     NAME(multiply)(decoder, thread, &layer->qkv, taken++, chunks, n, decoder->qkv, 0);
     decoder_wait(decoder);
     for (int token; (token = NAME(take)(taken, 1)) < n;) NAME(place)(decoder, number, token);
@@ -815,18 +834,15 @@ static void NAME(forward)(Decoder* decoder, int thread) {
     decoder_wait(decoder);
   }
   const int first = n - decoder->n_scored;
-  const Chunk* chunks =
+  const CHUNK* chunks =
       NAME(prepare)(decoder, thread, NULL, &model->head, NAME(make_scores), first, decoder->n_scored, taken++);
   NAME(multiply)(decoder, thread, &model->head, taken++, chunks, decoder->n_scored, decoder->logits, 0);
 }
 
+#undef NONE
 #undef FLOATS
 #undef INTS
 #undef FOUR
-#undef PIECE
-#undef EACH
-#undef WIDTH
-#undef PIECES
-#undef MANY_TOKENS
-#undef ZERO_8
-#undef NAME
+#undef CHUNK
+#undef CHUNK_BYTES
+#undef INLINE

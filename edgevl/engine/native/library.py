@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevl.engine.native.plan import ModelPlan, ProductPlan
+from edgevl.engine.native.plan import ModelPlan, ProductPlan, problems
 from edgevl.errors import GraphError
 
 VERSION = 1
@@ -112,6 +112,8 @@ class Weights:
         except (OSError, ValueError) as error:
             raise GraphError(f"{data}: cannot be read ({error}); export or download the model again") from error
         self._mapped = np.frombuffer(mapped, np.uint8)
+        if next(problems(plan, len(self._mapped)), None) is not None:  # it was longer when the plan was read
+            raise GraphError(f"{data}: is cut off; export or download the model again")
         self.max_tokens = max_tokens
         library = _library()
         opened = (
@@ -132,7 +134,10 @@ class Weights:
             caches.capacity, len(logits), logits.ctypes.data,
         )  # fmt: skip
         if failed:
-            raise GraphError(f"{self._where}: takes {caches.capacity} tokens, not {n_past + len(embeds)}")
+            raise GraphError(
+                f"{self._where}: takes {caches.capacity} tokens, {self.max_tokens} at once, "
+                f"not {len(embeds)} behind {n_past}"
+            )
 
 
 class Caches:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from edgevl.errors import ManifestError
 
@@ -23,8 +24,8 @@ CHUNK_BYTES = 64
 """Bytes of a row of weights that are multiplied at once: a block lies within them."""
 MAX_SHARING = 16
 """The most query heads that share a key head."""
-
-T = TypeVar("T")
+LARGEST = 1 << 24
+"""What no size exceeds: C counts values and bytes of a row in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def read_plan(path: Path) -> ModelPlan | None:
             return None
         plan: ModelPlan = _typed(ModelPlan, document)
         problem = next(problems(plan, data_path(path).stat().st_size), None)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         problem = f"is damaged ({error})"
     except OSError as error:
         problem = f"is without its weights ({error})"
@@ -124,7 +125,7 @@ def read_plan(path: Path) -> ModelPlan | None:
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    """Return a JSON value as `kind`; raise TypeError or KeyError where it is none."""
+    """Return a JSON value as `kind`; raise TypeError or OverflowError where it is none."""
     if isinstance(kind, UnionType):
         options = [option for option in get_args(kind) if option is not NoneType]
         return None if value is None else _typed(options[0], value)
@@ -135,19 +136,33 @@ def _typed(kind: Any, value: Any) -> Any:
     if isinstance(value, list) and getattr(kind, "__origin__", None) is tuple:
         return tuple(_typed(get_args(kind)[0], one) for one in value)
     if isinstance(value, Mapping) and hasattr(kind, "__dataclass_fields__"):
-        hints = get_type_hints(kind)
-        if set(value) != {field.name for field in fields(kind)}:
-            raise KeyError(f"expected the keys of {kind.__name__}, got {sorted(value)}")
+        hints = _hints(kind)
+        if set(value) != set(hints):
+            raise TypeError(f"expected the keys {sorted(hints)}, got {str(sorted(value))[:200]}")
         return kind(**{name: _typed(hints[name], one) for name, one in value.items()})
     raise TypeError(f"expected {getattr(kind, '__name__', kind)}, got {str(value)[:40]!r}")
 
 
+_hints = cache(get_type_hints)
+
+
 def problems(plan: ModelPlan, n_bytes: int) -> Iterator[str]:
     """Yield what makes a plan unfit for weights of `n_bytes` bytes."""
-    sizes = (plan.n_heads, plan.n_kv_heads, plan.head_dim, plan.n_positions, plan.half_rotary, len(plan.layers))
+    sizes: tuple[int, ...] = (
+        plan.n_heads,
+        plan.n_kv_heads,
+        plan.head_dim,
+        plan.n_positions,
+        plan.half_rotary,
+        len(plan.layers),
+    )
     products = [plan.head, *(one for layer in plan.layers for one in (layer.qkv, layer.out, layer.gate_up, layer.down))]
-    if min(sizes) < 1 or min(min(one.n, one.k) for one in products) < 1:
+    sizes += tuple(size for one in products for size in (one.n, one.k))
+    if min(sizes) < 1:
         yield "has sizes below 1"
+        return
+    if max(sizes) > LARGEST:
+        yield f"has sizes above {LARGEST}"
         return
     if plan.n_heads % plan.n_kv_heads or plan.n_heads // plan.n_kv_heads > MAX_SHARING:
         yield f"has {plan.n_heads} heads for {plan.n_kv_heads} of keys"

@@ -1,0 +1,272 @@
+"""The compiled library in a process: threads, forks, other instructions, and where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgevl.engine.native import decoder, library
+from edgevl.engine.native.library import Caches, Weights
+from edgevl.engine.native.plan import data_path, read_plan
+from edgevl.errors import GraphError
+from tests.engine.native.plans import FLIPPED, Made, Shape, difference, needs_library, shapes, write
+
+pytestmark = needs_library
+ROOT = Path(__file__).parents[3]
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are counted, and forks made, on Linux")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return write(tmp_path, Shape(has_biases=True))
+
+
+def run(script: str, *arguments: str, **environment: str) -> str:
+    """Run a script in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+COMPUTING = """
+import sys
+from pathlib import Path
+import numpy as np
+from tests.engine.native.plans import shapes, write
+from edgevl.engine.native.library import instructions
+
+found = {}
+for number, shape in enumerate(shapes()[::2]):
+    folder = Path(sys.argv[1]) / str(number)
+    folder.mkdir()
+    made = write(folder, shape)
+    for n in (1, 2, 3, 4, 21):
+        decoder = made.opened(1)
+        decoder.extend(made.ids(n, number))
+        found[f"{number}.{n}"] = decoder.logits()
+np.savez(Path(sys.argv[1]) / "found.npz", **found)
+print(instructions())
+"""
+
+
+def test_narrower_instructions_compute_the_same(tmp_path: Path) -> None:
+    """All but the order of sums; where the processor has none that are wider, both are the same."""
+    found = []
+    for chosen in ("", "avx2"):
+        folder = tmp_path / (chosen or "widest")
+        folder.mkdir()
+        said = run(COMPUTING, str(folder), EDGEVL_NATIVE=chosen).strip()
+        assert said == ("avx2" if chosen and said.startswith("avx") else library.instructions())
+        with np.load(folder / "found.npz") as file:
+            found.append(dict(file))
+    widest, narrow = found
+    assert len(widest) == 5 * len(shapes()[::2])
+    differences = [difference(narrow[name], widest[name]) for name in widest]
+    assert max(differences) < FLIPPED
+    assert np.median(differences) < 2e-5
+
+
+FORKING = """
+import gc, os, sys, time, warnings
+from pathlib import Path
+import numpy as np
+from tests.engine.native.plans import Shape, write
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads: it is what is tried
+made = write(Path(sys.argv[1]), Shape())
+decoder = made.opened(3)
+decoder.extend(made.ids(9))
+before = decoder.save()
+wanted = [decoder.extend_each([5]), decoder.extend_each([6, 7, 8]), decoder.extend(made.ids(30)) and decoder.logits()]
+decoder.truncate(9)
+time.sleep(float(sys.argv[2]))  # until its threads sleep, or not
+child = os.fork()
+found = [decoder.extend_each([5]), decoder.extend_each([6, 7, 8]), decoder.extend(made.ids(30)) and decoder.logits()]
+is_equal = all(np.array_equal(one, other) for one, other in zip(found, wanted))
+del decoder
+gc.collect()
+if child == 0:
+    other = made.opened(2)  # one of its own
+    other.extend(made.ids(9))
+    is_equal = is_equal and np.array_equal(other.save(), before)
+    del other
+    os._exit(0 if is_equal else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), is_equal)
+"""
+
+
+@only_linux
+@pytest.mark.parametrize("seconds", [0, 0.3])
+def test_a_forked_process_computes_the_same_and_ends(tmp_path: Path, seconds: float) -> None:
+    assert run(FORKING, str(tmp_path), str(seconds)) == "0 True\n"
+
+
+def n_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@only_linux
+def test_threads_and_memory_go_with_a_decoder(tmp_path: Path) -> None:
+    made = write(tmp_path, Shape(hidden=256, intermediate=512, n_positions=4096))
+    ids, before = made.ids(300), n_threads()
+
+    def open_and_close(number: int) -> None:
+        opened = made.opened(n_threads=4)
+        assert n_threads() == before + 3
+        if number % 2:
+            opened.extend(ids)
+
+    for number in range(10):
+        open_and_close(number)
+    held = resident_bytes()
+    for number in range(40):
+        open_and_close(number)
+    assert n_threads() == before
+    assert resident_bytes() - held < 8 << 20  # one takes 5 MB and more
+
+
+def test_one_that_was_never_used_is_closed(made: Made) -> None:
+    started = time.perf_counter()
+    for n in (1, 2, 3):
+        del_me = made.opened(n)
+        time.sleep(0.02 * n)  # its threads sleep, or wait actively
+        del del_me
+    assert time.perf_counter() - started < 5
+
+
+def test_a_process_ends_with_decoders_open(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.engine.native.plans import Shape, write\n"
+        "made = write(Path(sys.argv[1]), Shape()); kept = [made.opened(3) for _ in range(3)]\n"
+        "kept[0].extend(made.ids(5)); print('done')"
+    )
+    assert run(script, str(tmp_path)) == "done\n"
+
+
+def test_two_decoders_compute_side_by_side(made: Made) -> None:
+    ids = made.ids(60)
+
+    def answered(n_threads: int) -> list[NDArray[Any]]:
+        opened, found = made.opened(n_threads), []
+        for _ in range(5):
+            opened.truncate(0)
+            opened.extend(ids[:40])
+            found += [opened.extend_each(ids[at : at + 4].tolist()) for at in range(40, 60, 4)]
+            found.append(opened.save())
+        return [one for one in found if one is not None]
+
+    wanted = answered(1)
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(answered, (1, 2, 2)):
+            assert len(found) == len(wanted) == 30
+            assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+def test_other_threads_of_python_go_on_while_it_computes(tmp_path: Path) -> None:
+    made = write(tmp_path, Shape(hidden=1024, intermediate=2048, n_layers=4))
+    opened, counted, is_done = made.opened(1), [0], threading.Event()
+
+    def count() -> None:
+        while not is_done.wait(0.001):
+            counted[0] += 1
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        begun = counted[0]
+        opened.extend(made.ids(300))
+        assert counted[0] > begun
+    finally:
+        is_done.set()
+        counting.join()
+
+
+def test_tokens_without_room_are_an_error(made: Made) -> None:
+    plan = read_plan(made.path)
+    assert plan is not None
+    weights = Weights(data_path(made.path), plan, n_threads=1, max_tokens=4)
+    cache = {f"{i}.{kind}": np.zeros((1, 2, 8, 16), np.float16) for i in range(2) for kind in ("key", "value")}
+    caches, logits = Caches(cache), np.zeros((1, 61), np.float32)
+    weights.run(np.zeros((4, 64), np.float32), 4, caches, logits)
+    for n, n_past in ((1, 8), (4, 5), (5, 0), (0, 0), (1, -1)):
+        with pytest.raises(GraphError) as caught:
+            weights.run(np.zeros((n, 64), np.float32), n_past, caches, logits)
+        assert str(caught.value) == f"{data_path(made.path)}: takes 8 tokens, 4 at once, not {n} behind {n_past}"
+
+
+def test_weights_that_cannot_be_mapped_are_an_error(made: Made) -> None:
+    plan = read_plan(made.path)
+    assert plan is not None
+    path = data_path(made.path)
+    path.write_bytes(b"")
+    with pytest.raises(GraphError) as caught:
+        Weights(path, plan, n_threads=1, max_tokens=4)
+    assert str(caught.value) == (
+        f"{path}: cannot be read (cannot mmap an empty file); export or download the model again"
+    )
+    path.write_bytes(bytes(1000))  # it was longer when the plan was read
+    with pytest.raises(GraphError) as caught:
+        Weights(path, plan, n_threads=1, max_tokens=4)
+    assert str(caught.value) == f"{path}: is cut off; export or download the model again"
+
+
+def test_a_decoder_that_cannot_be_opened_is_an_error(made: Made) -> None:
+    plan = read_plan(made.path)
+    assert plan is not None
+    for n_threads, max_tokens in ((0, 4), (1, 0), (1, 1 << 30)):
+        with pytest.raises(GraphError) as caught:
+            Weights(data_path(made.path), plan, n_threads=n_threads, max_tokens=max_tokens)
+        assert str(caught.value) == f"{data_path(made.path)}: there is no memory to run it; close other programs"
+
+
+class TestWithoutIt:
+    @pytest.fixture(autouse=True)
+    def forgotten(self) -> Any:
+        library._library.cache_clear()
+        yield
+        library._library.cache_clear()
+
+    def test_decoders_run_as_graphs_where_none_was_built(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert decoder.can_run(made.path)
+        library._library.cache_clear()
+        monkeypatch.setattr(library, "EXTENSION_SUFFIXES", [".none"])
+        assert (library.instructions(), decoder.backend(), decoder.can_run(made.path)) == ("", None, False)
+
+    @pytest.mark.parametrize("content", [b"", b"no library"])
+    def test_nor_where_it_does_not_load(
+        self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    ) -> None:
+        (tmp_path / "_decoder.so").write_bytes(content)
+        monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+        monkeypatch.setattr(library, "EXTENSION_SUFFIXES", [".so"])
+        assert (library.instructions(), decoder.backend(), decoder.can_run(made.path)) == ("", None, False)
+
+    def test_nor_where_it_is_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file of that name without its functions."""
+        import _ctypes
+
+        monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+        (tmp_path / "_decoder.so").symlink_to(_ctypes.__file__)
+        monkeypatch.setattr(library, "EXTENSION_SUFFIXES", [".so"])
+        assert library.instructions() == ""
+
+    def test_nor_where_it_is_switched_off(self, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EDGEVL_NATIVE", "off")
+        assert (library.instructions(), decoder.backend(), decoder.can_run(made.path)) == ("", None, False)
