@@ -155,8 +155,6 @@ class Placement:
         key = kept.key_of(part, content, device=device, threads=self._threads)
         choices = ",".join(row.name for row in self.choices(part))
         versions = {engine: installed(engine) or "none" for engine in ENGINES[part]}
-        if part == "onnx":  # on the CPU, a decoder is computed without its graph where that can be
-            versions["native"] = native.backend() or "none"
         return {**key, **versions, "devices": choices}
 
     def _found(self, part: Part, anew: bool = False) -> Collection[str]:

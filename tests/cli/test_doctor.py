@@ -12,14 +12,14 @@ from edgevl import machine, placement
 from edgevl.cli import run
 from edgevl.engine import graph, openvino
 from edgevl.engine.devices import COREML_PROVIDER, CPU_PROVIDER, CUDA_PROVIDER, DEVICES, LLAMA, OPENVINO, Part
-from edgevl.engine.native.decoder import backend
+from edgevl.engine.native.decoder import backend as backend_of_decoders
 from edgevl.model import hub, manifest
 from edgevl.placement import Placement
 from edgevl.store import kept
 from tests import intel
 
 ORT = machine.version("onnxruntime")
-DECODER = backend() or f"onnxruntime {ORT} cpu"
+DECODER = backend_of_decoders() or f"onnxruntime {ORT} cpu"
 """What computes the bundled decoder on the CPU."""
 
 
@@ -67,7 +67,7 @@ def test_decoders_that_run_as_graphs_are_said_to(
         "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
     ]
     monkeypatch.delenv("EDGEVL_NATIVE")
-    if (name := backend()) is not None:
+    if (name := backend_of_decoders()) is not None:
         assert of("native", lines(capsys)) == [name]
 
 

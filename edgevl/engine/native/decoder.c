@@ -31,6 +31,14 @@
 #else
 #define APART static __attribute__((noinline, noclone))
 #endif
+typedef float Four __attribute__((vector_size(16)));
+/* lanes of two vectors of four */
+#if defined(__clang__)
+#define MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+typedef int32_t Mix __attribute__((vector_size(16)));
+#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Mix){i, j, k, l})
+#endif
 #define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
 
@@ -138,6 +146,10 @@ SHORT Places_avx512 places_avx512(int lanes) {
   return _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
 SHORT __m512 fma_avx512(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
+SHORT Four quarter_avx512(__m512 x) { /* sums of every fourth lane */
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  return (Four)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
 SHORT __m512 spread_avx512(const float* scales, Part_avx512 part, Places_avx512 places) {
   return _mm512_permutexvar_ps(places, _mm512_maskz_loadu_ps(part.scales, scales));
 }
@@ -210,6 +222,7 @@ SHORT Places_avx2 places_avx2(int lanes) {
   return _mm256_srl_epi32(numbers_avx2(), _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
 }
 SHORT __m256 fma_avx2(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+SHORT Four quarter_avx2(__m256 x) { return (Four)_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 SHORT __m256 spread_avx2(const float* scales, Part_avx2 part, Places_avx2 places) {
   return _mm256_permutevar8x32_ps(_mm256_maskload_ps(scales, part.scales), places);
 }
@@ -258,8 +271,28 @@ static Forward* supported(const char** name) {
   return NULL;
 }
 
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+/* ---- ARM with dot products ---- */
 
+/* Clang's arm_neon.h has them without being asked for the architecture from 16 on. */
+#elif defined(__aarch64__) && !defined(__AARCH64EB__) && \
+    (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD)
+#define HAS_DOTPROD 1 /* wherever this runs */
+#else
+#define HAS_DOTPROD 0
+#endif
+#if HAS_DOTPROD
+#elif defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 #define NAME(name) name##_neon
 #define LANES 4
 #define ZERO_8 0
@@ -285,6 +318,7 @@ SHORT uint8x16_t load_part_neon(const uint8_t* from, Part_neon part) {
 typedef int Places_neon; /* lanes that share a scale */
 SHORT Places_neon places_neon(int lanes) { return lanes; }
 SHORT float32x4_t fma_neon(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+SHORT Four quarter_neon(float32x4_t x) { return (Four)x; }
 SHORT float32x4_t spread_neon(const float* scales, Part_neon part, Places_neon lanes) {
   if (lanes == 4) return vdupq_n_f32(scales[0]);
   const float32_t other = part.n_scales > 1 ? scales[1] : 0.0f; /* two share a scale */
@@ -304,7 +338,20 @@ SHORT void narrow_neon(float32x4_t x, uint16_t* to) {
   vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(within)));
 }
 #include "kernels.h"
+#if HAS_DOTPROD
+#elif defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
 static Forward* supported(const char** name) {
+#if defined(__linux__)
+  const int is_there = HAS_DOTPROD || (getauxval(AT_HWCAP) & 1ul << 20) != 0; /* HWCAP_ASIMDDP */
+#else
+  const int is_there = HAS_DOTPROD;
+#endif
+  if (!is_there) return NULL;
   *name = "neon";
   return forward_neon;
 }

@@ -1,5 +1,5 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, fma, ZERO_8,
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8,
    TOGETHER). Everything else is GCC's and
    Clang's vectors.
 
@@ -9,13 +9,9 @@
 typedef float NAME(Floats) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NAME(Ints) __attribute__((vector_size(4 * LANES)));
 typedef int8_t NAME(Small) __attribute__((vector_size(LANES)));
-typedef float NAME(Four) __attribute__((vector_size(16)));
-#if LANES == 16
-typedef float NAME(Eight) __attribute__((vector_size(32)));
-#endif
 #define FLOATS NAME(Floats)
 #define INTS NAME(Ints)
-#define FOUR NAME(Four)
+#define FOUR Four
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE FLOATS NAME(load)(const float* from) {
@@ -31,24 +27,12 @@ INLINE FLOATS NAME(greater)(FLOATS a, FLOATS b) {
   return (FLOATS)((is & (INTS)a) | (~is & (INTS)b));
 }
 
-/* sums of every fourth lane */
-INLINE FOUR NAME(quarter)(FLOATS x) {
-#if LANES == 16
-  const NAME(Eight) half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-                           __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-  return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
-#elif LANES == 8
-  return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
-#else
-  return x;
-#endif
-}
 /* sums of four vectors, one in each lane */
 INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
   const FOUR one = NAME(quarter)(a), two = NAME(quarter)(b), three = NAME(quarter)(c), four = NAME(quarter)(d);
-  const FOUR low = __builtin_shufflevector(one, two, 0, 4, 1, 5) + __builtin_shufflevector(one, two, 2, 6, 3, 7);
-  const FOUR high = __builtin_shufflevector(three, four, 0, 4, 1, 5) + __builtin_shufflevector(three, four, 2, 6, 3, 7);
-  return __builtin_shufflevector(low, high, 0, 1, 4, 5) + __builtin_shufflevector(low, high, 2, 3, 6, 7);
+  const FOUR low = MIX(one, two, 0, 4, 1, 5) + MIX(one, two, 2, 6, 3, 7);
+  const FOUR high = MIX(three, four, 0, 4, 1, 5) + MIX(three, four, 2, 6, 3, 7);
+  return MIX(low, high, 0, 1, 4, 5) + MIX(low, high, 2, 3, 6, 7);
 }
 INLINE float NAME(sum)(FLOATS x) {
   const FLOATS none = {0};
