@@ -194,8 +194,8 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 #define NAME(name) name##_avx2
 #define LANES 8
 #define ZERO_8 0 /* 8-bit weights are made signed */
-#define N_TOGETHER 4
-#define TOGETHER(what) what(0) what(1) what(2) what(3)
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 typedef __m256i Bytes_avx2;
 /* how much of a chunk there is: bytes, and a mask of its scales */
 typedef struct {
@@ -271,8 +271,8 @@ SHORT void narrow_avx2(__m256 x, uint16_t* to) {
 #define NAME(name) name##_avxvnni
 #define LANES 8
 #define ZERO_8 128
-#define N_TOGETHER 4
-#define TOGETHER(what) what(0) what(1) what(2) what(3)
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 #define Bytes_avxvnni Bytes_avx2
 #define Part_avxvnni Part_avx2
 #define Places_avxvnni Places_avx2
