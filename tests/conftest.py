@@ -144,6 +144,12 @@ def damaged_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+@pytest.fixture
+def as_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let decoders be computed as graphs, be they described or not."""
+    monkeypatch.setenv("EDGEVL_NATIVE", "off")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests' store and profiles away from the user's."""

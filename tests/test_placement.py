@@ -28,6 +28,8 @@ from edgevl.engine.devices import (
     LLAMA_CUDA,
     OPENVINO,
 )
+from edgevl.engine.native import decoder as native
+from edgevl.engine.native.plan import plan_path
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.model import hub, manifest
 from edgevl.placement import Placement, quickest
@@ -35,11 +37,14 @@ from edgevl.store import kept
 from edgevl.store.disk import Disk
 from tests import intel
 from tests.mixed import LLAMA_MISSING
+from tests.natively import MISSING
 
 FOLDER = hub.find(None)
 SPEC = manifest.read(FOLDER)
 SHAPES = FOLDER.parent / "samples" / "shapes.png"
 ORT = machine.version("onnxruntime")
+DECODER = native.backend() or f"onnxruntime {ORT} cpu"
+"""What computes the bundled decoder on the CPU."""
 WITH_CUDA = {CPU_PROVIDER, CUDA_PROVIDER, LLAMA_CUDA}
 
 needs_openvino = pytest.mark.skipif(not openvino.is_present(), reason="OpenVINO is not installed")
@@ -72,14 +77,25 @@ class TestAskedFor:
 
     def test_the_cpu_is_not_measured(self, profiles: Path) -> None:
         assert placed("cpu").encoder().backend == f"onnxruntime {ORT} cpu"
-        assert placed("cpu").decoder().backend == f"onnxruntime {ORT} cpu"
+        assert placed("cpu").decoder().backend == placed("cpu").likely_decoder() == DECODER
         assert not profiles.exists()
 
     @needs_openvino
     def test_openvino_runs_the_encoder_and_the_cpu_the_decoder(self) -> None:
         both = placed("openvino")
         assert both.encoder().backend == f"openvino {openvino.version()} cpu"
-        assert both.decoder().backend.startswith("onnxruntime ")
+        assert both.decoder().backend == DECODER
+
+    @pytest.mark.usefixtures("as_graphs")
+    def test_a_decoder_runs_as_a_graph_where_it_cannot_be_computed_without(self) -> None:
+        on_cpu = placed("cpu")
+        assert on_cpu.decoder().backend == on_cpu.likely_decoder() == f"onnxruntime {ORT} cpu"
+
+    def test_a_decoder_that_is_not_described_runs_as_a_graph(self, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint")))
+        plan_path(folder / SPEC.decoder.file).unlink()
+        on_cpu = placed("cpu", folder)
+        assert on_cpu.decoder().backend == on_cpu.likely_decoder() == f"onnxruntime {ORT} cpu"
 
     @pytest.mark.parametrize(("device", "system"), [("openvino", "linux"), ("cuda", "linux"), ("coreml", "darwin")])
     def test_one_that_is_not_here_names_the_command_that_adds_it(self, device: str, system: str) -> None:
@@ -102,13 +118,13 @@ class TestFailing:
     @no_cuda
     def test_a_provider_that_onnxruntime_cannot_load(self, caplog: pytest.LogCaptureFixture, profiles: Path) -> None:
         both = placed("cuda", available=WITH_CUDA, system="linux")
-        encoder, decoder = both.encoder(), both.decoder()
-        assert encoder.backend == decoder.backend == f"onnxruntime {ORT} cpu"
+        assert both.encoder().backend == f"onnxruntime {ORT} cpu"
+        assert both.decoder().backend == DECODER
         assert caplog.messages == [
             f"{FOLDER / SPEC.vision.file}: this onnxruntime has no {CUDA_PROVIDER}; "
             f"to add it: {devices.COMMANDS[CUDA_PROVIDER]}; the CPU is used"
         ]
-        np.testing.assert_array_equal(encoder.encode(tile()), placed("cpu").encoder().encode(tile()))
+        np.testing.assert_array_equal(both.encoder().encode(tile()), placed("cpu").encoder().encode(tile()))
         assert not profiles.exists(), "it is tried again next time"
 
     @pytest.mark.skipif(sys.platform not in DEVICES["cuda"].systems, reason="there is no CUDA on this system")
@@ -157,7 +173,7 @@ class TestAuto:
     def test_with_the_cpu_alone_nothing_is_measured(self, system: str, profiles: Path) -> None:
         alone = placed(available={CPU_PROVIDER, "AzureExecutionProvider"}, system=system)
         assert alone.encoder().backend.endswith(" cpu")
-        assert alone.decoder().backend.endswith(" cpu")
+        assert alone.decoder().backend == DECODER
         assert not profiles.exists()
 
     def test_a_gguf_decoder_with_the_cpu_alone(self, bundled_gguf_dir: Path) -> None:
@@ -237,6 +253,7 @@ class TestAuto:
         assert set(auto.measured("vision")) == {"cpu"}
 
 
+@pytest.mark.usefixtures("as_graphs")
 class TestApart:
     """All of CUDA's way but the card: the CPU computes, and what a card would keep lies in memory apart."""
 
@@ -268,6 +285,18 @@ class TestApart:
         assert decoder.n_past == 0
         monkeypatch.setattr(Placement, "_measure", None)  # would fail if it were called again
         assert auto.decoder().backend == decoder.backend
+
+    @pytest.mark.skipif(native.backend() is None, reason=MISSING)
+    def test_one_that_is_computed_without_its_graph_is_measured_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is quicker than the graph that was measured, and the graphs of other devices are compared with it."""
+        monkeypatch.setattr(placement, "QUICK_S", 0.0)
+        auto = placed(available=WITH_CUDA, system="linux")
+        auto.decoder()
+        monkeypatch.delenv("EDGEVL_NATIVE")
+        assert auto.measured("onnx") == {}
+        backend = auto.decoder().backend
+        assert backend == {"cpu": DECODER, "cuda": f"onnxruntime {ORT} cuda"}[quickest(auto.measured("onnx"))]
+        assert set(auto.measured("onnx")) == {"cpu", "cuda"}
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("openvino", marks=needs_openvino)])
@@ -320,7 +349,8 @@ class TestIntel:
         monkeypatch.setattr(placement, "QUICK_S", 60.0)
         monkeypatch.setattr(openvino, "devices", lambda: pytest.fail("was asked"))
         auto = placed()
-        assert auto.encoder().backend == auto.decoder().backend == f"onnxruntime {ORT} cpu"
+        assert auto.encoder().backend == f"onnxruntime {ORT} cpu"
+        assert auto.decoder().backend == DECODER
 
     def test_the_quickest_is_used(self, core: Any) -> None:
         placement.look("vision")
@@ -335,7 +365,7 @@ class TestIntel:
         encoder = both.encoder()
         assert encoder.backend == f"openvino {openvino.version()} {target}"
         assert placement._cosine(encoder.encode(tile()), placed("cpu").encoder().encode(tile())) > 0.999
-        assert both.decoder().backend == f"onnxruntime {ORT} cpu"
+        assert both.decoder().backend == DECODER
 
     def test_one_that_was_added_since_is_found_by_its_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:

@@ -16,31 +16,45 @@ from numpy.typing import NDArray
 
 import edgevl
 from edgevl import machine
-from edgevl.engine.ahead import OnnxAheadDecoder, is_known
+from edgevl.engine.ahead import AheadDecoder, is_known
 from edgevl.engine.lookup import Lookup
 from edgevl.types import Answer
+from tests import natively
 
 BACKEND = f"onnxruntime {machine.version('onnxruntime')} cpu"
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not is_known(BACKEND),
-    reason=f"{BACKEND} on {sys.platform} is fed one by one; see edgevl/engine/ahead.py",
-)
-FOLDERS = {"bundled int8": None, "random fp32": "smolvlm_model_dir", "random int4": "smolvlm_int4_dir"}
+FOLDERS: dict[str, tuple[natively.How, str | None]] = {
+    "bundled int8": ("natively", None),
+    "bundled int8 as a graph": ("as graphs", None),
+    "random fp32": ("as graphs", "smolvlm_model_dir"),
+    "random int4": ("natively", "smolvlm_int4_dir"),
+    "random int4 as graphs": ("as graphs", "smolvlm_int4_dir"),
+}
 AGAIN = {"repetition_penalty": 0.5}  # what has been said is favoured
 LOOP = " ".join(["total: 12.50, name: apple;"] * 6)
 
 
+def opened(request: pytest.FixtureRequest, name: str) -> edgevl.VLM:
+    """Open a model; skip the test where its decoder is not fed ahead here."""
+    how, fixture = FOLDERS[name]
+    if how == "as graphs" and (sys.platform != "linux" or not is_known(BACKEND)):
+        pytest.skip(f"{BACKEND} on {sys.platform} is fed one by one; see edgevl/engine/ahead.py")
+    folder: Path | None = request.getfixturevalue(fixture) if fixture else None
+    with natively.computed(how):
+        vlm = edgevl.load(folder, store=False, threads=2, device="cpu")
+        assert vlm._open().decoder.backend.startswith("edgevl " if how == "natively" else "onnxruntime ")
+    return vlm
+
+
 @pytest.fixture(scope="module", params=FOLDERS)
 def vlm(request: pytest.FixtureRequest) -> edgevl.VLM:
-    """A model of each decoder precision."""
-    fixture = FOLDERS[request.param]
-    return edgevl.load(request.getfixturevalue(fixture) if fixture else None, store=False, threads=2, device="cpu")
+    """A model of each decoder precision, computed in each way."""
+    return opened(request, request.param)
 
 
-@pytest.fixture(scope="module")
-def endless(smolvlm_model_dir: Path) -> edgevl.VLM:
+@pytest.fixture(scope="module", params=["random fp32", "random int4"])
+def endless(request: pytest.FixtureRequest) -> edgevl.VLM:
     """A model that says the same again and again."""
-    return edgevl.load(smolvlm_model_dir, store=False, threads=2, device="cpu")
+    return opened(request, request.param)
 
 
 def ask(vlm: edgevl.VLM, question: str, *, ahead: bool = True, **options: Any) -> tuple[Answer, list[str]]:
@@ -81,14 +95,16 @@ def test_the_answer_is_the_same(
 def n_fed_ahead(endless: edgevl.VLM, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Answer, int]:
     """Answer; return how many tokens were fed with others in one run."""
     sizes = []
-    extend_each = OnnxAheadDecoder.extend_each
+    decoder = endless._open().decoder
+    assert isinstance(decoder, AheadDecoder)
+    extend_each = decoder.extend_each
 
-    def watch(self: OnnxAheadDecoder, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
-        scores = extend_each(self, token_ids)
+    def watch(token_ids: Sequence[int]) -> NDArray[np.float32] | None:
+        scores = extend_each(token_ids)
         sizes.append(0 if scores is None else len(token_ids))
         return scores
 
-    monkeypatch.setattr(OnnxAheadDecoder, "extend_each", watch)
+    monkeypatch.setattr(decoder, "extend_each", watch)
     answer, _ = ask(endless, LOOP, **options)
     return answer, sum(sizes)
 

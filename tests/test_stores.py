@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 import edgevl
 from edgevl import machine
 from edgevl.model.hub import BUNDLED, installed_folder
+from tests import natively
 
 SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
 
@@ -31,27 +33,32 @@ def picture(seed: int, height: int = 100, width: int = 100) -> NDArray[np.uint8]
     return np.ascontiguousarray(blocks[rows][:, cols])
 
 
-@pytest.fixture(scope="session", params=["bundled int8", "random fp32", "random int4", "random gguf", "random merged"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    """A model folder of each decoder precision."""
-    if request.param == "bundled int8":
-        return installed_folder() / BUNDLED
-    if request.param == "random fp32":
-        return Path(request.getfixturevalue("smolvlm_model_dir"))
-    if request.param == "random gguf":
-        return Path(request.getfixturevalue("smolvlm_gguf_dir"))
-    if request.param == "random merged":
-        return Path(request.getfixturevalue("smolvlm_merged_dir"))
-    return Path(request.getfixturevalue("smolvlm_int4_dir"))
+FOLDERS: dict[str, tuple[natively.How, str | None]] = {
+    "bundled int8": ("natively", None),
+    "bundled int8 as a graph": ("as graphs", None),
+    "random fp32": ("as graphs", "smolvlm_model_dir"),
+    "random int4": ("natively", "smolvlm_int4_dir"),
+    "random int4 as graphs": ("as graphs", "smolvlm_int4_dir"),
+    "random gguf": ("as graphs", "smolvlm_gguf_dir"),
+    "random merged": ("as graphs", "smolvlm_merged_dir"),
+}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", params=FOLDERS)
+def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A model folder of each decoder precision, and how its decoder is computed meanwhile."""
+    how, fixture = FOLDERS[request.param]
+    with natively.computed(how):
+        yield Path(request.getfixturevalue(fixture)) if fixture else installed_folder() / BUNDLED
+
+
+@pytest.fixture(scope="module")
 def plain(folder: Path) -> edgevl.VLM:
     """The model without a store, which forgets before every question."""
     return edgevl.load(folder, store=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[edgevl.VLM, edgevl.VLM]:
     """Two models on one store."""
     place = tmp_path_factory.mktemp("shared-store")

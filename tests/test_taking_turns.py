@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgevl.engine.decoder import OnnxDecoder, read_embeddings
 from edgevl.engine.graph import Graph
 from edgevl.loaded import Loaded
 from edgevl.model import manifest
+from tests import natively
 
 QUESTION = "what's here?"
 
@@ -26,11 +28,22 @@ def every_model_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded, "LARGE_BYTES", 0)
 
 
-@pytest.fixture(scope="module", params=["onnx", "prefill", "merged", "gguf"])
-def folder(request: pytest.FixtureRequest) -> Path | None:
+FOLDERS: dict[str, tuple[natively.How, str | None]] = {
+    "native": ("natively", None),
+    "onnx": ("as graphs", None),
+    "native beside prefill": ("natively", "smolvlm_int4_dir"),
+    "prefill": ("as graphs", "smolvlm_int4_dir"),
+    "merged": ("as graphs", "smolvlm_merged_dir"),
+    "gguf": ("as graphs", "bundled_gguf_dir"),
+}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def folder(request: pytest.FixtureRequest) -> Iterator[Path | None]:
     """A model of each kind of decoder."""
-    fixtures = {"prefill": "smolvlm_int4_dir", "merged": "smolvlm_merged_dir", "gguf": "bundled_gguf_dir"}
-    return Path(request.getfixturevalue(fixtures[request.param])) if request.param in fixtures else None
+    how, fixture = FOLDERS[request.param]
+    with natively.computed(how):
+        yield Path(request.getfixturevalue(fixture)) if fixture else None
 
 
 def picture(seed: int) -> NDArray[np.uint8]:
@@ -122,6 +135,7 @@ def test_a_budget_is_kept_by_parts_that_stay_as_they_were_measured() -> None:
         assert parts(vlm) == {"encoder", "decoder"}
 
 
+@pytest.mark.usefixtures("as_graphs")
 def test_the_graphs_for_prompts_and_for_tokens_are_never_in_memory_together(smolvlm_int4_dir: Path) -> None:
     with (
         edgevl.load(smolvlm_int4_dir, store=False) as whole,
@@ -138,6 +152,7 @@ def test_the_graphs_for_prompts_and_for_tokens_are_never_in_memory_together(smol
         assert graphs(vlm) == "prompts and tokens"
 
 
+@pytest.mark.usefixtures("as_graphs")
 def test_the_first_word_needs_the_graph_for_prompts_alone(smolvlm_int4_dir: Path) -> None:
     with edgevl.load(smolvlm_int4_dir, store=False, low_memory=True) as vlm:
         ask(vlm, picture(10))

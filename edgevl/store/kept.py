@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevl import machine
+from edgevl.engine.native.library import VERSION, instructions
 
 FORMAT = 2
 
@@ -39,6 +40,7 @@ def key_of(what: str, model_id: str, *, device: str, threads: int | None) -> Key
         "threads": str(threads or about.n_threads),
         "processor": about.processor,
         "usable": str(about.n_usable),
+        "native": f"{VERSION} {instructions()}",
         **about.versions,
     }
 

@@ -94,6 +94,10 @@ def test_the_file_is_text_of_one_line_with_its_form(described: Path) -> None:
     assert json.loads(content)["form"] == 1
 
 
+def test_the_bundled_model_comes_with_what_would_be_written(described: Path) -> None:
+    assert read_plan(installed_folder() / BUNDLED / "decoder.onnx") == read_plan(described)
+
+
 def test_an_export_comes_with_its_description(smolvlm_int4_dir: Path) -> None:
     assert "decoder.onnx.native.json" in manifest.read(smolvlm_int4_dir).files
     assert read_plan(smolvlm_int4_dir / "decoder.onnx") is not None

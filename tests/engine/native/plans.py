@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from edgevl.engine.native.decoder import NativeDecoder, backend
 from edgevl.engine.native.plan import FORM, LayerPlan, ModelPlan, ProductPlan, data_path, plan_path, read_plan
 from edgevl.model.manifest import DecoderSpec
+from tests.natively import MISSING
 
-needs_library = pytest.mark.skipif(backend() is None, reason="no C compiler built edgevl's decoder")
+needs_library = pytest.mark.skipif(backend() is None, reason=MISSING)
 
 FLIPPED = 0.03
 """How much scores may differ, of their length, where a value that lies between two steps of 1/127 was rounded to the
