@@ -93,7 +93,7 @@ def prompt(case: Case, variant: Variant, n_turns: int) -> Figure:
     path = folder / (spec.prefill or spec.file)
     kinds = onnxruntime_kinds(path, spec, pieces(lengths), case.n_threads, n_turns)
     what = f"a prompt of {n_tokens:,} tokens, {spec.precision.removeprefix('int')} bits"
-    return Figure(what, by, seconds, total([kind.needs for kind in kinds.values()]), kinds, by)
+    return Figure(what, by, seconds, total([kind.needs for kind in kinds.values()]), kinds, BY_KERNEL)
 
 
 def pieces(lengths: Sequence[int]) -> list[Fed]:
