@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -193,8 +194,8 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 #define NAME(name) name##_avx2
 #define LANES 8
 #define ZERO_8 0 /* 8-bit weights are made signed */
-#define N_TOGETHER 4
-#define TOGETHER(what) what(0) what(1) what(2) what(3)
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
 typedef __m256i Bytes_avx2;
 /* how much of a chunk there is: bytes, and a mask of its scales */
 typedef struct {
@@ -256,15 +257,81 @@ SHORT void narrow_avx2(__m256 x, uint16_t* to) {
 #pragma GCC pop_options
 #endif
 
+/* ---- x86 with AVX2 and VNNI: the same but for the dot product ---- */
+
+/* No Mac has it, and older compilers do not know it. */
+#if !defined(__APPLE__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_AVXVNNI 1
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avxvnni")
+#endif
+#define NAME(name) name##_avxvnni
+#define LANES 8
+#define ZERO_8 128
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+#define Bytes_avxvnni Bytes_avx2
+#define Part_avxvnni Part_avx2
+#define Places_avxvnni Places_avx2
+#define part_avxvnni part_avx2
+#define load_bytes_avxvnni load_bytes_avx2
+#define repeat_avxvnni repeat_avx2
+#define load_part_avxvnni load_part_avx2
+#define places_avxvnni places_avx2
+#define fma_avxvnni fma_avx2
+#define quarter_avxvnni quarter_avx2
+#define spread_avxvnni spread_avx2
+#define low_avxvnni low_avx2
+#define high_avxvnni high_avx2
+#define widen_avxvnni widen_avx2
+#define narrow_avxvnni narrow_avx2
+SHORT Ints_avx2 dot_avxvnni(Ints_avx2 sum, __m256i weights, __m256i values) {
+  return (Ints_avx2)_mm256_dpbusd_avx_epi32((__m256i)sum, weights, values);
+}
+#define dot_8_avxvnni dot_avxvnni
+#include "kernels.h"
+#undef NAME
+#undef LANES
+#undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+static int has_avxvnni(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#else
+#define HAS_AVXVNNI 0
+#endif
+
+static int has_f16c(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static Forward* supported(const char** name) {
   __builtin_cpu_init();
-  const char* most = getenv("EDGEVL_NATIVE"); /* "avx2" leaves wider units out */
+  const char* most = getenv("EDGEVL_NATIVE");
+  const int is_plain = most && !strcmp(most, "avx2"); /* without newer instructions */
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !(most && !strcmp(most, "avx2"))) {
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !is_plain) {
     *name = "avx512";
     return forward_avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+#if HAS_AVXVNNI
+    if (has_avxvnni() && !is_plain) {
+      *name = "avxvnni";
+      return forward_avxvnni;
+    }
+#endif
     *name = "avx2";
     return forward_avx2;
   }

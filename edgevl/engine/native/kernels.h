@@ -1,7 +1,6 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8,
-   TOGETHER). Everything else is GCC's and
-   Clang's vectors.
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER). Everything else
+   is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
