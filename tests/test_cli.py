@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from edgevl.cli import run
 from edgevl.image.read import read
 from edgevl.model import hub, manifest
+from tests import natively
 from tests.waiting import heed_ctrl_c
 
 SAMPLES = Path(__file__).parents[1] / "models" / "samples"
@@ -209,6 +211,18 @@ def broken_graph(folder: Path) -> None:
     path.write_bytes(b"\0" * path.stat().st_size)
 
 
+def broken_places(folder: Path) -> None:
+    path = folder / "decoder.onnx.native.json"
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+READ_WHERE_COMPUTED: dict[Callable[[Path], None], natively.How] = {
+    broken_graph: "as graphs",
+    broken_places: "natively",
+}
+"""What is only read where a decoder is computed in one way."""
+
+
 def edit(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
     path = folder / manifest.FILE_NAME
     raw = json.loads(path.read_text(encoding="utf-8"))
@@ -226,13 +240,16 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignor
         (stranger, "family 'unheard-of' is not known"),
         (raising_template, "no pictures on Sundays"),
         (broken_graph, "decoder.onnx: onnxruntime cannot load it"),
+        (broken_places, "decoder.onnx.native.json: is damaged ("),
     ],
 )
 def test_a_damaged_model_is_one_line(
     damage: Callable[[Path], None], words: str, model_copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     damage(model_copy)
-    assert run(["ask", SHAPES, QUESTION, "--model", str(model_copy)]) == 1
+    how = READ_WHERE_COMPUTED.get(damage)
+    with natively.computed(how) if how else nullcontext():
+        assert run(["ask", SHAPES, QUESTION, "--model", str(model_copy)]) == 1
     out, err = capfd.readouterr()
     assert err.startswith("error: ")
     assert err.count("\n") == 1
