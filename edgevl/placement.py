@@ -35,6 +35,7 @@ from edgevl.engine.devices import (
 from edgevl.engine.graph import Graph
 from edgevl.engine.merged import MergedDecoder, of_tiles, shapes_of_tile
 from edgevl.engine.native import decoder as native
+from edgevl.engine.native.plan import data_path
 from edgevl.engine.openvino import OpenVINOGraph
 from edgevl.engine.vision import VisionEncoder, VisionGraph
 from edgevl.errors import EdgeVLError, GraphError
@@ -53,6 +54,10 @@ MIN_COSINE = 0.99
 """What a device computes must be as near as this to what the CPU computes, or it is not used."""
 N_PROMPT, N_STEPS = 64, 8
 """A decoder's trial: how many tokens it is fed at once, and how many one by one after them."""
+
+SMALL_BYTES = 8 << 20
+"""A native decoder of fewer bytes is computed by one thread: a token takes a tenth of a millisecond, and threads that
+wait for one another lose tenfold as soon as other programs take their cores."""
 
 ENGINES: dict[Part, tuple[str, ...]] = {
     "vision": ("onnxruntime", "openvino"),
@@ -299,7 +304,8 @@ class Placement:
             return MergedDecoder(self._decoder_graph(path, row), spec.decoder, embeddings)
         n_threads = self._threads or machine.describe().n_threads
         if self._is_native(row):
-            return native.NativeDecoder(path, spec.decoder, embeddings, n_threads=n_threads)
+            is_small = data_path(path).stat().st_size < SMALL_BYTES
+            return native.NativeDecoder(path, spec.decoder, embeddings, n_threads=1 if is_small else n_threads)
         name = spec.decoder.prefill if row is CPU else None  # whose kernels it is made for
         prefill = None if name is None else self._decoder_graph(self._folder / name, row)
         steps = self._decoder_graph(path, row, later=takes_turns and prefill is not None)
