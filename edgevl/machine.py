@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -318,8 +319,9 @@ def _text(path: str) -> str:
 
 
 def version(name: str) -> str:
-    """Return a package's version: as it tells itself where it is loaded, which is quicker, else as it was installed."""
-    found = getattr(sys.modules.get(_MODULES.get(name, name)), "__version__", None)
+    """Return a package's version: as its module tells it, loaded or not, which is quicker, else as it was installed."""
+    module = _MODULES.get(name, name)
+    found = getattr(sys.modules.get(module), "__version__", None) or _written_version(module)
     if isinstance(found, str):
         return found
     from importlib import metadata
@@ -328,3 +330,15 @@ def version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return UNKNOWN
+
+
+def _written_version(module: str) -> str | None:
+    """Return `__version__` as a module's file sets it: onnxruntime is installed under several names."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        found = re.search(r'^__version__ = "([^"]+)"', Path(spec.origin).read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found and found[1]

@@ -352,7 +352,7 @@ def found(part: Part) -> set[str]:
     """
     if part != "gguf":
         version = installed("openvino")
-        return {*graph.providers(), *(_needs_met(kept.read(_seen(version)) or {}) if version else [])}
+        return {*_providers(), *(_needs_met(kept.read(_seen(version)) or {}) if version else [])}
     if installed("llama.cpp") is None:
         return set()
     from edgevl.engine import gguf
@@ -371,6 +371,16 @@ def look(part: Part) -> set[str]:
     if targets:
         kept.write(_seen(version), dict.fromkeys(targets, True))
     return _needs_met(targets)
+
+
+def _providers() -> Collection[str]:
+    """Return the execution providers of this onnxruntime as they were seen when it was first asked, which loads it."""
+    key = kept.key_of("providers", graph.build(), device="all", threads=None)
+    known = kept.read(key)
+    if known is None:
+        known = dict.fromkeys(graph.providers(), True)
+        kept.write(key, known)
+    return known.keys()
 
 
 def _seen(version: str) -> kept.Key:

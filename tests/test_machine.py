@@ -192,3 +192,14 @@ def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         str(caught.value)
         == "~nobody-here/model: the home folder that ~ stands for is not known here; give the whole path"
     )
+
+
+def test_onnxruntime_has_one_version_whether_it_is_loaded_or_not() -> None:
+    """Under whatever name it was installed, so that what was measured with it is found again."""
+    code = (
+        "import sys; from edgevl.machine import version\n"
+        "before = version('onnxruntime'), 'onnxruntime' in sys.modules\n"
+        "import onnxruntime; print(before == (onnxruntime.__version__, False), version('onnxruntime') == before[0])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said == ["True", "True"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,31 @@ class TestAskedFor:
         found = placement.found("vision")
         assert {*graph.providers()} <= found
         assert (OPENVINO in found) == openvino.is_present()
+
+    @pytest.mark.skipif(native.backend() is None, reason=MISSING)
+    @needs_openvino
+    def test_onnxruntime_is_not_loaded_for_what_is_computed_without_it(self, profiles: Path) -> None:
+        code = (
+            "import sys, edgevl\n"
+            "vlm = edgevl.load(device='openvino', store=False)\n"
+            f"print(bool(vlm.ask({str(SHAPES)!r}, 'what is here?').text), 'onnxruntime' in sys.modules)"
+        )
+        for loads in (True, False):  # the first time it is asked for its providers
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            assert done.stdout.split() == ["True", str(loads)], done.stderr
+
+    def test_another_onnxruntime_is_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def providers() -> tuple[str, ...]:
+            asked.append(graph.build())
+            return (CPU_PROVIDER,) if len(asked) == 1 else (CUDA_PROVIDER, CPU_PROVIDER)
+
+        monkeypatch.setattr(graph, "providers", providers)
+        assert CUDA_PROVIDER not in placement.found("vision") | placement.found("vision")
+        monkeypatch.setattr(graph, "build", lambda: "the same version from another package")
+        assert CUDA_PROVIDER in placement.found("vision") & placement.found("vision")
+        assert len(asked) == 2
 
 
 class TestFailing:

@@ -1,4 +1,7 @@
-"""ONNX graphs on a device. The only module that imports onnxruntime."""
+"""ONNX graphs on a device. The only module that imports onnxruntime.
+
+It does so when it loads a graph: what is computed otherwise needs neither the time nor the 20 MB that this takes.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgevl.engine.devices import COMMANDS, CPU, CPU_PROVIDER, CUDA_PROVIDER, Device
 from edgevl.errors import GraphError
-from edgevl.machine import describe
+from edgevl.machine import describe, version
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 OPTIMIZED_BYTES = 64 << 20
 """Of larger graphs the optimized form is not kept: their weights take longer to read than it takes to make."""
@@ -38,12 +44,24 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 def providers() -> tuple[str, ...]:
     """Return the names of the execution providers that this onnxruntime was built with; they may still not load."""
+    import onnxruntime as ort
+
     return tuple(ort.get_available_providers())
+
+
+def build() -> str:
+    """Return what tells the onnxruntime that is installed here from others, without loading it: where it lies, when it
+    came. Several packages bring one of the same version, each built for other devices.
+    """
+    spec = find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return "none"
+    return f"{spec.origin}:{Path(spec.origin).stat().st_mtime_ns}"
 
 
 def backend(device: Device) -> str:
     """Return the name of what computes a graph on `device`."""
-    return f"onnxruntime {ort.__version__} {device.name}"
+    return f"onnxruntime {version('onnxruntime')} {device.name}"
 
 
 class Graph:
@@ -163,10 +181,14 @@ class Binding:
 
     def bind_input(self, name: str, array: NDArray[Any]) -> None:
         """Bind a C-contiguous array as input `name`, replacing what was bound; a device gets a copy of it now."""
+        import onnxruntime as ort
+
         self._bind_input(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def bind_output(self, name: str, array: NDArray[Any]) -> None:
         """Bind a C-contiguous array as output `name`, replacing what was bound."""
+        import onnxruntime as ort
+
         self._bind_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
     def bind_state(self, past: str, present: str, before: NDArray[Any], after: NDArray[Any]) -> None:
@@ -213,6 +235,8 @@ class Binding:
     def _twin(self, name: str, array: NDArray[Any]) -> Any:
         """Return what the device has of `array`, copying it there if it has nothing yet."""
         if name not in self._twins or self._twins[name][0] is not array:
+            import onnxruntime as ort
+
             value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, self._memory)
             value.update_inplace(array)
             self._twins[name] = array, value
@@ -235,6 +259,8 @@ class Binding:
 
 def _session(path: Path, device: Device, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph; raise GraphError if it, or what runs it on `device`, does not load."""
+    import onnxruntime as ort
+
     first = device.providers[0][0]
     loading = _prepare(first)
     if first not in providers():
@@ -253,6 +279,8 @@ def _session(path: Path, device: Device, options: ort.SessionOptions) -> ort.Inf
 
 def _optimized(path: Path, name: str, load: Load, keep: Keep, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph for the CPU as it was optimized here, or optimize it and keep that; raise GraphError."""
+    import onnxruntime as ort
+
     kept = load(name)
     if kept is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -282,6 +310,8 @@ def _prepare(provider: str) -> str:
     """Load the libraries that a provider needs from where pip puts them; return the first complaint, if any."""
     if provider == CPU_PROVIDER:
         return ""
+    import onnxruntime as ort
+
     ort.set_default_logger_severity(4)  # of what does not load we say it ourselves
     said = io.StringIO()
     if provider == CUDA_PROVIDER:
@@ -291,6 +321,8 @@ def _prepare(provider: str) -> str:
 
 
 def _options(threads: int | None, spin: bool) -> ort.SessionOptions:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors come as exceptions, in our words
     options.intra_op_num_threads = threads or 0
