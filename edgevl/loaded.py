@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from edgevl import machine, steps
@@ -110,11 +111,23 @@ class Loaded:
         if isinstance(decoder, OnnxDecoder):
             decoder.takes_turns = False
 
+    def n_beside(self, n_tiles: int) -> int:
+        """Return how many of the last tiles are encoded while a decoder that takes turns already reads the others.
+
+        They are those that leave threads idle, if the decoder is one that reads its weights where they are mapped.
+        """
+        return n_tiles % self.encoder.n_at_once if self._placement.is_native() else 0
+
     def let_encoder_go(self) -> None:
-        """Free the encoder's memory; it is opened again when it is next used."""
+        """Free the encoder's memory; it is opened again when it is next used.
+
+        That takes a tenth of a second, for which a decoder whose weights are mapped need not wait.
+        """
         self.vision_id  # noqa: B018 - is known from the encoder
-        self.__dict__.pop("encoder", None)
-        machine.give_back()
+        freeing = Thread(target=_free, args=([self.__dict__.pop("encoder", None)],), name="edgevl-freeing")
+        freeing.start()
+        if not self._placement.is_native():
+            freeing.join()
 
     def _opened(self, opening: Callable[[], T]) -> T:
         started = time.perf_counter()
@@ -167,6 +180,12 @@ class Loaded:
             tokens_per_tile=self.manifest.image.tokens_per_tile,
             context_length=self.manifest.decoder.context_length,
         )
+
+
+def _free(only: list[object]) -> None:
+    """Free what is held by this list alone."""
+    only.clear()
+    machine.give_back()
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

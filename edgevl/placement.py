@@ -135,6 +135,11 @@ class Placement:
         version = installed("llama.cpp")
         return None if version is None else gguf.backend(version, row)
 
+    def is_native(self) -> bool:
+        """Return whether the decoder will be one that is computed without a graph, its weights read where mapped."""
+        row = self._likely(self.decoder_part)
+        return row is not None and self.decoder_part == "onnx" and self._is_native(row)
+
     def choices(self, part: Part, anew: bool = False) -> list[Device]:
         """Return the devices that "auto" chooses from for `part`; with `anew` OpenVINO is asked which are here."""
         return [CPU, *beside_cpu(part, self._found(part, anew), self._system)]

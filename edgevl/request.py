@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -188,11 +188,10 @@ class TileSource:
         self._model = model
         self._images = images
         self._plans = plans
-        self._cut: tuple[int, list[NDArray[np.uint8]]] = (-1, [])
+        self._cut: tuple[int, dict[int, NDArray[np.uint8]]] = (-1, {})  # an image, and its tiles not yet taken
         self._cutting = threading.Lock()
         self._encoding = Busy()
         self._locks: dict[str, threading.Lock] = {}
-        self._ready: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     @property
     def encode_s(self) -> float:
@@ -214,7 +213,7 @@ class TileSource:
 
     def _ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
         """Return the features of `tiles` in order, by as many threads as are of use."""
-        if all(self._is_at_hand(*tile) for tile in tiles):
+        if all(isinstance(self._images[image], Features) for image, _ in tiles):
             return (self.features(*tile) for tile in tiles)
         n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
         jobs = (partial(self.features, *tile, n_at_once) for tile in tiles)
@@ -223,20 +222,8 @@ class TileSource:
         # One thread opens the encoder while another one cuts the image: each takes a third of a second.
         return run_ahead(jobs, n_at_once, before=partial(self._model.encoder.open, n_at_once))
 
-    def prepare(self, tiles: Sequence[tuple[int, int]], on_tile: OnTile | None = None) -> Generator[None, None, None]:
-        """Encode `tiles`, yielding after each: `ahead` then gives their features without the encoder."""
-        features = self.ahead(tiles, on_tile)
-        try:
-            for tile, array in zip(tiles, features, strict=True):
-                self._ready[tile] = array
-                yield
-        finally:
-            features.close()
-
     def features(self, image: int, tile: int, n_at_once: int = 1) -> NDArray[np.float32]:
         """Return [tokens_per_tile, hidden] of tile `tile` of image `image`; raises GraphError."""
-        if (image, tile) in self._ready:
-            return self._ready.pop((image, tile))
         source = self._images[image]
         if isinstance(source, Features):
             return source.tiles[tile]
@@ -249,9 +236,6 @@ class TileSource:
         with lock:  # a tile that comes twice is encoded once
             found = self._model.tiles.get(key)
             return self._encode(image, key, rgb, n_at_once) if found is None else found
-
-    def _is_at_hand(self, image: int, tile: int) -> bool:
-        return (image, tile) in self._ready or isinstance(self._images[image], Features)
 
     def _encode(self, image: int, key: str, rgb: NDArray[np.uint8], n_at_once: int) -> NDArray[np.float32]:
         spec = self._model.manifest.image
@@ -267,10 +251,10 @@ class TileSource:
         return features
 
     def _tile(self, image: int, source: Picture, tile: int) -> NDArray[np.uint8]:
-        if self._cut[0] != image:
+        if self._cut[0] != image or tile not in self._cut[1]:
             resample = self._model.manifest.image.resample
-            self._cut = (image, list(pixels.tiles(source.rgb, self._plans[image], resample)))
-        return self._cut[1][tile]
+            self._cut = (image, dict(enumerate(pixels.tiles(source.rgb, self._plans[image], resample))))
+        return self._cut[1].pop(tile)
 
 
 class Busy:
@@ -315,7 +299,8 @@ def prefill(
     bits, with and without reuse.
     """
     model.is_warm = True
-    if model.takes_turns and not _encode_first(model, request, source, cancel, on_tile):
+    begun = _encode_first(model, request, source, cancel, on_tile) if model.takes_turns else None
+    if model.takes_turns and begun is None:
         return Prefilled(0, 0.0, complete=False)
     decoder = model.decoder  # which may be opened now
     started = time.perf_counter()
@@ -324,7 +309,7 @@ def prefill(
     first, last_image = _reuse(model, request, keys), _last_image(request)
     n_cached = decoder.n_past
     rest = request.steps[first:]
-    features = source.ahead(_tiles(rest), None if model.takes_turns else on_tile)  # told already
+    features = _features(source, _tiles(rest), begun, on_tile)
     prefill_s = time.perf_counter() - started
     try:
         for index, step in enumerate(rest, start=first):
@@ -360,24 +345,62 @@ def _parts(
     return parts
 
 
+Begun = tuple[list[tuple[int, int]], Generator[NDArray[np.float32], None, None]]
+"""Tiles that are being encoded, and their features."""
+
+
 def _encode_first(
     model: Loaded, request: Request, source: TileSource, cancel: threading.Event, on_tile: OnTile | None
-) -> bool:
-    """Encode what the decoder will want of the request, then let the encoder go; return whether all was done.
-
-    A prefix that turns out to be damaged when it is loaded is encoded after all, with an encoder opened again.
-    """
+) -> Begun | None:
+    """Encode what the decoder will want of the request, up to where it may be opened; None if it was cancelled."""
     keys = request.keys(model.likely_decoder_id)
     tiles = _tiles(request.steps[_n_reusable(model, request, keys) :])
-    encoding = source.prepare(tiles, on_tile)
+    n_beside = model.n_beside(len(tiles))
+    features = source.ahead(tiles, on_tile)
+    done: list[NDArray[np.float32]] = []
     try:
-        for _ in encoding:
+        for array in islice(features, len(tiles) - n_beside):
+            done.append(array)
             if cancel.is_set():
-                return False
+                features.close()
+                return None
+    except BaseException:
+        features.close()
+        raise
+    if n_beside == 0:
+        features.close()
+        model.let_encoder_go()
+    return tiles, _resumed(model, done, features, n_beside)
+
+
+def _resumed(
+    model: Loaded, done: list[NDArray[np.float32]], features: Generator[NDArray[np.float32], None, None], n_left: int
+) -> Generator[NDArray[np.float32], None, None]:
+    """Yield features that are there, then the `n_left` that are still coming; let the encoder go with the last one."""
+    try:
+        yield from done
+        for n_come, array in enumerate(features, start=1):
+            if n_come == n_left:
+                features.close()
+                model.let_encoder_go()
+            yield array
     finally:
-        encoding.close()
-    model.let_encoder_go()
-    return True
+        features.close()
+
+
+def _features(
+    source: TileSource, tiles: list[tuple[int, int]], begun: Begun | None, on_tile: OnTile | None
+) -> Generator[NDArray[np.float32], None, None]:
+    """Yield the features of tiles that are left to feed: as a rule those that were begun with.
+
+    Where a stored prefix turned out to be damaged, they are more; then the encoder is opened again for them.
+    """
+    if begun is None:
+        return source.ahead(tiles, on_tile)
+    if begun[0] == tiles:
+        return begun[1]
+    begun[1].close()
+    return source.ahead(tiles)  # on_tile was told
 
 
 def _tiles(some: Sequence[steps.Step]) -> list[tuple[int, int]]:

@@ -169,19 +169,19 @@ def test_tokens_known_ahead_take_their_turn_too(smolvlm_int4_dir: Path) -> None:
     prompt, text = np.arange(20) + 3, np.arange(6) + 40
     found = {}
     for takes_turns in (False, True):
-        steps = Graph(smolvlm_int4_dir / spec.decoder.file, threads=1, later=takes_turns)
+        tokens = Graph(smolvlm_int4_dir / spec.decoder.file, threads=1, later=takes_turns)
         prompts = Graph(smolvlm_int4_dir / spec.decoder.prefill, threads=1)
-        decoder = OnnxAheadDecoder(steps, spec.decoder, table, prompts, n_threads=1)
+        decoder = OnnxAheadDecoder(tokens, spec.decoder, table, prompts, n_threads=1)
         decoder.extend(prompt)
         for token in text:
             decoder.extend(token[None])
         first = decoder.extend_each(text[:2].tolist())
         decoder.extend(prompt)
         second = decoder.extend_each(text[:2].tolist())
-        assert (first is None) == (second is None) == (not is_known(steps.backend))
+        assert (first is None) == (second is None) == (not is_known(tokens.backend))
         assert decoder.extend_each(text[:4].tolist()) is None or not takes_turns
         found[takes_turns] = decoder.logits()
-        assert steps.is_loaded
+        assert tokens.is_loaded
         assert prompts.is_loaded is not takes_turns
     np.testing.assert_array_equal(found[True], found[False])
 
