@@ -63,21 +63,25 @@ static void pause_once(void) {
    What an item reads is read between two points: its phase begins for a thread when it has seen all items of the
    phase before as done (acquire), and ends for all when the item itself is counted as done (release). Whoever changes
    what it reads, in a later phase or, as the caller, after the run, has seen that count. So nothing of a run may be
-   read or written but for an item that was taken. Without one, a thread only reads numbers of tokens, to know how many
-   items there are; should they be those of a later run already, then it finds in each phase that its own is over.
+   read or written but for an item that was taken. Without one, a thread only reads what `run_of` does. Should that be a
+   later run's already, then the phases are that run's too, and it leaves.
 
    Numbers of runs begin anew after 2^32 of them: a thread would have to stand still for just so many, for days. */
 
 #define ONE_RUN ((uint64_t)1 << 32)
+
+/* the one before all, those of layers, and two of the scores */
+static int n_phases(const Model* model) { return 1 + PHASES * model->n_layers + 2; }
 
 static Run run_of(Decoder* decoder, uint64_t number, int thread) {
   return (Run){
       .decoder = decoder,
       .number = number,
       .thread = thread,
-      .n_tokens = atomic_load_explicit(&decoder->n_tokens, memory_order_relaxed),
-      .n_past = atomic_load_explicit(&decoder->n_past, memory_order_relaxed),
-      .n_scored = atomic_load_explicit(&decoder->n_scored, memory_order_relaxed),
+      .n_tokens = atomic_load_explicit(&decoder->n_tokens, memory_order_acquire),
+      .n_past = atomic_load_explicit(&decoder->n_past, memory_order_acquire),
+      .n_scored = atomic_load_explicit(&decoder->n_scored, memory_order_acquire),
+      .logits = atomic_load_explicit(&decoder->logits, memory_order_relaxed),
       .phase = decoder->phases, /* has no items */
   };
 }
@@ -128,13 +132,18 @@ static void publish(Decoder* decoder, uint64_t number) {
   pthread_mutex_unlock(&decoder->mutex);
 }
 
-/* Begin a run of `n_phases`; what it is to read is in its place */
-static Run begin(Decoder* decoder, int n_phases) {
+/* Begin a run; what is only read for its items is in its place */
+static Run begin(Decoder* decoder, int n_tokens, int n_past, int n_scored, float* logits) {
   const uint64_t number = atomic_load_explicit(&decoder->number, memory_order_relaxed) + ONE_RUN;
-  for (int i = 0; i < n_phases; i++) {
+  for (int i = 0; i < n_phases(&decoder->model); i++) {
     atomic_store_explicit(&decoder->phases[i].taken, number, memory_order_relaxed);
     atomic_store_explicit(&decoder->phases[i].done, number, memory_order_relaxed);
   }
+  /* After the phases: a late thread that sees one of these finds the phases changed, and none of its items in them. */
+  atomic_store_explicit(&decoder->n_tokens, n_tokens, memory_order_release);
+  atomic_store_explicit(&decoder->n_past, n_past, memory_order_release);
+  atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_release);
+  atomic_store_explicit(&decoder->logits, logits, memory_order_relaxed);
   if (decoder->n_threads > 1) {
     publish(decoder, number);
   } else {
@@ -520,8 +529,6 @@ static int64_t packed_floats(const Product* product) {
   return ((int64_t)product->k * (MOST_LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * MOST_LANES;
 }
 
-static int n_phases(const Model* model) { return 1 + PHASES * model->n_layers + 2; }
-
 static void* room(int64_t n_bytes) {
   void* found = NULL;
   return posix_memalign(&found, 64, (size_t)(n_bytes + 63) / 64 * 64) ? NULL : found;
@@ -642,12 +649,8 @@ EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, in
   decoder->keys = keys;
   decoder->values = values;
   decoder->capacity = capacity;
-  decoder->logits = logits;
-  atomic_store_explicit(&decoder->n_tokens, n, memory_order_relaxed);
-  atomic_store_explicit(&decoder->n_past, n_past, memory_order_relaxed);
-  atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_relaxed);
   memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
-  Run run = begin(decoder, n_phases(&decoder->model));
+  Run run = begin(decoder, n, n_past, n_scored, logits);
   decoder->forward(&run);
   wait_for_items(&run);
   return 0;

@@ -50,6 +50,7 @@ typedef struct {
   Decoder* decoder;
   uint64_t number; /* in the upper half */
   int thread, n_tokens, n_past, n_scored;
+  float* logits;
   Phase* phase;
   int n_items, n_taken; /* of this phase: all, and by this thread */
 } Run;
@@ -64,9 +65,9 @@ struct Decoder {
   Forward* forward;
   /* of one run: what a thread may read before it takes an item, and what only then */
   atomic_int n_tokens, n_past, n_scored;
+  _Atomic(float*) logits;
   uint16_t *const *keys, *const *values; /* of each layer, in half precision: [n_kv_heads, capacity, head_dim] */
   int64_t capacity;
-  float* logits;
   /* room for it */
   float *x, *qkv, *mixed, *gated, *partial;
   void *chunks, **own_chunks; /* quantized tokens: of all threads, and of each */

@@ -821,8 +821,8 @@ static void NAME(forward)(Run* run) {
     NAME(multiply)(run, layer, &layer->gate_up, NAME(make_feed), (int)first, n, gated, 0);
     NAME(multiply)(run, layer, &layer->down, NAME(make_down), (int)first, n, x, 1);
   }
-  NAME(multiply)(run, NULL, &model->head, NAME(make_scores), run->n_tokens - run->n_scored, run->n_scored,
-                 decoder->logits, 0);
+  NAME(multiply)(run, NULL, &model->head, NAME(make_scores), run->n_tokens - run->n_scored, run->n_scored, run->logits,
+                 0);
 }
 
 #undef NONE
