@@ -3,7 +3,8 @@
    is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
-   few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
+   few (GROUP) or all many, in the last layer those with scores: each row of a product and each block of attention is
+   computed in one piece, in one order. */
 
 typedef float NAME(Floats) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NAME(Ints) __attribute__((vector_size(4 * LANES)));
@@ -542,7 +543,9 @@ static void NAME(multiply)(Run* run, const Layer* layer, const Product* product,
   CHUNK *shared = decoder->chunks, *alone = decoder->own_chunks[run->thread];
   const int is_many = n_tokens > GROUP, stride = NAME(n_chunks)(product);
   const int size = is_many ? LANES : NAME(share)(decoder, product->n);
-  int is_made = n_tokens > 1; /* several tokens are quantized by all threads, one by each for itself */
+  /* Several tokens are quantized by all threads, one by each for itself: after it took an item, which keeps what it is
+     made of from being overwritten. */
+  int is_made = n_tokens > 1;
   if (is_made) {
     next_phase(run, n_tokens);
     for (int token; (token = take(run)) >= 0;) {

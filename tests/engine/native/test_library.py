@@ -277,6 +277,29 @@ def test_other_threads_of_python_go_on_while_it_computes(tmp_path: Path) -> None
         counting.join()
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
+def test_what_is_scored_changes_neither_scores_nor_cache(made: Made, n: int) -> None:
+    """Nor do tokens without scores, of which the last layer computes only keys and values."""
+    plan = read_plan(made.path)
+    assert plan is not None
+    weights = Weights(data_path(made.path), plan, n_threads=2, max_tokens=20)
+    embeds = np.random.default_rng(0).normal(0, 1, (n, 64)).astype(np.float32)
+    found = []
+    for n_scored in range(n + 1):
+        cache = {f"{i}.{kind}": np.zeros((1, 2, 20, 16), np.float16) for i in range(2) for kind in ("key", "value")}
+        scores = np.zeros((n_scored, 61), np.float32)
+        weights.run(embeds, 0, Caches(cache), scores)
+        found.append((scores, *cache.values()))
+    few, (every, *held) = found[min(n, 4)][0], found[-1]
+    for scores, *arrays in found:
+        assert all(map(np.array_equal, arrays, held))
+        if len(scores) <= 4:
+            assert np.array_equal(scores, few[len(few) - len(scores) :])
+        else:
+            assert np.array_equal(scores, every[n - len(scores) :])
+            assert difference(scores[-4:], few) < FLIPPED
+
+
 def test_tokens_without_room_are_an_error(made: Made) -> None:
     plan = read_plan(made.path)
     assert plan is not None
