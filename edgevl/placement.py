@@ -56,8 +56,8 @@ N_PROMPT, N_STEPS = 64, 8
 """A decoder's trial: how many tokens it is fed at once, and how many one by one after them."""
 
 SMALL_BYTES = 8 << 20
-"""A native decoder of fewer bytes is computed by one thread: a token takes a tenth of a millisecond, and threads that
-wait for one another lose tenfold as soon as other programs take their cores."""
+"""A native decoder of fewer bytes is computed by one thread: a token takes a tenth of a millisecond, and as long as
+that to wake another one for it, where something else is done between two tokens."""
 
 ENGINES: dict[Part, tuple[str, ...]] = {
     "vision": ("onnxruntime", "openvino"),

@@ -55,22 +55,101 @@ static void pause_once(void) {
 
 #define SPINS 4000 /* some 50 microseconds: what lies between two parts of a run, or two tokens of a quick model */
 
-/* Wait until all threads of a run have come here. They wait actively, and let others have the core after a while. */
-void decoder_wait(Decoder* decoder) {
-  if (decoder->n_threads == 1) return;
-  const unsigned turn = atomic_load_explicit(&decoder->turn, memory_order_relaxed);
-  if (atomic_fetch_add_explicit(&decoder->arrived, 1, memory_order_acq_rel) == decoder->n_threads - 1) {
-    atomic_store_explicit(&decoder->arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&decoder->turn, turn + 1, memory_order_release);
-    return;
-  }
-  for (int n = 0; atomic_load_explicit(&decoder->turn, memory_order_acquire) == turn; n++) {
+/* A run is a row of phases, and a phase a number of items. Threads take items, and wait for items that others took;
+   never for a thread as such. So one that does not get a processor holds up nobody unless it stopped in the middle of
+   an item, the caller's may compute a whole run alone, and one that comes late finds what is left, in this run or the
+   next.
+
+   What an item reads is read between two points: its phase begins for a thread when it has seen all items of the
+   phase before as done (acquire), and ends for all when the item itself is counted as done (release). Whoever changes
+   what it reads, in a later phase or, as the caller, after the run, has seen that count. So nothing of a run may be
+   read or written but for an item that was taken. Without one, a thread only reads what `run_of` does. Should that be a
+   later run's already, then the phases are that run's too, and it leaves.
+
+   Numbers of runs begin anew after 2^32 of them: a thread would have to stand still for just so many, for days. */
+
+#define ONE_RUN ((uint64_t)1 << 32)
+
+/* the one before all, those of layers, and two of the scores */
+static int n_phases(const Model* model) { return 1 + PHASES * model->n_layers + 2; }
+
+static Run run_of(Decoder* decoder, uint64_t number, int thread) {
+  return (Run){
+      .decoder = decoder,
+      .number = number,
+      .thread = thread,
+      .n_tokens = atomic_load_explicit(&decoder->n_tokens, memory_order_acquire),
+      .n_past = atomic_load_explicit(&decoder->n_past, memory_order_acquire),
+      .n_scored = atomic_load_explicit(&decoder->n_scored, memory_order_acquire),
+      .logits = atomic_load_explicit(&decoder->logits, memory_order_relaxed),
+      .phase = decoder->phases, /* has no items */
+  };
+}
+
+/* Wait until all items of the phase are done, or the run is over. Waits actively, and lets others have the core after a
+   while. */
+static void wait_for_items(const Run* run) {
+  const uint64_t wanted = run->number + (uint64_t)run->n_items;
+  for (int n = 0;; n++) {
+    const uint64_t done = atomic_load_explicit(&run->phase->done, memory_order_acquire);
+    if (done == wanted || (done ^ wanted) >= ONE_RUN) return;
     if (n < SPINS) {
       pause_once();
     } else {
       sched_yield();
     }
   }
+}
+
+/* Go on to the next phase, of `n_items`, when all of this one are done */
+static void next_phase(Run* run, int n_items) {
+  wait_for_items(run);
+  run->phase++;
+  run->n_items = n_items;
+  run->n_taken = 0;
+}
+
+/* Take an item of the phase, when the one taken before is computed; return its number, or -1 where there is none left
+ */
+static int take(Run* run) {
+  Phase* phase = run->phase;
+  uint64_t seen = atomic_load_explicit(&phase->taken, memory_order_relaxed);
+  while (seen - run->number < (uint64_t)run->n_items) /* never in another run */
+    if (atomic_compare_exchange_weak_explicit(&phase->taken, &seen, seen + 1, memory_order_relaxed,
+                                              memory_order_relaxed)) {
+      run->n_taken++;
+      return (int)(seen - run->number);
+    }
+  if (run->n_taken) atomic_fetch_add_explicit(&phase->done, (uint64_t)run->n_taken, memory_order_release);
+  return -1;
+}
+
+/* Let the threads see that there is a new run, or that there is to be none */
+static void publish(Decoder* decoder, uint64_t number) {
+  pthread_mutex_lock(&decoder->mutex);
+  atomic_store_explicit(&decoder->number, number, memory_order_release);
+  if (decoder->asleep) pthread_cond_broadcast(&decoder->woken);
+  pthread_mutex_unlock(&decoder->mutex);
+}
+
+/* Begin a run; what is only read for its items is in its place */
+static Run begin(Decoder* decoder, int n_tokens, int n_past, int n_scored, float* logits) {
+  const uint64_t number = atomic_load_explicit(&decoder->number, memory_order_relaxed) + ONE_RUN;
+  for (int i = 0; i < n_phases(&decoder->model); i++) {
+    atomic_store_explicit(&decoder->phases[i].taken, number, memory_order_relaxed);
+    atomic_store_explicit(&decoder->phases[i].done, number, memory_order_relaxed);
+  }
+  /* After the phases: a late thread that sees one of these finds the phases changed, and none of its items in them. */
+  atomic_store_explicit(&decoder->n_tokens, n_tokens, memory_order_release);
+  atomic_store_explicit(&decoder->n_past, n_past, memory_order_release);
+  atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_release);
+  atomic_store_explicit(&decoder->logits, logits, memory_order_relaxed);
+  if (decoder->n_threads > 1) {
+    publish(decoder, number);
+  } else {
+    atomic_store_explicit(&decoder->number, number, memory_order_relaxed);
+  }
+  return run_of(decoder, number, 0);
 }
 
 typedef struct {
@@ -82,28 +161,25 @@ static void* work(void* given) {
   Decoder* decoder = ((Work*)given)->decoder;
   const int thread = ((Work*)given)->thread;
   free(given);
-  for (unsigned done = 0;;) {
-    for (int n = 0; n < SPINS && atomic_load_explicit(&decoder->job, memory_order_acquire) == done; n++) pause_once();
-    if (atomic_load_explicit(&decoder->job, memory_order_acquire) == done) {
+  for (uint64_t last = 0;;) {
+    uint64_t number = last;
+    for (int n = 0; n < SPINS && number == last; n++) {
+      pause_once();
+      number = atomic_load_explicit(&decoder->number, memory_order_acquire);
+    }
+    if (number == last) {
       pthread_mutex_lock(&decoder->mutex);
       decoder->asleep++;
-      while (atomic_load_explicit(&decoder->job, memory_order_acquire) == done)
+      while ((number = atomic_load_explicit(&decoder->number, memory_order_acquire)) == last)
         pthread_cond_wait(&decoder->woken, &decoder->mutex);
       decoder->asleep--;
       pthread_mutex_unlock(&decoder->mutex);
     }
-    done++;
-    if (decoder->is_closing) return NULL;
-    decoder->forward(decoder, thread);
-    decoder_wait(decoder);
+    last = number;
+    if (atomic_load_explicit(&decoder->is_closing, memory_order_relaxed)) return NULL;
+    Run run = run_of(decoder, number, thread);
+    decoder->forward(&run);
   }
-}
-
-static void wake(Decoder* decoder) {
-  pthread_mutex_lock(&decoder->mutex);
-  atomic_fetch_add_explicit(&decoder->job, 1, memory_order_acq_rel);
-  if (decoder->asleep) pthread_cond_broadcast(&decoder->woken);
-  pthread_mutex_unlock(&decoder->mutex);
 }
 
 /* ---- x86 with AVX-512 and VNNI ---- */
@@ -461,8 +537,8 @@ static void* room(int64_t n_bytes) {
 EXPORTED void edgevl_decoder_close(Decoder* decoder) {
   if (!decoder) return;
   if (decoder->pid == getpid()) {
-    decoder->is_closing = 1;
-    wake(decoder);
+    atomic_store_explicit(&decoder->is_closing, 1, memory_order_relaxed);
+    publish(decoder, atomic_load_explicit(&decoder->number, memory_order_relaxed) + ONE_RUN);
     for (int i = 0; i + 1 < decoder->n_threads; i++) pthread_join(decoder->workers[i], NULL);
     pthread_mutex_destroy(&decoder->mutex);
     pthread_cond_destroy(&decoder->woken); /* would wait for ever for threads that did not come along */
@@ -479,7 +555,7 @@ EXPORTED void edgevl_decoder_close(Decoder* decoder) {
   free(decoder->gated);
   free(decoder->partial);
   free(decoder->chunks);
-  free(decoder->taken);
+  free(decoder->phases);
   free(decoder->workers);
   free(decoder->layers);
   free(decoder);
@@ -526,12 +602,12 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->gated = room(4 * tokens * 2 * model->intermediate);
   decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
   decoder->chunks = room(tokens * quantized);
-  decoder->taken = room((int64_t)sizeof(Counter) * (COUNTERS * model->n_layers + 2));
+  decoder->phases = room((int64_t)sizeof(Phase) * n_phases(model));
   decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
   decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);
   decoder->workers = calloc((size_t)n_threads, sizeof *decoder->workers);
   int has_room = decoder->layers && decoder->x && decoder->qkv && decoder->mixed && decoder->gated &&
-                 decoder->partial && decoder->chunks && decoder->taken && decoder->own && decoder->own_chunks &&
+                 decoder->partial && decoder->chunks && decoder->phases && decoder->own && decoder->own_chunks &&
                  decoder->workers;
   for (int i = 0; has_room && i < n_threads; i++) {
     decoder->own[i] = room(4 * longest);
@@ -560,27 +636,22 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
 }
 
 /* Feed `n` tokens (max_tokens at most) behind `n_past`: their embeddings [n, hidden]. Their keys and values go into the
-   caches of each layer, half precision [n_kv_heads, capacity, head_dim]; scores of the last `n_scored` to `logits`
-   [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
+   caches of each layer, half precision [n_kv_heads, capacity, head_dim]; scores of the last `n_scored`, which may be
+   none, to `logits` [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
 EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, int n_past, uint16_t* const* keys,
                                 uint16_t* const* values, int64_t capacity, int n_scored, float* logits) {
   const int64_t end = (int64_t)n_past + n;
   if (n < 1 || n > decoder->max_tokens || n_past < 0 || end > capacity || end > decoder->model.n_positions ||
-      n_scored < 1 || n_scored > n)
+      n_scored < 0 || n_scored > n)
     return -1;
+  if (decoder->n_threads > 1 && decoder->pid != getpid())
+    decoder->n_threads = 1; /* threads do not come along into a forked process */
   decoder->keys = keys;
   decoder->values = values;
   decoder->capacity = capacity;
-  decoder->n_tokens = n;
-  decoder->n_past = n_past;
-  decoder->n_scored = n_scored;
-  decoder->logits = logits;
   memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
-  memset(decoder->taken, 0, sizeof(Counter) * (size_t)(COUNTERS * decoder->model.n_layers + 2));
-  if (decoder->n_threads > 1 && decoder->pid != getpid())
-    decoder->n_threads = 1; /* threads do not come along into a forked process */
-  if (decoder->n_threads > 1) wake(decoder);
-  decoder->forward(decoder, 0);
-  decoder_wait(decoder);
+  Run run = begin(decoder, n, n_past, n_scored, logits);
+  decoder->forward(&run);
+  wait_for_items(&run);
   return 0;
 }

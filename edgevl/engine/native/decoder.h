@@ -33,42 +33,53 @@ typedef struct {
 #define GROUP 4        /* tokens that share one pass over a row of weights */
 #define BLOCK 256      /* positions whose attention is one sum; sums are added in order */
 #define SPAN 64        /* positions whose keys stay in the first cache while all queries are compared with them */
-#define COUNTERS 11    /* of each layer: what threads share out among them */
+#define PHASES 11      /* of a layer, at most: parts whose items threads share out among them */
 #define MAX_QUERIES 64 /* rows of queries that read a block of keys together */
 
 typedef struct Decoder Decoder;
 
-/* what an instruction set computes: a run of the decoder, by thread `thread` of all */
-typedef void Forward(Decoder* decoder, int thread);
-
+/* How many items of a part of a run were taken, and how many of them are done: in the lower halves. The upper ones hold
+   the run's number, so that a thread that was left behind in an earlier run finds nothing here to take or wait for. */
 typedef struct {
-  _Alignas(64) atomic_int n;
-} Counter;
+  _Alignas(64) _Atomic uint64_t taken;
+  _Atomic uint64_t done;
+} Phase;
+
+/* A run as one thread sees it */
+typedef struct {
+  Decoder* decoder;
+  uint64_t number; /* in the upper half */
+  int thread, n_tokens, n_past, n_scored;
+  float* logits;
+  Phase* phase;
+  int n_items, n_taken; /* of this phase: all, and by this thread */
+} Run;
+
+/* what an instruction set computes: a run of the decoder, by one thread of all */
+typedef void Forward(Run* run);
 
 struct Decoder {
   Model model;
   Layer* layers;
   int n_threads, n_rooms, max_tokens, max_blocks, pid;
   Forward* forward;
-  /* of one run */
+  /* of one run: what a thread may read before it takes an item, and what only then */
+  atomic_int n_tokens, n_past, n_scored;
+  _Atomic(float*) logits;
   uint16_t *const *keys, *const *values; /* of each layer, in half precision: [n_kv_heads, capacity, head_dim] */
   int64_t capacity;
-  int n_tokens, n_past, n_scored;
-  float* logits;
   /* room for it */
   float *x, *qkv, *mixed, *gated, *partial;
   void *chunks, **own_chunks; /* quantized tokens: of all threads, and of each */
   float** own;
-  Counter* taken;
+  Phase* phases;
   /* threads */
   pthread_t* workers;
   pthread_mutex_t mutex;
   pthread_cond_t woken;
-  atomic_int arrived;
-  atomic_uint turn, job;
-  int asleep, is_closing;
+  _Atomic uint64_t number; /* of the run, in the upper half */
+  atomic_int is_closing;
+  int asleep;
 };
-
-void decoder_wait(Decoder* decoder);
 
 #endif

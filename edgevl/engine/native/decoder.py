@@ -82,7 +82,7 @@ class NativeDecoder(CachedDecoder):
             if self.n_past > before and cancelled is not None and cancelled.is_set():
                 self.truncate(before)
                 return False
-            self._feed(piece, 1)
+            self._feed(piece, 1 if self.n_past + len(piece) == total else 0)
         return True
 
     def extend_each(self, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
@@ -110,7 +110,9 @@ class NativeDecoder(CachedDecoder):
         self._reserve(total, self.n_past)
         logits = np.empty((n_scored, self._logits.shape[-1]), np.float32)
         self._weights.run(embeds, self.n_past, self._caches, logits)
-        self.n_past, self._logits = total, logits
+        self.n_past = total
+        if n_scored:
+            self._logits = logits
 
     def _bind_cache(self) -> None:
         self._caches = Caches(self._cache.arrays)

@@ -3,7 +3,8 @@
    is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
-   few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
+   few (GROUP) or all many, in the last layer those with scores: each row of a product and each block of attention is
+   computed in one piece, in one order. */
 
 typedef float NAME(Floats) __attribute__((vector_size(4 * LANES)));
 typedef int32_t NAME(Ints) __attribute__((vector_size(4 * LANES)));
@@ -526,52 +527,50 @@ APART void NAME(turn)(float* head, const float* cos, const float* sin, int half)
 
 /* ---- one run ---- */
 
-/* Take the next `size` of `n` things that are shared out; return where they begin, n or more when there are none */
-INLINE int NAME(take)(Counter* counter, int size) {
-  return atomic_fetch_add_explicit(&counter->n, size, memory_order_relaxed);
-}
-
 INLINE int NAME(share)(const Decoder* decoder, int n) {
   const int size = n / (decoder->n_threads * 2) / 8 * 8;
   return size < 8 ? 8 : size;
 }
 
-/* Compute a product of all tokens, [n_tokens, product->n], as many rows of weights at a time as a thread takes */
-static void NAME(multiply)(Decoder* decoder, int thread, const Product* product, Counter* counter, const CHUNK* chunks,
-                           int n_tokens, float* out, int adds) {
-  const int size = n_tokens > GROUP ? LANES : NAME(share)(decoder, product->n);
-  for (int from; (from = NAME(take)(counter, size)) < product->n;) {
-    if (n_tokens > GROUP) {
-      NAME(rows_of_many)(product, from, chunks, n_tokens, out, adds, decoder->own[thread]);
-    } else {
-      const int to = from + size < product->n ? from + size : product->n;
-      NAME(rows)(product, from, to, chunks, NAME(n_chunks)(product), n_tokens, out, product->n, adds);
-    }
-  }
-}
-
-/* What is multiplied next, quantized: of one token by each thread for itself, of several shared out among them */
+/* What is multiplied next, of one token */
 typedef void NAME(Make)(Decoder* decoder, const Layer* layer, int token, float* to);
 
-static const void* NAME(prepare)(Decoder* decoder, int thread, const Layer* layer, const Product* product,
-                                 NAME(Make) * make, int first, int n_tokens, Counter* counter) {
-  const int stride = NAME(n_chunks)(product);
-  float* own = decoder->own[thread];
-  if (n_tokens == 1) {
-    make(decoder, layer, first, own);
-    NAME(quantize)(own, product, (CHUNK*)decoder->own_chunks[thread]);
-    return decoder->own_chunks[thread];
-  }
-  for (int token; (token = NAME(take)(counter, 1)) < n_tokens;) {
-    make(decoder, layer, first + token, own);
-    if (n_tokens > GROUP) {
-      NAME(quantize_token)(own, product, NAME(token)(product, decoder->chunks, token));
-    } else {
-      NAME(quantize)(own, product, (CHUNK*)decoder->chunks + (int64_t)token * stride);
+/* Compute a product with what `make` makes of `n_tokens` from `first` on, [n_tokens, product->n] */
+static void NAME(multiply)(Run* run, const Layer* layer, const Product* product, NAME(Make) * make, int first,
+                           int n_tokens, float* out, int adds) {
+  Decoder* decoder = run->decoder;
+  float* own = decoder->own[run->thread];
+  CHUNK *shared = decoder->chunks, *alone = decoder->own_chunks[run->thread];
+  const int is_many = n_tokens > GROUP, stride = NAME(n_chunks)(product);
+  const int size = is_many ? LANES : NAME(share)(decoder, product->n);
+  /* Several tokens are quantized by all threads, one by each for itself: after it took an item, which keeps what it is
+     made of from being overwritten. */
+  int is_made = n_tokens > 1;
+  if (is_made) {
+    next_phase(run, n_tokens);
+    for (int token; (token = take(run)) >= 0;) {
+      make(decoder, layer, first + token, own);
+      if (is_many) {
+        NAME(quantize_token)(own, product, NAME(token)(product, shared, token));
+      } else {
+        NAME(quantize)(own, product, shared + (int64_t)token * stride);
+      }
     }
   }
-  decoder_wait(decoder);
-  return decoder->chunks;
+  next_phase(run, n_tokens ? (product->n + size - 1) / size : 0);
+  for (int item; (item = take(run)) >= 0;) {
+    if (!is_made) {
+      make(decoder, layer, first, own);
+      NAME(quantize)(own, product, alone);
+      is_made = 1;
+    }
+    const int from = item * size, to = from + size < product->n ? from + size : product->n;
+    if (is_many) {
+      NAME(rows_of_many)(product, from, shared, n_tokens, out, adds, own);
+    } else {
+      NAME(rows)(product, from, to, n_tokens > 1 ? shared : alone, stride, n_tokens, out, product->n, adds);
+    }
+  }
 }
 
 static void NAME(make_attention)(Decoder* decoder, const Layer* layer, int token, float* to) {
@@ -644,25 +643,27 @@ static void NAME(finish)(Decoder* decoder, const float* partial, int token, int 
 }
 
 /* Few tokens: heads and blocks are shared out, and what the blocks gave is merged when all are done */
-static void NAME(attend_split)(Decoder* decoder, int thread, int number, Counter* counter, Counter* merging) {
+static void NAME(attend_split)(Run* run, int number, int first, int n_tokens) {
+  Decoder* decoder = run->decoder;
   const Model* model = &decoder->model;
-  const int each = model->n_heads / model->n_kv_heads,
-            n_blocks = (decoder->n_past + decoder->n_tokens + BLOCK - 1) / BLOCK;
-  const int size = model->head_dim + 2, n_rows = decoder->n_tokens * each;
-  for (int item; (item = NAME(take)(counter, 1)) < model->n_kv_heads * n_blocks;) {
+  const int each = model->n_heads / model->n_kv_heads, n_blocks = (run->n_past + first + n_tokens + BLOCK - 1) / BLOCK;
+  const int size = model->head_dim + 2, n_rows = n_tokens * each;
+  next_phase(run, n_rows ? model->n_kv_heads * n_blocks : 0);
+  for (int item; (item = take(run)) >= 0;) {
     const int kv = item % model->n_kv_heads, block = item / model->n_kv_heads;
     const float* queries[MAX_QUERIES];
     int limits[MAX_QUERIES];
-    NAME(queries)(decoder, kv, 0, decoder->n_tokens, block * BLOCK, queries, limits);
+    NAME(queries)(decoder, kv, first, n_tokens, block * BLOCK, queries, limits);
     const int64_t at = (kv * decoder->capacity + (int64_t)block * BLOCK) * model->head_dim;
     NAME(attend)(queries, limits, n_rows, decoder->keys[number] + at, decoder->values[number] + at, model->head_dim,
-                 decoder->own[thread], decoder->partial + ((int64_t)block * model->n_kv_heads + kv) * n_rows * size);
+                 decoder->own[run->thread],
+                 decoder->partial + ((int64_t)block * model->n_kv_heads + kv) * n_rows * size);
   }
-  decoder_wait(decoder);
-  for (int item; (item = NAME(take)(merging, 1)) < model->n_kv_heads * n_rows;) {
-    const int kv = item / n_rows, row = item % n_rows, token = row / each;
+  next_phase(run, model->n_kv_heads * n_rows);
+  for (int item; (item = take(run)) >= 0;) {
+    const int kv = item / n_rows, row = item % n_rows, token = first + row / each;
     float* into = decoder->partial + ((int64_t)kv * n_rows + row) * size;
-    for (int block = 1; block * BLOCK <= decoder->n_past + token; block++)
+    for (int block = 1; block * BLOCK <= run->n_past + token; block++)
       NAME(merge)(into, decoder->partial + (((int64_t)block * model->n_kv_heads + kv) * n_rows + row) * size,
                   model->head_dim);
     NAME(finish)(decoder, into, token, kv * each + row % each);
@@ -785,57 +786,46 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
   }
 }
 
-static void NAME(attend_many)(Decoder* decoder, int thread, int number, Counter* counter) {
+static void NAME(attend_many)(Run* run, int number, int first, int n_tokens) {
+  Decoder* decoder = run->decoder;
   const Model* model = &decoder->model;
   const int64_t heads = model->n_heads / model->n_kv_heads, dim = model->head_dim;
-  const int n_groups = (decoder->n_tokens + LANES - 1) / LANES;
-  NAME(Lanes) room = {.queries = decoder->own[thread]};
+  const int n_groups = (n_tokens + LANES - 1) / LANES;
+  NAME(Lanes) room = {.queries = decoder->own[run->thread]};
   room.scores = room.queries + heads * dim * LANES;
   room.mixed = room.scores + SPAN * LANES;
   room.wide = room.mixed + heads * dim * LANES;
   room.greatest = room.wide + 2 * SPAN * dim;
   room.total = room.greatest + heads * LANES;
-  for (int item; (item = NAME(take)(counter, 1)) < model->n_kv_heads * n_groups;) {
+  next_phase(run, model->n_kv_heads * n_groups);
+  for (int item; (item = take(run)) >= 0;) {
     /* the last tokens, which read most, first */
-    const int kv = item % model->n_kv_heads, first = (n_groups - 1 - item / model->n_kv_heads) * LANES;
-    const int n_tokens = decoder->n_tokens - first < LANES ? decoder->n_tokens - first : LANES;
-    NAME(attend_lanes)(decoder, number, kv, first, n_tokens, room);
+    const int kv = item % model->n_kv_heads, at = (n_groups - 1 - item / model->n_kv_heads) * LANES;
+    const int n = n_tokens - at < LANES ? n_tokens - at : LANES;
+    NAME(attend_lanes)(decoder, number, kv, first + at, n, room);
   }
 }
 
-static void NAME(forward)(Decoder* decoder, int thread) {
+/* All phases of a run, in which the threads meet again and again */
+static void NAME(forward)(Run* run) {
+  Decoder* decoder = run->decoder;
   const Model* model = &decoder->model;
-  const int n = decoder->n_tokens;
-  Counter* taken = decoder->taken;
   for (int number = 0; number < model->n_layers; number++) {
     const Layer* layer = decoder->layers + number;
-    const CHUNK* chunks = NAME(prepare)(decoder, thread, layer, &layer->qkv, NAME(make_attention), 0, n, taken++);
-    NAME(multiply)(decoder, thread, &layer->qkv, taken++, chunks, n, decoder->qkv, 0);
-    decoder_wait(decoder);
-    for (int token; (token = NAME(take)(taken, 1)) < n;) NAME(place)(decoder, number, token);
-    taken++;
-    decoder_wait(decoder);
-    if (n <= GROUP) {
-      NAME(attend_split)(decoder, thread, number, taken, taken + 1);
-    } else {
-      NAME(attend_many)(decoder, thread, number, taken);
-    }
-    taken += 2;
-    decoder_wait(decoder);
-    chunks = NAME(prepare)(decoder, thread, layer, &layer->out, NAME(make_out), 0, n, taken++);
-    NAME(multiply)(decoder, thread, &layer->out, taken++, chunks, n, decoder->x, 1);
-    decoder_wait(decoder);
-    chunks = NAME(prepare)(decoder, thread, layer, &layer->gate_up, NAME(make_feed), 0, n, taken++);
-    NAME(multiply)(decoder, thread, &layer->gate_up, taken++, chunks, n, decoder->gated, 0);
-    decoder_wait(decoder);
-    chunks = NAME(prepare)(decoder, thread, layer, &layer->down, NAME(make_down), 0, n, taken++);
-    NAME(multiply)(decoder, thread, &layer->down, taken++, chunks, n, decoder->x, 1);
-    decoder_wait(decoder);
+    NAME(multiply)(run, layer, &layer->qkv, NAME(make_attention), 0, run->n_tokens, decoder->qkv, 0);
+    next_phase(run, run->n_tokens);
+    for (int token; (token = take(run)) >= 0;) NAME(place)(decoder, number, token);
+    /* of the last layer, only keys and values are needed of tokens without scores */
+    const int64_t first = number < model->n_layers - 1 ? 0 : run->n_tokens - run->n_scored;
+    const int n = run->n_tokens - (int)first;
+    float *x = decoder->x + first * model->hidden, *gated = decoder->gated + first * 2 * model->intermediate;
+    (n > GROUP ? NAME(attend_many) : NAME(attend_split))(run, number, (int)first, n);
+    NAME(multiply)(run, layer, &layer->out, NAME(make_out), (int)first, n, x, 1);
+    NAME(multiply)(run, layer, &layer->gate_up, NAME(make_feed), (int)first, n, gated, 0);
+    NAME(multiply)(run, layer, &layer->down, NAME(make_down), (int)first, n, x, 1);
   }
-  const int first = n - decoder->n_scored;
-  const CHUNK* chunks =
-      NAME(prepare)(decoder, thread, NULL, &model->head, NAME(make_scores), first, decoder->n_scored, taken++);
-  NAME(multiply)(decoder, thread, &model->head, taken++, chunks, decoder->n_scored, decoder->logits, 0);
+  NAME(multiply)(run, NULL, &model->head, NAME(make_scores), run->n_tokens - run->n_scored, run->n_scored, run->logits,
+                 0);
 }
 
 #undef NONE

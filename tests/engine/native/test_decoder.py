@@ -298,10 +298,11 @@ def test_a_long_chunk_is_cancelled_between_its_pieces(tmp_path: Path) -> None:
     ids = made.ids(3 * PIECE)
     decoder, whole = made.opened(), made.opened()
     decoder.extend(ids[:5])
-    before = decoder.save()
+    before, scores = decoder.save(), decoder.logits()
     for n_looks in (0, 1):
         assert not decoder.extend(ids[5:], Cancelled(n_looks))
         assert decoder.n_past == 5
+        assert np.array_equal(decoder.logits(), scores)
         assert np.array_equal(decoder.save(), before)
     assert decoder.extend(ids[5:], Cancelled(2))
     whole.extend(ids[:5])

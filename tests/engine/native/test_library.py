@@ -114,6 +114,85 @@ def test_a_forked_process_computes_the_same_and_ends(tmp_path: Path, seconds: fl
     assert run(FORKING, str(tmp_path), str(seconds)) == "0 True\n"
 
 
+ON_ONE_CORE = """
+import os, sys, time
+from pathlib import Path
+from tests.engine.native.plans import Shape, write
+
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+made = write(Path(sys.argv[1]), Shape(hidden=128, intermediate=256, n_layers=6))
+decoders = [made.opened(n) for n in (1, 4)]
+ids, best = made.ids(300), [9.0, 9.0]
+for turn in range(5):
+    for number, decoder in enumerate(decoders):
+        decoder.truncate(0)
+        started = time.perf_counter()
+        for at in range(300):
+            decoder.extend(ids[at : at + 1])
+        best[number] = min(best[number], time.perf_counter() - started)
+print(best[1] / best[0])
+"""
+
+
+@only_linux
+def test_threads_that_are_not_running_hold_up_nobody(tmp_path: Path) -> None:
+    """Four of them on one core take about as long as one: two hundred times as long if each waited for all others."""
+    assert float(run(ON_ONE_CORE, str(tmp_path))) < 6
+
+
+MANY_RUNS = """
+import os, sys, warnings
+from pathlib import Path
+import numpy as np
+from edgevl.engine.native.library import Caches, Weights
+from edgevl.engine.native.plan import data_path, read_plan
+from tests.engine.native.plans import Shape, write
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads: it is what is tried
+made = write(Path(sys.argv[1]), Shape(n_layers=3, n_positions=300, has_biases=True, head_bits=8))
+plan, rng, runs, n_past = read_plan(made.path), np.random.default_rng(int(sys.argv[2])), [], 0
+embeds = rng.normal(0, 1, (400, 64)).astype(np.float32)
+for _ in range(3000):
+    n = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 7, 20]))
+    if n_past + n > 300 or rng.random() < 0.03:
+        n_past = int(rng.integers(0, min(n_past, 280) + 1))
+    runs.append((embeds[n_past:][:n], n_past, int(rng.integers(0, min(n, 4) + 1))))
+    n_past += n
+
+def opened(n_threads):
+    weights = Weights(data_path(made.path), plan, n_threads=n_threads, max_tokens=20)
+    arrays = {f"{i}.{kind}": np.zeros((1, 2, 300, 16), np.float16) for i in range(3) for kind in ("key", "value")}
+    return weights, Caches(arrays), [np.zeros((n_scored, 61), np.float32) for _, _, n_scored in runs], arrays
+
+child, is_equal = None, True
+for n_threads in (7, 6, 3):
+    both = opened(1), opened(n_threads)
+    for number, (given, before, _) in enumerate(runs):
+        for weights, caches, scores, _ in both:  # while one computes, the other's threads fall asleep, or nearly
+            weights.run(given, before, caches, scores[number])
+        if number == 2500 and n_threads == 3:
+            child = os.fork()
+    found, wanted = ([*scores, *arrays.values()] for _, _, scores, arrays in both)
+    is_equal = is_equal and all(map(np.array_equal, found, wanted))
+if child == 0:
+    os._exit(0 if is_equal else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), is_equal)
+"""
+
+
+@only_linux
+@pytest.mark.parametrize("seed", range(3))
+def test_many_short_runs_on_a_busy_machine_are_all_equal(tmp_path: Path, seed: int) -> None:
+    """With more threads than cores, and other programs beside them, threads come late to runs, or to the next one."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(seed)]
+    try:
+        assert run(MANY_RUNS, str(tmp_path), str(seed)) == "0 True\n"
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def n_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
@@ -196,6 +275,29 @@ def test_other_threads_of_python_go_on_while_it_computes(tmp_path: Path) -> None
     finally:
         is_done.set()
         counting.join()
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
+def test_what_is_scored_changes_neither_scores_nor_cache(made: Made, n: int) -> None:
+    """Nor do tokens without scores, of which the last layer computes only keys and values."""
+    plan = read_plan(made.path)
+    assert plan is not None
+    weights = Weights(data_path(made.path), plan, n_threads=2, max_tokens=20)
+    embeds = np.random.default_rng(0).normal(0, 1, (n, 64)).astype(np.float32)
+    found = []
+    for n_scored in range(n + 1):
+        cache = {f"{i}.{kind}": np.zeros((1, 2, 20, 16), np.float16) for i in range(2) for kind in ("key", "value")}
+        scores = np.zeros((n_scored, 61), np.float32)
+        weights.run(embeds, 0, Caches(cache), scores)
+        found.append((scores, *cache.values()))
+    few, (every, *held) = found[min(n, 4)][0], found[-1]
+    for scores, *arrays in found:
+        assert all(map(np.array_equal, arrays, held))
+        if len(scores) <= 4:
+            assert np.array_equal(scores, few[len(few) - len(scores) :])
+        else:
+            assert np.array_equal(scores, every[n - len(scores) :])
+            assert difference(scores[-4:], few) < FLIPPED
 
 
 def test_tokens_without_room_are_an_error(made: Made) -> None:
