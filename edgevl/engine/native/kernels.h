@@ -1,6 +1,6 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER). Everything else
-   is GCC's and Clang's vectors.
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER; TERMS where it has
+   more than one). Everything else is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many: each row of a product and each block of attention is computed in one piece, in one order. */
@@ -670,12 +670,28 @@ static void NAME(attend_split)(Decoder* decoder, int thread, int number, Counter
 }
 
 /* Many tokens: heads and groups of tokens are shared out. A lane is a token: queries, scores and what is mixed lie as
-   [.., LANES], so that keys and values are each loaded for all of them, and nothing is summed across lanes. */
+   [.., LANES], so that keys and values are each loaded for all of them, and nothing is summed across lanes.
+
+   What is multiplied are terms: floats, or numbers of fewer bits of which the processor multiplies and sums TERMS with
+   one instruction. Those of a lane that are summed at once lie side by side. */
+#ifndef TERMS
+#define TERMS 1
+typedef float NAME(Term);
+INLINE void NAME(put_terms)(FLOATS x, float* to) { NAME(store)(to, x); }
+INLINE void NAME(put_beside)(const FLOATS* x, float* to) { NAME(store)(to, x[0]); }
+INLINE FLOATS NAME(add_terms)(FLOATS sum, const float* lanes, const float* one) {
+  return NAME(fma)(NAME(load)(lanes), NAME(all)(*one), sum);
+}
+#endif
+#define TERM NAME(Term)
+
 typedef struct {
-  float* queries;  /* [heads, head_dim, LANES] */
+  TERM* queries;   /* [heads, head_dim / TERMS, LANES, TERMS] */
   float* scores;   /* [SPAN, LANES] of one head */
+  TERM* weights;   /* [SPAN / TERMS, LANES, TERMS] of one head, where its scores lie */
   float* mixed;    /* [heads, head_dim, LANES] */
-  float* wide;     /* [SPAN, head_dim] */
+  TERM* keys;      /* [SPAN, head_dim] */
+  TERM* values;    /* [SPAN / TERMS, head_dim, TERMS] */
   float* greatest; /* [heads, LANES] */
   float* total;    /* [heads, LANES] */
 } NAME(Lanes);
@@ -683,10 +699,10 @@ typedef struct {
 #define NONE -1e30f /* the score of what is not attended to */
 
 /* Scores of one head with positions 0 to n - 1 (a multiple of N_TOGETHER) of a span, from `limits` on none */
-INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
+INLINE void NAME(compare_lanes)(const TERM* queries, const TERM* keys, int n, int start, INTS limits, int head_dim,
                                 float* scores) {
 #define BEGIN(i) FLOATS sum##i = {0};
-#define ADD(i) sum##i = NAME(fma)(query, NAME(all)(key[i * head_dim]), sum##i);
+#define ADD(i) sum##i = NAME(add_terms)(sum##i, query, key + i * head_dim);
 #define PUT(i)                                                                                             \
   {                                                                                                        \
     const INTS is = NAME(all_int)(start + at + i) < limits;                                                \
@@ -694,9 +710,8 @@ INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, 
   }
   for (int at = 0; at < n; at += N_TOGETHER) {
     TOGETHER(BEGIN)
-    for (int d = 0; d < head_dim; d++) {
-      const float* key = wide + at * head_dim + d;
-      const FLOATS query = NAME(load)(queries + d * LANES);
+    for (int d = 0; d < head_dim; d += TERMS) {
+      const TERM *key = keys + at * head_dim + d, *query = queries + d * LANES;
       TOGETHER(ADD)
     }
     TOGETHER(PUT)
@@ -707,31 +722,34 @@ INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, 
 }
 
 /* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
-INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
+INLINE void NAME(weigh_lanes)(const float* scores, int n, TERM* weights, float* greatest, float* total, float* mixed,
+                              int head_dim) {
   const FLOATS before = NAME(load)(greatest);
   FLOATS most = before;
   for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
   const FLOATS factor = NAME(exp)(before - most);
   FLOATS sum = NAME(load)(total) * factor;
-  for (int at = 0; at < n; at++) {
-    const FLOATS power = NAME(exp)(NAME(load)(scores + at * LANES) - most);
-    NAME(store)(scores + at * LANES, power);
-    sum += power;
+  for (int at = 0; at < n; at += TERMS) {
+    FLOATS powers[TERMS];
+    for (int i = 0; i < TERMS; i++) {
+      powers[i] = NAME(exp)(NAME(load)(scores + (at + i) * LANES) - most);
+      sum += powers[i];
+    }
+    NAME(put_beside)(powers, weights + at * LANES);
   }
   for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) * factor);
   NAME(store)(greatest, most);
   NAME(store)(total, sum);
 }
 
-INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
+INLINE void NAME(mix_lanes)(const TERM* weights, const TERM* values, int n, int head_dim, float* mixed) {
 #define BEGIN(i) FLOATS sum##i = NAME(load)(mixed + (d + i) * LANES);
-#define ADD(i) sum##i = NAME(fma)(weight, NAME(all)(value[i]), sum##i);
+#define ADD(i) sum##i = NAME(add_terms)(sum##i, weight, value + i * TERMS);
 #define PUT(i) NAME(store)(mixed + (d + i) * LANES, sum##i);
   for (int d = 0; d < head_dim; d += N_TOGETHER) {
     TOGETHER(BEGIN)
-    for (int at = 0; at < n; at++) {
-      const FLOATS weight = NAME(load)(scores + at * LANES);
-      const float* value = wide + at * head_dim + d;
+    for (int at = 0; at < n; at += TERMS) {
+      const TERM *weight = weights + at * LANES, *value = values + at * head_dim + d * TERMS;
       TOGETHER(ADD)
     }
     TOGETHER(PUT)
@@ -739,6 +757,20 @@ INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int h
 #undef BEGIN
 #undef ADD
 #undef PUT
+}
+
+/* `n` keys and values of a span as terms, and 0 up to n_whole */
+INLINE void NAME(read_span)(const uint16_t* keys, const uint16_t* values, int n, int n_whole, int head_dim,
+                            NAME(Lanes) room) {
+  for (int i = 0; i < n * head_dim; i += LANES) NAME(put_terms)(NAME(widen)(keys + i), room.keys + i);
+  memset(room.keys + n * head_dim, 0, sizeof(TERM) * (size_t)((n_whole - n) * head_dim));
+  for (int at = 0; at < n_whole; at += TERMS) {
+    for (int d = 0; d < head_dim; d += LANES) {
+      FLOATS x[TERMS] = {{0}};
+      for (int i = 0; i < TERMS && at + i < n; i++) x[i] = NAME(widen)(values + (at + i) * head_dim + d);
+      NAME(put_beside)(x, room.values + at * head_dim + d * TERMS);
+    }
+  }
 }
 
 /* One head of keys with a group of LANES tokens or fewer, from `first` on */
@@ -754,7 +786,9 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
     for (int lane = 0; lane < LANES; lane++) {
       const int token = first + (lane < n_tokens ? lane : n_tokens - 1);
       const float* query = decoder->qkv + (int64_t)token * wide + (kv * each + head) * dim;
-      for (int d = 0; d < dim; d++) room.queries[(head * dim + d) * LANES + lane] = query[d];
+      TERM *row = room.keys, *to = room.queries + head * dim * LANES + lane * TERMS;
+      for (int d = 0; d < dim; d += LANES) NAME(put_terms)(NAME(load)(query + d), row + d);
+      for (int d = 0; d < dim; d += TERMS) memcpy(to + d * LANES, row + d, sizeof(TERM) * TERMS);
     }
     NAME(store)(room.greatest + head * LANES, NAME(all)(-1e30f));
   }
@@ -764,16 +798,12 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
     const int n = longest - start < SPAN ? longest - start : SPAN,
               n_whole = (n + N_TOGETHER - 1) / N_TOGETHER * N_TOGETHER;
     const int64_t at = (kv * decoder->capacity + start) * dim;
-    float *keys = room.wide, *values = room.wide + SPAN * dim;
-    NAME(widen_all)(decoder->keys[number] + at, (int64_t)n * dim, keys);
-    NAME(widen_all)(decoder->values[number] + at, (int64_t)n * dim, values);
-    memset(keys + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
-    memset(values + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
+    NAME(read_span)(decoder->keys[number] + at, decoder->values[number] + at, n, n_whole, dim, room);
     for (int head = 0; head < each; head++) {
-      float* mixed = room.mixed + head * dim * LANES;
-      NAME(compare_lanes)(room.queries + head * dim * LANES, keys, n_whole, start, limits, dim, room.scores);
-      NAME(weigh_lanes)(room.scores, n_whole, room.greatest + head * LANES, room.total + head * LANES, mixed, dim);
-      NAME(mix_lanes)(room.scores, values, n_whole, dim, mixed);
+      float *mixed = room.mixed + head * dim * LANES, *greatest = room.greatest + head * LANES;
+      NAME(compare_lanes)(room.queries + head * dim * LANES, room.keys, n_whole, start, limits, dim, room.scores);
+      NAME(weigh_lanes)(room.scores, n_whole, room.weights, greatest, room.total + head * LANES, mixed, dim);
+      NAME(mix_lanes)(room.weights, room.values, n_whole, dim, mixed);
     }
   }
   for (int head = 0; head < each; head++) {
@@ -789,12 +819,14 @@ static void NAME(attend_many)(Decoder* decoder, int thread, int number, Counter*
   const Model* model = &decoder->model;
   const int64_t heads = model->n_heads / model->n_kv_heads, dim = model->head_dim;
   const int n_groups = (decoder->n_tokens + LANES - 1) / LANES;
-  NAME(Lanes) room = {.queries = decoder->own[thread]};
-  room.scores = room.queries + heads * dim * LANES;
+  NAME(Lanes) room = {.scores = decoder->own[thread]};
+  room.weights = (TERM*)room.scores;
   room.mixed = room.scores + SPAN * LANES;
-  room.wide = room.mixed + heads * dim * LANES;
-  room.greatest = room.wide + 2 * SPAN * dim;
+  room.greatest = room.mixed + heads * dim * LANES;
   room.total = room.greatest + heads * LANES;
+  room.queries = (TERM*)(room.total + heads * LANES);
+  room.keys = room.queries + heads * dim * LANES;
+  room.values = room.keys + SPAN * dim;
   for (int item; (item = NAME(take)(counter, 1)) < model->n_kv_heads * n_groups;) {
     /* the last tokens, which read most, first */
     const int kv = item % model->n_kv_heads, first = (n_groups - 1 - item / model->n_kv_heads) * LANES;
@@ -839,6 +871,8 @@ static void NAME(forward)(Decoder* decoder, int thread) {
 }
 
 #undef NONE
+#undef TERM
+#undef TERMS
 #undef FLOATS
 #undef INTS
 #undef FOUR
