@@ -33,12 +33,14 @@
 #define APART static __attribute__((noinline, noclone))
 #endif
 typedef float Four __attribute__((vector_size(16)));
+typedef int32_t Four_ints __attribute__((vector_size(16)));
+typedef uint16_t Eight_pairs __attribute__((vector_size(16)));
+typedef uint8_t Eight_bytes __attribute__((vector_size(8)));
 /* lanes of two vectors of four */
 #if defined(__clang__)
 #define MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
 #else
-typedef int32_t Mix __attribute__((vector_size(16)));
-#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Mix){i, j, k, l})
+#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Four_ints){i, j, k, l})
 #endif
 #define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
@@ -518,7 +520,7 @@ static int64_t quantized_bytes(const Product* product) {
 
 /* MOST_LANES rows of weights, laid out anew */
 static int64_t packed_floats(const Product* product) {
-  return ((int64_t)product->k * (MOST_LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * MOST_LANES;
+  return (int64_t)(product->k / 4 + product->k / product->block) * MOST_LANES;
 }
 
 static void* room(int64_t n_bytes) {
@@ -593,7 +595,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->mixed = room(4 * tokens * model->n_heads * dim);
   decoder->gated = room(4 * tokens * 2 * model->intermediate);
   decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
-  decoder->chunks = room(tokens * quantized);
+  decoder->chunks = room((tokens + MOST_TOGETHER) * quantized); /* of many, whole tiles */
   decoder->taken = room((int64_t)sizeof(Counter) * (COUNTERS * model->n_layers + 2));
   decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
   decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);

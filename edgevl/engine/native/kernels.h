@@ -38,6 +38,19 @@ INLINE float NAME(sum)(FLOATS x) {
   return NAME(sum_each)(x, none, none, none)[0];
 }
 
+/* the greatest lane, none of which is no number */
+INLINE float NAME(greatest)(FLOATS x) {
+  FOUR parts[LANES / 4];
+  memcpy(parts, &x, sizeof x);
+  FOUR most = parts[0];
+  for (int i = 1; i < LANES / 4; i++) {
+    const Four_ints is = most > parts[i];
+    most = (FOUR)((is & (Four_ints)most) | (~is & (Four_ints)parts[i]));
+  }
+  const float even = most[0] > most[2] ? most[0] : most[2], odd = most[1] > most[3] ? most[1] : most[3];
+  return even > odd ? even : odd;
+}
+
 /* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
    no number where x is none. */
 INLINE FLOATS NAME(exp)(FLOATS x) {
@@ -87,8 +100,7 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
     most = NAME(greater)(NAME(greater)(part, -part), most);
     none += part - part;
   }
-  float greatest = 0;
-  for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
+  const float greatest = NAME(greatest)(most);
   const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
   INTS total = {0};
   for (int i = 0; i < product->block; i += LANES) {
@@ -99,8 +111,7 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
     memcpy(to + i, &bytes, sizeof bytes);
     total += values;
   }
-  int sum = 0;
-  for (int i = 0; i < LANES; i++) sum += total[i];
+  const int sum = (int)NAME(sum)(__builtin_convertvector(total, FLOATS)); /* exact: below 2^24 */
   *scale = greatest / 127.0f + NAME(sum)(none);
   *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
 }
@@ -292,12 +303,13 @@ static void NAME(rows)(const Product* product, int from, int to, const CHUNK* ch
 
 /* ---- products of many tokens: a lane is a row of weights, which are laid out anew for it ---- */
 
-/* One token's activations, quantized as they lie: `values` [k], and of each block the scale and what the weights' zero
-   adds up to */
+/* One token's activations, quantized, among those of N_TOGETHER tokens that are multiplied together: `values`
+   [k / 4, N_TOGETHER, 4], where weights of 4 bits lie every second of eight side by side, as low and high halves of
+   their bytes; and of each block [k / block, N_TOGETHER] the scale and what the weights' zero adds up to */
 typedef struct {
-  const int8_t* values;
-  const float* scales;
-  const int32_t* offsets;
+  int8_t* values;
+  float* scales;
+  int32_t* offsets;
 } NAME(Token);
 
 INLINE int64_t NAME(token_bytes)(const Product* product) {
@@ -305,49 +317,62 @@ INLINE int64_t NAME(token_bytes)(const Product* product) {
 }
 
 INLINE NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
-  const int8_t* values = (const int8_t*)room + token * NAME(token_bytes)(product);
-  const float* scales = (const float*)(values + product->k);
-  return (NAME(Token)){values, scales, (const int32_t*)(scales + product->k / product->block)};
+  const int among = token % N_TOGETHER;
+  int8_t* values = (int8_t*)room + (token - among) * NAME(token_bytes)(product);
+  float* scales = (float*)(values + (int64_t)product->k * N_TOGETHER);
+  int32_t* offsets = (int32_t*)(scales + (int64_t)(product->k / product->block) * N_TOGETHER);
+  return (NAME(Token)){values + 4 * among, scales + among, offsets + among};
 }
 
-APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
-  int8_t* values = (int8_t*)token.values;
-  for (int i = 0; i < product->k / product->block; i++)
-    NAME(quantize_block)(x + i * product->block, product, values + i * product->block, (float*)token.scales + i,
-                         (int32_t*)token.offsets + i);
-}
-
-/* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4], then scales [k / block, LANES]. Rows from `to` on are 0.
- */
-APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales, uint8_t* line) {
-  const int k = product->k, n_blocks = k / product->block, n_bytes = k * product->bits / 8;
-  for (int lane = 0; lane < LANES; lane++) {
-    const int is_row = row + lane < to;
-    const uint8_t* from = product->weights + (int64_t)(is_row ? row + lane : row) * n_bytes;
-    if (is_row && product->bits == 4) {
-      for (int i = 0; i < n_bytes; i++) {
-        line[2 * i] = from[i] & 15;
-        line[2 * i + 1] = from[i] >> 4;
-      }
-    } else if (is_row) {
-      memcpy(line, from, (size_t)k);
-    } else {
-      memset(line, 0, (size_t)k);
-    }
-    for (int i = 0; i < k / 4; i++) memcpy(bytes + ((int64_t)i * LANES + lane) * 4, line + 4 * i, 4);
-    for (int i = 0; i < n_blocks; i++)
-      scales[i * LANES + lane] = is_row ? product->scales[(int64_t)(row + lane) * n_blocks + i] : 0.0f;
+/* Of each eight values, put every second one before the others */
+INLINE void NAME(part_halves)(int8_t* values, int n) {
+  for (int i = 0; i < n; i += 16) {
+    Eight_pairs pairs;
+    memcpy(&pairs, values + i, 16);
+    const Eight_bytes even = __builtin_convertvector(pairs & 255, Eight_bytes),
+                      odd = __builtin_convertvector(pairs >> 8, Eight_bytes);
+    memcpy(values + i, &even, 4);
+    memcpy(values + i + 4, &odd, 4);
+    memcpy(values + i + 8, (const uint8_t*)&even + 4, 4);
+    memcpy(values + i + 12, (const uint8_t*)&odd + 4, 4);
   }
 }
 
-#define BEGIN(j)                                                                        \
-  const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
-  FLOATS total##j = {0};
-#define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
-#define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define SCALE(j) \
-  total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * token##j.scales[block], total##j);
+APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
+  for (int i = 0; i < product->k / product->block; i++) {
+    int8_t values[2 * MOST_BYTES], *to = token.values + (int64_t)i * product->block * N_TOGETHER;
+    NAME(quantize_block)(x + i * product->block, product, values, token.scales + i * N_TOGETHER,
+                         token.offsets + i * N_TOGETHER);
+    if (product->bits == 4) NAME(part_halves)(values, product->block);
+    for (int j = 0; j < product->block; j += 4) memcpy(to + j * N_TOGETHER, values + j, 4);
+  }
+}
+
+/* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4] in the order of a token's values, then scales
+   [k / block, LANES]. Rows from `to` on are 0. */
+APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales) {
+  const int n_blocks = product->k / product->block, n_fours = product->k * product->bits / 32;
+  uint8_t* packed = bytes + (product->bits == 4 ? (int64_t)n_fours * LANES * 4 : 0); /* 4 bits: the second half */
+  for (int lane = 0; lane < LANES; lane++) {
+    const int is_row = row + lane < to;
+    const uint8_t* from = product->weights + (is_row ? (int64_t)(row + lane) * n_fours * 4 : 0);
+    const float* given = product->scales + (is_row ? (int64_t)(row + lane) * n_blocks : 0);
+    for (int i = 0; i < n_fours; i++) memcpy(packed + ((int64_t)i * LANES + lane) * 4, from + 4 * i, 4);
+    for (int i = 0; i < n_blocks; i++) scales[i * LANES + lane] = is_row ? given[i] : 0.0f;
+  }
+  for (int i = 0; product->bits == 4 && i < n_fours; i++) { /* what is overwritten has been read */
+    const NAME(Bytes) both = NAME(load_bytes)((const int8_t*)packed + (int64_t)i * LANES * 4);
+    const NAME(Bytes) low = NAME(low)(both), high = NAME(high)(both);
+    memcpy(bytes + (int64_t)(2 * i) * LANES * 4, &low, sizeof low);
+    memcpy(bytes + (int64_t)(2 * i + 1) * LANES * 4, &high, sizeof high);
+  }
+}
+
+#define BEGIN(j) FLOATS total##j = {0};
+#define OFFSET(j) INTS sum##j = NAME(all_int)(tokens.offsets[j]);
+#define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(tokens.values + 4 * j));
+#define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(tokens.values + 4 * j));
+#define SCALE(j) total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * tokens.scales[j], total##j);
 #define PUT(j)                                                                         \
   if (j < n) {                                                                         \
     float* place = out + (int64_t)(first + j) * product->n + row;                      \
@@ -361,15 +386,21 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
 #define MANY(bits)                                                                                                     \
   APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
                                const void* room, int first, int n, float* out, int adds) {                             \
+    NAME(Token) tokens = NAME(token)(product, room, first);                                                            \
     TOGETHER(BEGIN)                                                                                                    \
-    for (int block = 0; block < product->k / product->block; block++) {                                                \
-      const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
+    for (int blocks = product->k / product->block; blocks; blocks--) {                                                 \
+      const FLOATS scale = NAME(load)(scales);                                                                         \
       TOGETHER(OFFSET)                                                                                                 \
-      for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
-        const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
+      for (int fours = product->block / 4; fours; fours--) {                                                           \
+        const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes);                                            \
         TOGETHER(DOT_##bits)                                                                                           \
+        bytes += 4 * LANES;                                                                                            \
+        tokens.values += 4 * N_TOGETHER;                                                                               \
       }                                                                                                                \
       TOGETHER(SCALE)                                                                                                  \
+      scales += LANES;                                                                                                 \
+      tokens.scales += N_TOGETHER;                                                                                     \
+      tokens.offsets += N_TOGETHER;                                                                                    \
     }                                                                                                                  \
     FLOATS bias = {0};                                                                                                 \
     for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
@@ -388,10 +419,10 @@ MANY(8)
 /* LANES rows from `row` on with all of many tokens */
 static void NAME(rows_of_many)(const Product* product, int row, const void* room, int n_tokens, float* out, int adds,
                                float* own) {
-  uint8_t *bytes = (uint8_t*)own, *line = bytes + (int64_t)product->k * LANES;
-  float* scales = (float*)(line + product->k);
+  uint8_t* bytes = (uint8_t*)own;
+  float* scales = (float*)(bytes + (int64_t)product->k * LANES);
   const int n_rows = product->n - row < LANES ? product->n - row : LANES;
-  NAME(pack)(product, row, row + n_rows, bytes, scales, line);
+  NAME(pack)(product, row, row + n_rows, bytes, scales);
   for (int t = 0; t < n_tokens; t += N_TOGETHER) {
     const int n = n_tokens - t < N_TOGETHER ? n_tokens - t : N_TOGETHER;
     (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
@@ -517,7 +548,14 @@ APART void NAME(merge)(float* into, const float* from, int head_dim) {
 
 /* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
 APART void NAME(turn)(float* head, const float* cos, const float* sin, int half) {
-  for (int i = 0; i < half; i++) {
+  int i = 0;
+  for (; i + LANES <= half; i += LANES) {
+    const FLOATS first = NAME(load)(head + i), second = NAME(load)(head + half + i);
+    const FLOATS c = NAME(load)(cos + i), s = NAME(load)(sin + i);
+    NAME(store)(head + i, first * c - second * s);
+    NAME(store)(head + half + i, second * c + first * s);
+  }
+  for (; i < half; i++) {
     const float first = head[i], second = head[half + i];
     head[i] = first * cos[i] - second * sin[i];
     head[half + i] = second * cos[i] + first * sin[i];
@@ -725,8 +763,12 @@ INLINE void NAME(compare_lanes)(const TERM* queries, const TERM* keys, int n, in
 INLINE void NAME(weigh_lanes)(const float* scores, int n, TERM* weights, float* greatest, float* total, float* mixed,
                               int head_dim) {
   const FLOATS before = NAME(load)(greatest);
-  FLOATS most = before;
-  for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
+  FLOATS most = before, others = before; /* two, not to wait for each comparison */
+  for (int at = 0; at < n; at += 2) {
+    most = NAME(greater)(NAME(load)(scores + at * LANES), most);
+    others = NAME(greater)(NAME(load)(scores + (at + 1) * LANES), others);
+  }
+  most = NAME(greater)(most, others);
   const FLOATS factor = NAME(exp)(before - most);
   FLOATS sum = NAME(load)(total) * factor;
   for (int at = 0; at < n; at += TERMS) {
@@ -807,10 +849,12 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
     }
   }
   for (int head = 0; head < each; head++) {
-    const float *mixed = room.mixed + head * dim * LANES, *total = room.total + head * LANES;
+    float* mixed = room.mixed + head * dim * LANES;
+    const FLOATS total = NAME(load)(room.total + head * LANES);
+    for (int d = 0; d < dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) / total);
     for (int lane = 0; lane < n_tokens; lane++) {
       float* to = decoder->mixed + ((int64_t)(first + lane) * model->n_heads + kv * each + head) * dim;
-      for (int d = 0; d < dim; d++) to[d] = mixed[d * LANES + lane] / total[lane];
+      for (int d = 0; d < dim; d++) to[d] = mixed[d * LANES + lane];
     }
   }
 }
