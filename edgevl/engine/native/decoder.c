@@ -225,9 +225,10 @@ SHORT void put_terms_avx512bf16(Wide_avx512 x, uint16_t* to) {
   _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
 }
 SHORT void put_beside_avx512bf16(const Wide_avx512* x, uint16_t* to) { /* each lane's two side by side */
-  const __m512i first = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x[0]));
-  const __m512i second = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x[1]));
-  _mm512_storeu_si512(to, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i places = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16)), 16));
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)x[1], (__m512)x[0]);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(places, both));
 }
 SHORT Wide_avx512 add_terms_avx512bf16(Wide_avx512 sum, const uint16_t* lanes, const uint16_t* one) {
   int32_t both;

@@ -93,9 +93,10 @@ APART void NAME(gate)(const float* gate, const float* up, int n, float* to) {
 }
 
 /* One block as int8, with its scale and what the weights' zero adds up to */
-INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
+INLINE void NAME(quantize_block)(const float* x, const int block, const int bits, int8_t* to, float* scale,
+                                 int32_t* offset) {
   FLOATS most = {0}, none = {0}; /* 0, or not a number where a value is none: it is to reach the scores */
-  for (int i = 0; i < product->block; i += LANES) {
+  for (int i = 0; i < block; i += LANES) {
     const FLOATS part = NAME(load)(x + i);
     most = NAME(greater)(NAME(greater)(part, -part), most);
     none += part - part;
@@ -103,7 +104,7 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
   const float greatest = NAME(greatest)(most);
   const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
   INTS total = {0};
-  for (int i = 0; i < product->block; i += LANES) {
+  for (int i = 0; i < block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
     const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
     const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
@@ -113,7 +114,7 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
   }
   const int sum = (int)NAME(sum)(__builtin_convertvector(total, FLOATS)); /* exact: below 2^24 */
   *scale = greatest / 127.0f + NAME(sum)(none);
-  *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
+  *offset = -sum * (bits == 4 ? 8 : ZERO_8);
 }
 
 /* ---- products of few tokens ---- */
@@ -142,7 +143,7 @@ APART void NAME(quantize)(const float* x, const Product* product, CHUNK* chunks)
     int8_t values[2 * MOST_BYTES];
     float scale;
     int32_t offset;
-    NAME(quantize_block)(x + start, product, values, &scale, &offset);
+    NAME(quantize_block)(x + start, product->block, product->bits, values, &scale, &offset);
     for (int i = 0; i < lanes; i++) {
       CHUNK* chunk = chunks + (start / of_lane + i) / LANES;
       const int lane = (start / of_lane + i) % LANES;
@@ -338,13 +339,22 @@ INLINE void NAME(part_halves)(int8_t* values, int n) {
   }
 }
 
-APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
-  for (int i = 0; i < product->k / product->block; i++) {
-    int8_t values[2 * MOST_BYTES], *to = token.values + (int64_t)i * product->block * N_TOGETHER;
-    NAME(quantize_block)(x + i * product->block, product, values, token.scales + i * N_TOGETHER,
+INLINE void NAME(quantize_blocks)(const float* x, int n_blocks, const int block, const int bits, NAME(Token) token) {
+  for (int i = 0; i < n_blocks; i++) {
+    int8_t values[2 * MOST_BYTES], *to = token.values + (int64_t)i * block * N_TOGETHER;
+    NAME(quantize_block)(x + i * block, block, bits, values, token.scales + i * N_TOGETHER,
                          token.offsets + i * N_TOGETHER);
-    if (product->bits == 4) NAME(part_halves)(values, product->block);
-    for (int j = 0; j < product->block; j += 4) memcpy(to + j * N_TOGETHER, values + j, 4);
+    if (bits == 4) NAME(part_halves)(values, block);
+    for (int j = 0; j < block; j += 4) memcpy(to + j * N_TOGETHER, values + j, 4);
+  }
+}
+
+APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
+  const int n_blocks = product->k / product->block;
+  if (product->block == 32 && product->bits == 4) { /* the commonest, without loops over it */
+    NAME(quantize_blocks)(x, n_blocks, 32, 4, token);
+  } else {
+    NAME(quantize_blocks)(x, n_blocks, product->block, product->bits, token);
   }
 }
 
