@@ -610,13 +610,16 @@ static const void* NAME(prepare)(Decoder* decoder, int thread, const Layer* laye
     NAME(quantize)(own, product, (CHUNK*)decoder->own_chunks[thread]);
     return decoder->own_chunks[thread];
   }
-  for (int token; (token = NAME(take)(counter, 1)) < n_tokens;) {
-    make(decoder, layer, first + token, own);
-    if (n_tokens > GROUP) {
+  /* those that lie side by side by one thread: cores do not take lines of memory from each other */
+  for (int from; n_tokens > GROUP && (from = NAME(take)(counter, N_TOGETHER)) < n_tokens;) {
+    for (int token = from; token < from + N_TOGETHER && token < n_tokens; token++) {
+      make(decoder, layer, first + token, own);
       NAME(quantize_token)(own, product, NAME(token)(product, decoder->chunks, token));
-    } else {
-      NAME(quantize)(own, product, (CHUNK*)decoder->chunks + (int64_t)token * stride);
     }
+  }
+  for (int token; n_tokens <= GROUP && (token = NAME(take)(counter, 1)) < n_tokens;) {
+    make(decoder, layer, first + token, own);
+    NAME(quantize)(own, product, (CHUNK*)decoder->chunks + (int64_t)token * stride);
   }
   decoder_wait(decoder);
   return decoder->chunks;
