@@ -358,18 +358,42 @@ APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Tok
   }
 }
 
+/* Put four rows of `n` times four bytes into four lanes */
+INLINE void NAME(turn_rows)(const uint8_t* const* rows, int n, uint8_t* lanes) {
+  int i = 0;
+  for (; i + 4 <= n; i += 4) { /* only moved: any bits are kept */
+    FOUR a, b, c, d;
+    memcpy(&a, rows[0] + 4 * i, 16);
+    memcpy(&b, rows[1] + 4 * i, 16);
+    memcpy(&c, rows[2] + 4 * i, 16);
+    memcpy(&d, rows[3] + 4 * i, 16);
+    const FOUR low = MIX(a, b, 0, 4, 1, 5), high = MIX(a, b, 2, 6, 3, 7);
+    const FOUR low2 = MIX(c, d, 0, 4, 1, 5), high2 = MIX(c, d, 2, 6, 3, 7);
+    const FOUR turned[4] = {MIX(low, low2, 0, 1, 4, 5), MIX(low, low2, 2, 3, 6, 7), MIX(high, high2, 0, 1, 4, 5),
+                            MIX(high, high2, 2, 3, 6, 7)};
+    for (int j = 0; j < 4; j++) memcpy(lanes + (int64_t)(i + j) * LANES * 4, turned + j, 16);
+  }
+  for (; i < n; i++)
+    for (int lane = 0; lane < 4; lane++) memcpy(lanes + ((int64_t)i * LANES + lane) * 4, rows[lane] + 4 * i, 4);
+}
+
 /* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4] in the order of a token's values, then scales
    [k / block, LANES]. Rows from `to` on are 0. */
 APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales) {
   const int n_blocks = product->k / product->block, n_fours = product->k * product->bits / 32;
   uint8_t* packed = bytes + (product->bits == 4 ? (int64_t)n_fours * LANES * 4 : 0); /* 4 bits: the second half */
-  for (int lane = 0; lane < LANES; lane++) {
-    const int is_row = row + lane < to;
-    const uint8_t* from = product->weights + (is_row ? (int64_t)(row + lane) * n_fours * 4 : 0);
-    const float* given = product->scales + (is_row ? (int64_t)(row + lane) * n_blocks : 0);
-    for (int i = 0; i < n_fours; i++) memcpy(packed + ((int64_t)i * LANES + lane) * 4, from + 4 * i, 4);
-    for (int i = 0; i < n_blocks; i++) scales[i * LANES + lane] = is_row ? given[i] : 0.0f;
+  for (int lane = 0; lane < LANES; lane += 4) {
+    const uint8_t *rows[4], *given[4];
+    for (int i = 0; i < 4; i++) {
+      const int64_t from = row + lane + i < to ? row + lane + i : row;
+      rows[i] = product->weights + from * n_fours * 4;
+      given[i] = (const uint8_t*)(product->scales + from * n_blocks);
+    }
+    NAME(turn_rows)(rows, n_fours, packed + lane * 4);
+    NAME(turn_rows)(given, n_blocks, (uint8_t*)(scales + lane));
   }
+  for (int lane = to - row; lane < LANES; lane++)
+    for (int i = 0; i < n_blocks; i++) scales[i * LANES + lane] = 0.0f;
   for (int i = 0; product->bits == 4 && i < n_fours; i++) { /* what is overwritten has been read */
     const NAME(Bytes) both = NAME(load_bytes)((const int8_t*)packed + (int64_t)i * LANES * 4);
     const NAME(Bytes) low = NAME(low)(both), high = NAME(high)(both);
