@@ -378,7 +378,8 @@ INLINE void NAME(turn_rows)(const uint8_t* const* rows, int n, uint8_t* lanes) {
 }
 
 /* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4] in the order of a token's values, then scales
-   [k / block, LANES]. Rows from `to` on are 0. */
+   [k / block, LANES]. Those from `to` on
+   are of no use. */
 APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales) {
   const int n_blocks = product->k / product->block, n_fours = product->k * product->bits / 32;
   uint8_t* packed = bytes + (product->bits == 4 ? (int64_t)n_fours * LANES * 4 : 0); /* 4 bits: the second half */
@@ -392,8 +393,6 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
     NAME(turn_rows)(rows, n_fours, packed + lane * 4);
     NAME(turn_rows)(given, n_blocks, (uint8_t*)(scales + lane));
   }
-  for (int lane = to - row; lane < LANES; lane++)
-    for (int i = 0; i < n_blocks; i++) scales[i * LANES + lane] = 0.0f;
   for (int i = 0; product->bits == 4 && i < n_fours; i++) { /* what is overwritten has been read */
     const NAME(Bytes) both = NAME(load_bytes)((const int8_t*)packed + (int64_t)i * LANES * 4);
     const NAME(Bytes) low = NAME(low)(both), high = NAME(high)(both);
