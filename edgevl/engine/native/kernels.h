@@ -378,8 +378,7 @@ INLINE void NAME(turn_rows)(const uint8_t* const* rows, int n, uint8_t* lanes) {
 }
 
 /* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4] in the order of a token's values, then scales
-   [k / block, LANES]. Those from `to` on
-   are of no use. */
+   [k / block, LANES]. Those from `to` on are of no use. */
 APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales) {
   const int n_blocks = product->k / product->block, n_fours = product->k * product->bits / 32;
   uint8_t* packed = bytes + (product->bits == 4 ? (int64_t)n_fours * LANES * 4 : 0); /* 4 bits: the second half */
