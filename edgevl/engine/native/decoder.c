@@ -33,12 +33,14 @@
 #define APART static __attribute__((noinline, noclone))
 #endif
 typedef float Four __attribute__((vector_size(16)));
+typedef int32_t Four_ints __attribute__((vector_size(16)));
+typedef uint16_t Eight_pairs __attribute__((vector_size(16)));
+typedef uint8_t Eight_bytes __attribute__((vector_size(8)));
 /* lanes of two vectors of four */
 #if defined(__clang__)
 #define MIX(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
 #else
-typedef int32_t Mix __attribute__((vector_size(16)));
-#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Mix){i, j, k, l})
+#define MIX(x, y, i, j, k, l) __builtin_shuffle(x, y, (Four_ints){i, j, k, l})
 #endif
 #define LEAST 1e-35f       /* what is nearer to 0 is 0 among a token's values: 127 divided by it is to be a number */
 #define MOST_HALF 65504.0f /* the greatest number of half precision: what lies beyond becomes it */
@@ -259,6 +261,76 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
 #pragma GCC pop_options
 #endif
 
+/* ---- the same with bf16: attention of many tokens rounds what it multiplies to that ---- */
+
+/* No Mac has it, nor the VNNI below, and older compilers do not know them. */
+#if !defined(__APPLE__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAS_NEWER 1
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma,f16c,prefer-vector-width=512")
+#endif
+#define NAME(name) name##_avx512bf16
+#define LANES 16
+#define ZERO_8 128
+#define N_TOGETHER 8
+#define TOGETHER(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+#define Bytes_avx512bf16 Bytes_avx512
+#define Part_avx512bf16 Part_avx512
+#define Places_avx512bf16 Places_avx512
+#define dot_avx512bf16 dot_avx512
+#define dot_8_avx512bf16 dot_8_avx512
+#define part_avx512bf16 part_avx512
+#define load_bytes_avx512bf16 load_bytes_avx512
+#define repeat_avx512bf16 repeat_avx512
+#define load_part_avx512bf16 load_part_avx512
+#define places_avx512bf16 places_avx512
+#define fma_avx512bf16 fma_avx512
+#define quarter_avx512bf16 quarter_avx512
+#define spread_avx512bf16 spread_avx512
+#define low_avx512bf16 low_avx512
+#define high_avx512bf16 high_avx512
+#define widen_avx512bf16 widen_avx512
+#define narrow_avx512bf16 narrow_avx512
+#define TERMS 2
+typedef uint16_t Term_avx512bf16;
+SHORT void put_terms_avx512bf16(Wide_avx512 x, uint16_t* to) {
+  _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+}
+SHORT void put_beside_avx512bf16(const Wide_avx512* x, uint16_t* to) { /* each lane's two side by side */
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i places = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(16)), 16));
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)x[1], (__m512)x[0]);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(places, both));
+}
+SHORT Wide_avx512 add_terms_avx512bf16(Wide_avx512 sum, const uint16_t* lanes, const uint16_t* one) {
+  int32_t both;
+  memcpy(&both, one, sizeof both);
+  return (Wide_avx512)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_loadu_si512(lanes),
+                                       (__m512bh)_mm512_set1_epi32(both));
+}
+#include "kernels.h"
+#undef NAME
+#undef LANES
+#undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+static int has_newer(unsigned feature) { /* a bit of what processors say of these */
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << feature);
+}
+#else
+#define HAS_NEWER 0
+#endif
+
 /* ---- x86 with AVX2 ---- */
 
 #if defined(__clang__)
@@ -335,9 +407,7 @@ SHORT void narrow_avx2(__m256 x, uint16_t* to) {
 
 /* ---- x86 with AVX2 and VNNI: the same but for the dot product ---- */
 
-/* No Mac has it, and older compilers do not know it. */
-#if !defined(__APPLE__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
-#define HAS_AVXVNNI 1
+#if HAS_NEWER
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
 #else
@@ -379,12 +449,6 @@ SHORT Ints_avx2 dot_avxvnni(Ints_avx2 sum, __m256i weights, __m256i values) {
 #else
 #pragma GCC pop_options
 #endif
-static int has_avxvnni(void) {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
-}
-#else
-#define HAS_AVXVNNI 0
 #endif
 
 static int has_f16c(void) {
@@ -396,14 +460,21 @@ static Forward* supported(const char** name) {
   __builtin_cpu_init();
   const char* most = getenv("EDGEVL_NATIVE");
   const int is_plain = most && !strcmp(most, "avx2"); /* without newer instructions */
+  const int is_exact = most && !strcmp(most, "avx512");
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !is_plain) {
+#if HAS_NEWER
+    if (has_newer(5) && !is_exact) {
+      *name = "avx512bf16";
+      return forward_avx512bf16;
+    }
+#endif
     *name = "avx512";
     return forward_avx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
-#if HAS_AVXVNNI
-    if (has_avxvnni() && !is_plain) {
+#if HAS_NEWER
+    if (has_newer(4) && !is_plain) {
       *name = "avxvnni";
       return forward_avxvnni;
     }
@@ -526,7 +597,7 @@ static int64_t quantized_bytes(const Product* product) {
 
 /* MOST_LANES rows of weights, laid out anew */
 static int64_t packed_floats(const Product* product) {
-  return ((int64_t)product->k * (MOST_LANES + 1) + 3) / 4 + (int64_t)product->k / product->block * MOST_LANES;
+  return (int64_t)(product->k / 4 + product->k / product->block) * MOST_LANES;
 }
 
 static void* room(int64_t n_bytes) {
@@ -601,7 +672,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->mixed = room(4 * tokens * model->n_heads * dim);
   decoder->gated = room(4 * tokens * 2 * model->intermediate);
   decoder->partial = room(4 * (int64_t)decoder->max_blocks * model->n_kv_heads * each * GROUP * size);
-  decoder->chunks = room(tokens * quantized);
+  decoder->chunks = room((tokens + MOST_TOGETHER) * quantized); /* of many, whole tiles */
   decoder->phases = room((int64_t)sizeof(Phase) * n_phases(model));
   decoder->own = calloc((size_t)n_threads, sizeof *decoder->own);
   decoder->own_chunks = calloc((size_t)n_threads, sizeof *decoder->own_chunks);

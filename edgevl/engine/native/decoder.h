@@ -28,13 +28,14 @@ typedef struct {
   const Layer* layers;
 } Model;
 
-#define MOST_LANES 16  /* of a vector of floats, in any instruction set */
-#define MOST_BYTES 64  /* of weights in a block */
-#define GROUP 4        /* tokens that share one pass over a row of weights */
-#define BLOCK 256      /* positions whose attention is one sum; sums are added in order */
-#define SPAN 64        /* positions whose keys stay in the first cache while all queries are compared with them */
-#define PHASES 11      /* of a layer, at most: parts whose items threads share out among them */
-#define MAX_QUERIES 64 /* rows of queries that read a block of keys together */
+#define MOST_LANES 16   /* of a vector of floats, in any instruction set */
+#define MOST_TOGETHER 8 /* tokens of a tile of many, in any instruction set */
+#define MOST_BYTES 64   /* of weights in a block */
+#define GROUP 4         /* tokens that share one pass over a row of weights */
+#define BLOCK 256       /* positions whose attention is one sum; sums are added in order */
+#define SPAN 64         /* positions whose keys stay in the first cache while all queries are compared with them */
+#define PHASES 11       /* of a layer, at most: parts whose items threads share out among them */
+#define MAX_QUERIES 64  /* rows of queries that read a block of keys together */
 
 typedef struct Decoder Decoder;
 

@@ -1,6 +1,6 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
-   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER). Everything else
-   is GCC's and Clang's vectors.
+   primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER; TERMS where it has
+   more than one). Everything else is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many, in the last layer those with scores: each row of a product and each block of attention is
@@ -37,6 +37,19 @@ INLINE FOUR NAME(sum_each)(FLOATS a, FLOATS b, FLOATS c, FLOATS d) {
 INLINE float NAME(sum)(FLOATS x) {
   const FLOATS none = {0};
   return NAME(sum_each)(x, none, none, none)[0];
+}
+
+/* the greatest lane, none of which is no number */
+INLINE float NAME(greatest)(FLOATS x) {
+  FOUR parts[LANES / 4];
+  memcpy(parts, &x, sizeof x);
+  FOUR most = parts[0];
+  for (int i = 1; i < LANES / 4; i++) {
+    const Four_ints is = most > parts[i];
+    most = (FOUR)((is & (Four_ints)most) | (~is & (Four_ints)parts[i]));
+  }
+  const float even = most[0] > most[2] ? most[0] : most[2], odd = most[1] > most[3] ? most[1] : most[3];
+  return even > odd ? even : odd;
 }
 
 /* e^x for x <= 88, to 2 units in the last place: 2^n times a polynomial of degree 6 (Cephes, expf). 0 below -87.7, and
@@ -81,18 +94,18 @@ APART void NAME(gate)(const float* gate, const float* up, int n, float* to) {
 }
 
 /* One block as int8, with its scale and what the weights' zero adds up to */
-INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t* to, float* scale, int32_t* offset) {
+INLINE void NAME(quantize_block)(const float* x, const int block, const int bits, int8_t* to, float* scale,
+                                 int32_t* offset) {
   FLOATS most = {0}, none = {0}; /* 0, or not a number where a value is none: it is to reach the scores */
-  for (int i = 0; i < product->block; i += LANES) {
+  for (int i = 0; i < block; i += LANES) {
     const FLOATS part = NAME(load)(x + i);
     most = NAME(greater)(NAME(greater)(part, -part), most);
     none += part - part;
   }
-  float greatest = 0;
-  for (int i = 0; i < LANES; i++) greatest = most[i] > greatest ? most[i] : greatest;
+  const float greatest = NAME(greatest)(most);
   const float inverse = greatest > LEAST ? 127.0f / greatest : 0.0f;
   INTS total = {0};
-  for (int i = 0; i < product->block; i += LANES) {
+  for (int i = 0; i < block; i += LANES) {
     const FLOATS magic = NAME(all)(12582912.0f);
     const FLOATS whole = (NAME(load)(x + i) * inverse + magic) - magic; /* -127 in the place of no number */
     const INTS values = __builtin_convertvector(NAME(greater)(whole, NAME(all)(-127.0f)), INTS);
@@ -100,10 +113,9 @@ INLINE void NAME(quantize_block)(const float* x, const Product* product, int8_t*
     memcpy(to + i, &bytes, sizeof bytes);
     total += values;
   }
-  int sum = 0;
-  for (int i = 0; i < LANES; i++) sum += total[i];
+  const int sum = (int)NAME(sum)(__builtin_convertvector(total, FLOATS)); /* exact: below 2^24 */
   *scale = greatest / 127.0f + NAME(sum)(none);
-  *offset = -sum * (product->bits == 4 ? 8 : ZERO_8);
+  *offset = -sum * (bits == 4 ? 8 : ZERO_8);
 }
 
 /* ---- products of few tokens ---- */
@@ -132,7 +144,7 @@ APART void NAME(quantize)(const float* x, const Product* product, CHUNK* chunks)
     int8_t values[2 * MOST_BYTES];
     float scale;
     int32_t offset;
-    NAME(quantize_block)(x + start, product, values, &scale, &offset);
+    NAME(quantize_block)(x + start, product->block, product->bits, values, &scale, &offset);
     for (int i = 0; i < lanes; i++) {
       CHUNK* chunk = chunks + (start / of_lane + i) / LANES;
       const int lane = (start / of_lane + i) % LANES;
@@ -293,12 +305,13 @@ static void NAME(rows)(const Product* product, int from, int to, const CHUNK* ch
 
 /* ---- products of many tokens: a lane is a row of weights, which are laid out anew for it ---- */
 
-/* One token's activations, quantized as they lie: `values` [k], and of each block the scale and what the weights' zero
-   adds up to */
+/* One token's activations, quantized, among those of N_TOGETHER tokens that are multiplied together: `values`
+   [k / 4, N_TOGETHER, 4], where weights of 4 bits lie every second of eight side by side, as low and high halves of
+   their bytes; and of each block [k / block, N_TOGETHER] the scale and what the weights' zero adds up to */
 typedef struct {
-  const int8_t* values;
-  const float* scales;
-  const int32_t* offsets;
+  int8_t* values;
+  float* scales;
+  int32_t* offsets;
 } NAME(Token);
 
 INLINE int64_t NAME(token_bytes)(const Product* product) {
@@ -306,49 +319,93 @@ INLINE int64_t NAME(token_bytes)(const Product* product) {
 }
 
 INLINE NAME(Token) NAME(token)(const Product* product, const void* room, int token) {
-  const int8_t* values = (const int8_t*)room + token * NAME(token_bytes)(product);
-  const float* scales = (const float*)(values + product->k);
-  return (NAME(Token)){values, scales, (const int32_t*)(scales + product->k / product->block)};
+  const int among = token % N_TOGETHER;
+  int8_t* values = (int8_t*)room + (token - among) * NAME(token_bytes)(product);
+  float* scales = (float*)(values + (int64_t)product->k * N_TOGETHER);
+  int32_t* offsets = (int32_t*)(scales + (int64_t)(product->k / product->block) * N_TOGETHER);
+  return (NAME(Token)){values + 4 * among, scales + among, offsets + among};
 }
 
-APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
-  int8_t* values = (int8_t*)token.values;
-  for (int i = 0; i < product->k / product->block; i++)
-    NAME(quantize_block)(x + i * product->block, product, values + i * product->block, (float*)token.scales + i,
-                         (int32_t*)token.offsets + i);
-}
-
-/* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4], then scales [k / block, LANES]. Rows from `to` on are 0.
- */
-APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales, uint8_t* line) {
-  const int k = product->k, n_blocks = k / product->block, n_bytes = k * product->bits / 8;
-  for (int lane = 0; lane < LANES; lane++) {
-    const int is_row = row + lane < to;
-    const uint8_t* from = product->weights + (int64_t)(is_row ? row + lane : row) * n_bytes;
-    if (is_row && product->bits == 4) {
-      for (int i = 0; i < n_bytes; i++) {
-        line[2 * i] = from[i] & 15;
-        line[2 * i + 1] = from[i] >> 4;
-      }
-    } else if (is_row) {
-      memcpy(line, from, (size_t)k);
-    } else {
-      memset(line, 0, (size_t)k);
-    }
-    for (int i = 0; i < k / 4; i++) memcpy(bytes + ((int64_t)i * LANES + lane) * 4, line + 4 * i, 4);
-    for (int i = 0; i < n_blocks; i++)
-      scales[i * LANES + lane] = is_row ? product->scales[(int64_t)(row + lane) * n_blocks + i] : 0.0f;
+/* Of each eight values, put every second one before the others */
+INLINE void NAME(part_halves)(int8_t* values, int n) {
+  for (int i = 0; i < n; i += 16) {
+    Eight_pairs pairs;
+    memcpy(&pairs, values + i, 16);
+    const Eight_bytes even = __builtin_convertvector(pairs & 255, Eight_bytes),
+                      odd = __builtin_convertvector(pairs >> 8, Eight_bytes);
+    memcpy(values + i, &even, 4);
+    memcpy(values + i + 4, &odd, 4);
+    memcpy(values + i + 8, (const uint8_t*)&even + 4, 4);
+    memcpy(values + i + 12, (const uint8_t*)&odd + 4, 4);
   }
 }
 
-#define BEGIN(j)                                                                        \
-  const NAME(Token) token##j = NAME(token)(product, room, first + (j < n ? j : n - 1)); \
-  FLOATS total##j = {0};
-#define OFFSET(j) INTS sum##j = NAME(all_int)(token##j.offsets[block]);
-#define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(token##j.values + at));
-#define SCALE(j) \
-  total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * token##j.scales[block], total##j);
+INLINE void NAME(quantize_blocks)(const float* x, int n_blocks, const int block, const int bits, NAME(Token) token) {
+  for (int i = 0; i < n_blocks; i++) {
+    int8_t values[2 * MOST_BYTES], *to = token.values + (int64_t)i * block * N_TOGETHER;
+    NAME(quantize_block)(x + i * block, block, bits, values, token.scales + i * N_TOGETHER,
+                         token.offsets + i * N_TOGETHER);
+    if (bits == 4) NAME(part_halves)(values, block);
+    for (int j = 0; j < block; j += 4) memcpy(to + j * N_TOGETHER, values + j, 4);
+  }
+}
+
+APART void NAME(quantize_token)(const float* x, const Product* product, NAME(Token) token) {
+  const int n_blocks = product->k / product->block;
+  if (product->block == 32 && product->bits == 4) { /* the commonest, without loops over it */
+    NAME(quantize_blocks)(x, n_blocks, 32, 4, token);
+  } else {
+    NAME(quantize_blocks)(x, n_blocks, product->block, product->bits, token);
+  }
+}
+
+/* Put four rows of `n` times four bytes into four lanes */
+INLINE void NAME(turn_rows)(const uint8_t* const* rows, int n, uint8_t* lanes) {
+  int i = 0;
+  for (; i + 4 <= n; i += 4) { /* only moved: any bits are kept */
+    FOUR a, b, c, d;
+    memcpy(&a, rows[0] + 4 * i, 16);
+    memcpy(&b, rows[1] + 4 * i, 16);
+    memcpy(&c, rows[2] + 4 * i, 16);
+    memcpy(&d, rows[3] + 4 * i, 16);
+    const FOUR low = MIX(a, b, 0, 4, 1, 5), high = MIX(a, b, 2, 6, 3, 7);
+    const FOUR low2 = MIX(c, d, 0, 4, 1, 5), high2 = MIX(c, d, 2, 6, 3, 7);
+    const FOUR turned[4] = {MIX(low, low2, 0, 1, 4, 5), MIX(low, low2, 2, 3, 6, 7), MIX(high, high2, 0, 1, 4, 5),
+                            MIX(high, high2, 2, 3, 6, 7)};
+    for (int j = 0; j < 4; j++) memcpy(lanes + (int64_t)(i + j) * LANES * 4, turned + j, 16);
+  }
+  for (; i < n; i++)
+    for (int lane = 0; lane < 4; lane++) memcpy(lanes + ((int64_t)i * LANES + lane) * 4, rows[lane] + 4 * i, 4);
+}
+
+/* Lay out LANES rows from `row` on: bytes [k / 4, LANES, 4] in the order of a token's values, then scales
+   [k / block, LANES]. Those from `to` on are of no use. */
+APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, float* scales) {
+  const int n_blocks = product->k / product->block, n_fours = product->k * product->bits / 32;
+  uint8_t* packed = bytes + (product->bits == 4 ? (int64_t)n_fours * LANES * 4 : 0); /* 4 bits: the second half */
+  for (int lane = 0; lane < LANES; lane += 4) {
+    const uint8_t *rows[4], *given[4];
+    for (int i = 0; i < 4; i++) {
+      const int64_t from = row + lane + i < to ? row + lane + i : row;
+      rows[i] = product->weights + from * n_fours * 4;
+      given[i] = (const uint8_t*)(product->scales + from * n_blocks);
+    }
+    NAME(turn_rows)(rows, n_fours, packed + lane * 4);
+    NAME(turn_rows)(given, n_blocks, (uint8_t*)(scales + lane));
+  }
+  for (int i = 0; product->bits == 4 && i < n_fours; i++) { /* what is overwritten has been read */
+    const NAME(Bytes) both = NAME(load_bytes)((const int8_t*)packed + (int64_t)i * LANES * 4);
+    const NAME(Bytes) low = NAME(low)(both), high = NAME(high)(both);
+    memcpy(bytes + (int64_t)(2 * i) * LANES * 4, &low, sizeof low);
+    memcpy(bytes + (int64_t)(2 * i + 1) * LANES * 4, &high, sizeof high);
+  }
+}
+
+#define BEGIN(j) FLOATS total##j = {0};
+#define OFFSET(j) INTS sum##j = NAME(all_int)(tokens.offsets[j]);
+#define DOT_4(j) sum##j = NAME(dot)(sum##j, weights, NAME(repeat)(tokens.values + 4 * j));
+#define DOT_8(j) sum##j = NAME(dot_8)(sum##j, weights, NAME(repeat)(tokens.values + 4 * j));
+#define SCALE(j) total##j = NAME(fma)(__builtin_convertvector(sum##j, FLOATS), scale * tokens.scales[j], total##j);
 #define PUT(j)                                                                         \
   if (j < n) {                                                                         \
     float* place = out + (int64_t)(first + j) * product->n + row;                      \
@@ -362,15 +419,21 @@ APART void NAME(pack)(const Product* product, int row, int to, uint8_t* bytes, f
 #define MANY(bits)                                                                                                     \
   APART void NAME(many_##bits)(const Product* product, int row, int n_rows, const uint8_t* bytes, const float* scales, \
                                const void* room, int first, int n, float* out, int adds) {                             \
+    NAME(Token) tokens = NAME(token)(product, room, first);                                                            \
     TOGETHER(BEGIN)                                                                                                    \
-    for (int block = 0; block < product->k / product->block; block++) {                                                \
-      const FLOATS scale = NAME(load)(scales + block * LANES);                                                         \
+    for (int blocks = product->k / product->block; blocks; blocks--) {                                                 \
+      const FLOATS scale = NAME(load)(scales);                                                                         \
       TOGETHER(OFFSET)                                                                                                 \
-      for (int at = block * product->block; at < (block + 1) * product->block; at += 4) {                              \
-        const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes + at * LANES);                               \
+      for (int fours = product->block / 4; fours; fours--) {                                                           \
+        const NAME(Bytes) weights = NAME(load_bytes)((const int8_t*)bytes);                                            \
         TOGETHER(DOT_##bits)                                                                                           \
+        bytes += 4 * LANES;                                                                                            \
+        tokens.values += 4 * N_TOGETHER;                                                                               \
       }                                                                                                                \
       TOGETHER(SCALE)                                                                                                  \
+      scales += LANES;                                                                                                 \
+      tokens.scales += N_TOGETHER;                                                                                     \
+      tokens.offsets += N_TOGETHER;                                                                                    \
     }                                                                                                                  \
     FLOATS bias = {0};                                                                                                 \
     for (int i = 0; product->bias && i < n_rows; i++) bias[i] = product->bias[row + i];                                \
@@ -389,10 +452,10 @@ MANY(8)
 /* LANES rows from `row` on with all of many tokens */
 static void NAME(rows_of_many)(const Product* product, int row, const void* room, int n_tokens, float* out, int adds,
                                float* own) {
-  uint8_t *bytes = (uint8_t*)own, *line = bytes + (int64_t)product->k * LANES;
-  float* scales = (float*)(line + product->k);
+  uint8_t* bytes = (uint8_t*)own;
+  float* scales = (float*)(bytes + (int64_t)product->k * LANES);
   const int n_rows = product->n - row < LANES ? product->n - row : LANES;
-  NAME(pack)(product, row, row + n_rows, bytes, scales, line);
+  NAME(pack)(product, row, row + n_rows, bytes, scales);
   for (int t = 0; t < n_tokens; t += N_TOGETHER) {
     const int n = n_tokens - t < N_TOGETHER ? n_tokens - t : N_TOGETHER;
     (product->bits == 4 ? NAME(many_4) : NAME(many_8))(product, row, n_rows, bytes, scales, room, t, n, out, adds);
@@ -518,7 +581,14 @@ APART void NAME(merge)(float* into, const float* from, int head_dim) {
 
 /* Rotate halves by position (Su et al. 2021); what lies behind the rotated part stays */
 APART void NAME(turn)(float* head, const float* cos, const float* sin, int half) {
-  for (int i = 0; i < half; i++) {
+  int i = 0;
+  for (; i + LANES <= half; i += LANES) {
+    const FLOATS first = NAME(load)(head + i), second = NAME(load)(head + half + i);
+    const FLOATS c = NAME(load)(cos + i), s = NAME(load)(sin + i);
+    NAME(store)(head + i, first * c - second * s);
+    NAME(store)(head + half + i, second * c + first * s);
+  }
+  for (; i < half; i++) {
     const float first = head[i], second = head[half + i];
     head[i] = first * cos[i] - second * sin[i];
     head[half + i] = second * cos[i] + first * sin[i];
@@ -546,15 +616,19 @@ static void NAME(multiply)(Run* run, const Layer* layer, const Product* product,
   /* Several tokens are quantized by all threads, one by each for itself: after it took an item, which keeps what it is
      made of from being overwritten. */
   int is_made = n_tokens > 1;
-  if (is_made) {
+  if (is_many) {
+    /* those that lie side by side by one thread: cores do not take lines of memory from each other */
+    next_phase(run, (n_tokens + N_TOGETHER - 1) / N_TOGETHER);
+    for (int item; (item = take(run)) >= 0;)
+      for (int token = item * N_TOGETHER; token < (item + 1) * N_TOGETHER && token < n_tokens; token++) {
+        make(decoder, layer, first + token, own);
+        NAME(quantize_token)(own, product, NAME(token)(product, shared, token));
+      }
+  } else if (is_made) {
     next_phase(run, n_tokens);
     for (int token; (token = take(run)) >= 0;) {
       make(decoder, layer, first + token, own);
-      if (is_many) {
-        NAME(quantize_token)(own, product, NAME(token)(product, shared, token));
-      } else {
-        NAME(quantize)(own, product, shared + (int64_t)token * stride);
-      }
+      NAME(quantize)(own, product, shared + (int64_t)token * stride);
     }
   }
   next_phase(run, n_tokens ? (product->n + size - 1) / size : 0);
@@ -671,12 +745,28 @@ static void NAME(attend_split)(Run* run, int number, int first, int n_tokens) {
 }
 
 /* Many tokens: heads and groups of tokens are shared out. A lane is a token: queries, scores and what is mixed lie as
-   [.., LANES], so that keys and values are each loaded for all of them, and nothing is summed across lanes. */
+   [.., LANES], so that keys and values are each loaded for all of them, and nothing is summed across lanes.
+
+   What is multiplied are terms: floats, or numbers of fewer bits of which the processor multiplies and sums TERMS with
+   one instruction. Those of a lane that are summed at once lie side by side. */
+#ifndef TERMS
+#define TERMS 1
+typedef float NAME(Term);
+INLINE void NAME(put_terms)(FLOATS x, float* to) { NAME(store)(to, x); }
+INLINE void NAME(put_beside)(const FLOATS* x, float* to) { NAME(store)(to, x[0]); }
+INLINE FLOATS NAME(add_terms)(FLOATS sum, const float* lanes, const float* one) {
+  return NAME(fma)(NAME(load)(lanes), NAME(all)(*one), sum);
+}
+#endif
+#define TERM NAME(Term)
+
 typedef struct {
-  float* queries;  /* [heads, head_dim, LANES] */
+  TERM* queries;   /* [heads, head_dim / TERMS, LANES, TERMS] */
   float* scores;   /* [SPAN, LANES] of one head */
+  TERM* weights;   /* [SPAN / TERMS, LANES, TERMS] of one head, where its scores lie */
   float* mixed;    /* [heads, head_dim, LANES] */
-  float* wide;     /* [SPAN, head_dim] */
+  TERM* keys;      /* [SPAN, head_dim] */
+  TERM* values;    /* [SPAN / TERMS, head_dim, TERMS] */
   float* greatest; /* [heads, LANES] */
   float* total;    /* [heads, LANES] */
 } NAME(Lanes);
@@ -684,10 +774,10 @@ typedef struct {
 #define NONE -1e30f /* the score of what is not attended to */
 
 /* Scores of one head with positions 0 to n - 1 (a multiple of N_TOGETHER) of a span, from `limits` on none */
-INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, int start, INTS limits, int head_dim,
+INLINE void NAME(compare_lanes)(const TERM* queries, const TERM* keys, int n, int start, INTS limits, int head_dim,
                                 float* scores) {
 #define BEGIN(i) FLOATS sum##i = {0};
-#define ADD(i) sum##i = NAME(fma)(query, NAME(all)(key[i * head_dim]), sum##i);
+#define ADD(i) sum##i = NAME(add_terms)(sum##i, query, key + i * head_dim);
 #define PUT(i)                                                                                             \
   {                                                                                                        \
     const INTS is = NAME(all_int)(start + at + i) < limits;                                                \
@@ -695,9 +785,8 @@ INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, 
   }
   for (int at = 0; at < n; at += N_TOGETHER) {
     TOGETHER(BEGIN)
-    for (int d = 0; d < head_dim; d++) {
-      const float* key = wide + at * head_dim + d;
-      const FLOATS query = NAME(load)(queries + d * LANES);
+    for (int d = 0; d < head_dim; d += TERMS) {
+      const TERM *key = keys + at * head_dim + d, *query = queries + d * LANES;
       TOGETHER(ADD)
     }
     TOGETHER(PUT)
@@ -708,31 +797,38 @@ INLINE void NAME(compare_lanes)(const float* queries, const float* wide, int n, 
 }
 
 /* Turn scores into exponentials, and what was mixed and summed up before to the same greatest score */
-INLINE void NAME(weigh_lanes)(float* scores, int n, float* greatest, float* total, float* mixed, int head_dim) {
+INLINE void NAME(weigh_lanes)(const float* scores, int n, TERM* weights, float* greatest, float* total, float* mixed,
+                              int head_dim) {
   const FLOATS before = NAME(load)(greatest);
-  FLOATS most = before;
-  for (int at = 0; at < n; at++) most = NAME(greater)(NAME(load)(scores + at * LANES), most);
+  FLOATS most = before, others = before; /* two, not to wait for each comparison */
+  for (int at = 0; at < n; at += 2) {
+    most = NAME(greater)(NAME(load)(scores + at * LANES), most);
+    others = NAME(greater)(NAME(load)(scores + (at + 1) * LANES), others);
+  }
+  most = NAME(greater)(most, others);
   const FLOATS factor = NAME(exp)(before - most);
   FLOATS sum = NAME(load)(total) * factor;
-  for (int at = 0; at < n; at++) {
-    const FLOATS power = NAME(exp)(NAME(load)(scores + at * LANES) - most);
-    NAME(store)(scores + at * LANES, power);
-    sum += power;
+  for (int at = 0; at < n; at += TERMS) {
+    FLOATS powers[TERMS];
+    for (int i = 0; i < TERMS; i++) {
+      powers[i] = NAME(exp)(NAME(load)(scores + (at + i) * LANES) - most);
+      sum += powers[i];
+    }
+    NAME(put_beside)(powers, weights + at * LANES);
   }
   for (int d = 0; d < head_dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) * factor);
   NAME(store)(greatest, most);
   NAME(store)(total, sum);
 }
 
-INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int head_dim, float* mixed) {
+INLINE void NAME(mix_lanes)(const TERM* weights, const TERM* values, int n, int head_dim, float* mixed) {
 #define BEGIN(i) FLOATS sum##i = NAME(load)(mixed + (d + i) * LANES);
-#define ADD(i) sum##i = NAME(fma)(weight, NAME(all)(value[i]), sum##i);
+#define ADD(i) sum##i = NAME(add_terms)(sum##i, weight, value + i * TERMS);
 #define PUT(i) NAME(store)(mixed + (d + i) * LANES, sum##i);
   for (int d = 0; d < head_dim; d += N_TOGETHER) {
     TOGETHER(BEGIN)
-    for (int at = 0; at < n; at++) {
-      const FLOATS weight = NAME(load)(scores + at * LANES);
-      const float* value = wide + at * head_dim + d;
+    for (int at = 0; at < n; at += TERMS) {
+      const TERM *weight = weights + at * LANES, *value = values + at * head_dim + d * TERMS;
       TOGETHER(ADD)
     }
     TOGETHER(PUT)
@@ -740,6 +836,20 @@ INLINE void NAME(mix_lanes)(const float* scores, const float* wide, int n, int h
 #undef BEGIN
 #undef ADD
 #undef PUT
+}
+
+/* `n` keys and values of a span as terms, and 0 up to n_whole */
+INLINE void NAME(read_span)(const uint16_t* keys, const uint16_t* values, int n, int n_whole, int head_dim,
+                            NAME(Lanes) room) {
+  for (int i = 0; i < n * head_dim; i += LANES) NAME(put_terms)(NAME(widen)(keys + i), room.keys + i);
+  memset(room.keys + n * head_dim, 0, sizeof(TERM) * (size_t)((n_whole - n) * head_dim));
+  for (int at = 0; at < n_whole; at += TERMS) {
+    for (int d = 0; d < head_dim; d += LANES) {
+      FLOATS x[TERMS] = {{0}};
+      for (int i = 0; i < TERMS && at + i < n; i++) x[i] = NAME(widen)(values + (at + i) * head_dim + d);
+      NAME(put_beside)(x, room.values + at * head_dim + d * TERMS);
+    }
+  }
 }
 
 /* One head of keys with a group of LANES tokens or fewer, from `first` on */
@@ -755,7 +865,9 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
     for (int lane = 0; lane < LANES; lane++) {
       const int token = first + (lane < n_tokens ? lane : n_tokens - 1);
       const float* query = decoder->qkv + (int64_t)token * wide + (kv * each + head) * dim;
-      for (int d = 0; d < dim; d++) room.queries[(head * dim + d) * LANES + lane] = query[d];
+      TERM *row = room.keys, *to = room.queries + head * dim * LANES + lane * TERMS;
+      for (int d = 0; d < dim; d += LANES) NAME(put_terms)(NAME(load)(query + d), row + d);
+      for (int d = 0; d < dim; d += TERMS) memcpy(to + d * LANES, row + d, sizeof(TERM) * TERMS);
     }
     NAME(store)(room.greatest + head * LANES, NAME(all)(-1e30f));
   }
@@ -765,23 +877,21 @@ APART void NAME(attend_lanes)(Decoder* decoder, int number, int kv, int first, i
     const int n = longest - start < SPAN ? longest - start : SPAN,
               n_whole = (n + N_TOGETHER - 1) / N_TOGETHER * N_TOGETHER;
     const int64_t at = (kv * decoder->capacity + start) * dim;
-    float *keys = room.wide, *values = room.wide + SPAN * dim;
-    NAME(widen_all)(decoder->keys[number] + at, (int64_t)n * dim, keys);
-    NAME(widen_all)(decoder->values[number] + at, (int64_t)n * dim, values);
-    memset(keys + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
-    memset(values + n * dim, 0, sizeof(float) * (size_t)((n_whole - n) * dim));
+    NAME(read_span)(decoder->keys[number] + at, decoder->values[number] + at, n, n_whole, dim, room);
     for (int head = 0; head < each; head++) {
-      float* mixed = room.mixed + head * dim * LANES;
-      NAME(compare_lanes)(room.queries + head * dim * LANES, keys, n_whole, start, limits, dim, room.scores);
-      NAME(weigh_lanes)(room.scores, n_whole, room.greatest + head * LANES, room.total + head * LANES, mixed, dim);
-      NAME(mix_lanes)(room.scores, values, n_whole, dim, mixed);
+      float *mixed = room.mixed + head * dim * LANES, *greatest = room.greatest + head * LANES;
+      NAME(compare_lanes)(room.queries + head * dim * LANES, room.keys, n_whole, start, limits, dim, room.scores);
+      NAME(weigh_lanes)(room.scores, n_whole, room.weights, greatest, room.total + head * LANES, mixed, dim);
+      NAME(mix_lanes)(room.weights, room.values, n_whole, dim, mixed);
     }
   }
   for (int head = 0; head < each; head++) {
-    const float *mixed = room.mixed + head * dim * LANES, *total = room.total + head * LANES;
+    float* mixed = room.mixed + head * dim * LANES;
+    const FLOATS total = NAME(load)(room.total + head * LANES);
+    for (int d = 0; d < dim; d++) NAME(store)(mixed + d * LANES, NAME(load)(mixed + d * LANES) / total);
     for (int lane = 0; lane < n_tokens; lane++) {
       float* to = decoder->mixed + ((int64_t)(first + lane) * model->n_heads + kv * each + head) * dim;
-      for (int d = 0; d < dim; d++) to[d] = mixed[d * LANES + lane] / total[lane];
+      for (int d = 0; d < dim; d++) to[d] = mixed[d * LANES + lane];
     }
   }
 }
@@ -791,12 +901,14 @@ static void NAME(attend_many)(Run* run, int number, int first, int n_tokens) {
   const Model* model = &decoder->model;
   const int64_t heads = model->n_heads / model->n_kv_heads, dim = model->head_dim;
   const int n_groups = (n_tokens + LANES - 1) / LANES;
-  NAME(Lanes) room = {.queries = decoder->own[run->thread]};
-  room.scores = room.queries + heads * dim * LANES;
+  NAME(Lanes) room = {.scores = decoder->own[run->thread]};
+  room.weights = (TERM*)room.scores;
   room.mixed = room.scores + SPAN * LANES;
-  room.wide = room.mixed + heads * dim * LANES;
-  room.greatest = room.wide + 2 * SPAN * dim;
+  room.greatest = room.mixed + heads * dim * LANES;
   room.total = room.greatest + heads * LANES;
+  room.queries = (TERM*)(room.total + heads * LANES);
+  room.keys = room.queries + heads * dim * LANES;
+  room.values = room.keys + SPAN * dim;
   next_phase(run, model->n_kv_heads * n_groups);
   for (int item; (item = take(run)) >= 0;) {
     /* the last tokens, which read most, first */
@@ -829,6 +941,8 @@ static void NAME(forward)(Run* run) {
 }
 
 #undef NONE
+#undef TERM
+#undef TERMS
 #undef FLOATS
 #undef INTS
 #undef FOUR

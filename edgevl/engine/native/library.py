@@ -95,7 +95,8 @@ def _library() -> Any:
 def instructions() -> str:
     """Return the processor's instructions that are used, such as "avx512"; "" where decoders run as graphs.
 
-    EDGEVL_NATIVE=off lets them run as graphs everywhere, EDGEVL_NATIVE=avx2 leaves wider instructions out.
+    EDGEVL_NATIVE=off lets them run as graphs everywhere, EDGEVL_NATIVE=avx2 leaves wider instructions out,
+    and EDGEVL_NATIVE=avx512 those that compute attention of many tokens in bf16.
     """
     library = None if os.environ.get("EDGEVL_NATIVE") == "off" else _library()
     return "" if library is None else library.edgevl_decoder_isa().decode()

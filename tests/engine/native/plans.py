@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgevl.engine.native.decoder import NativeDecoder, backend
+from edgevl.engine.native.decoder import N_AT_ONCE, NativeDecoder, backend
+from edgevl.engine.native.library import instructions
 from edgevl.engine.native.plan import FORM, LayerPlan, ModelPlan, ProductPlan, data_path, plan_path, read_plan
 from edgevl.model.manifest import DecoderSpec
 from tests.natively import MISSING
@@ -178,8 +179,11 @@ class Computed:
 def computed(made: Made, embeds: Array, *, rounds: bool = True) -> Computed:
     """Compute a decoder in float64, from its plan and the bytes of its file.
 
-    `rounds`: what is multiplied with weights is rounded to 8 bits in blocks, and keys and values to half precision.
+    `rounds`: what is multiplied with weights is rounded to 8 bits in blocks, keys and values to half precision, and
+    what attention multiplies to bf16 where the processor's instructions for many tokens do so; in the last layer they
+    are few, for the last token alone has scores.
     """
+    brief = _brief if rounds and len(embeds) > N_AT_ONCE and instructions().endswith("bf16") else np.asarray
     plan, content = read_plan(made.path), data_path(made.path).read_bytes()
     assert plan is not None
     read = _Reader(content, rounds)
@@ -194,11 +198,23 @@ def computed(made: Made, embeds: Array, *, rounds: bool = True) -> Computed:
         if rounds:
             keys, values = (each.astype(np.float16).astype(np.float64) for each in (keys, values))
         cache += [keys, values]
-        mixed = _attention(queries * plan.scale, keys, values)
+        attends = np.asarray if layer is plan.layers[-1] else brief
+        mixed = _attention(queries * plan.scale, keys, values, attends)
         x = x + read.times(layer.out, mixed.transpose(1, 0, 2).reshape(n, -1))
         gate, up = np.split(read.times(layer.gate_up, read.norm(layer.post_norm, x, plan)), 2, axis=-1)
         x = x + read.times(layer.down, gate / (1 + np.exp(-gate)) * up)
     return Computed(read.times(plan.head, read.norm(plan.final_norm, x, plan)), np.array(cache))
+
+
+def instruction_sets() -> list[str]:
+    """Return those that the processor has and that can be asked for."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("avx2", "avxvnni", "avx512", "avx512bf16", "neon"):
+            patch.setenv("EDGEVL_NATIVE", name)
+            if instructions() == name:
+                found.append(name)
+    return found
 
 
 def difference(found: Array, wanted: Array) -> float:
@@ -213,13 +229,20 @@ def _turned(heads: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], -1)
 
 
-def _attention(queries: Array, keys: Array, values: Array) -> Array:
+def _brief(x: Array) -> Array:
+    """Round to the nearest numbers of 8 bits, as bf16 has them, of which none is too small here."""
+    fraction, exponent = np.frexp(x)
+    return np.asarray(np.ldexp(np.round(fraction * 256) / 256, exponent))
+
+
+def _attention(queries: Array, keys: Array, values: Array, attends: Callable[[Array], Array]) -> Array:
     each = len(queries) // len(keys)
+    queries, keys, values = (attends(part) for part in (queries, keys, values))
     keys, values = (np.repeat(part, each, axis=0) for part in (keys, values))
     scores = _product(queries, keys)
     scores = np.where(np.tri(scores.shape[1], dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return np.asarray(_product(weights, values.transpose(0, 2, 1)) / weights.sum(-1, keepdims=True))
+    return np.asarray(_product(attends(weights), values.transpose(0, 2, 1)) / weights.sum(-1, keepdims=True))
 
 
 def _product(rows: Array, others: Array) -> Array:

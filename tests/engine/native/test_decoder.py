@@ -26,6 +26,7 @@ from tests.engine.native.plans import (
     changed,
     computed,
     difference,
+    instruction_sets,
     needs_library,
     set_floats,
     shapes,
@@ -37,12 +38,19 @@ NUMBERS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 40)
 """How many tokens are fed at once: by products for few tokens, and by those for many with full and partial tiles."""
 
 
+@pytest.fixture(params=instruction_sets())
+def each_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute with each instruction set in turn that the processor has."""
+    monkeypatch.setenv("EDGEVL_NATIVE", request.param)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     return write(tmp_path, Shape(has_biases=True))
 
 
 @pytest.mark.parametrize("n", NUMBERS)
+@pytest.mark.usefixtures("each_set")
 def test_scores_and_cache_are_what_numpy_computes(n: int, tmp_path: Path) -> None:
     """To the last digits, unless a value lies on the edge between two steps: of 40 tokens, in half of the shapes."""
     of_scores, of_cache = [], []
@@ -60,6 +68,20 @@ def test_scores_and_cache_are_what_numpy_computes(n: int, tmp_path: Path) -> Non
     assert max(of_cache) < FLIPPED
     assert np.quantile(of_scores, 0.25) < 2e-5
     assert np.median(of_cache) < 1e-3  # a step of half precision
+
+
+@pytest.mark.skipif("avx512bf16" not in instruction_sets(), reason="this processor has no bf16 instructions")
+@pytest.mark.parametrize("n", [1, N_AT_ONCE, N_AT_ONCE + 1])
+def test_only_many_tokens_are_attended_to_in_bf16(n: int, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name in ("avx512", "avx512bf16"):
+        monkeypatch.setenv("EDGEVL_NATIVE", name)
+        decoder = made.opened()
+        decoder.extend(made.ids(n))
+        assert decoder.backend.endswith(f" {name}")
+        found.append(decoder.logits())
+    assert np.array_equal(*found) == (n <= N_AT_ONCE)
+    assert difference(*found) < FLIPPED
 
 
 @st.composite
@@ -156,6 +178,7 @@ def test_up_to_four_tokens_are_computed_as_if_alone(
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 16, 40, PIECE + 37])
 @pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.usefixtures("each_set")
 def test_the_number_of_threads_changes_no_bit(bits: int, n: int, tmp_path: Path) -> None:
     made = write(tmp_path, Shape(bits=bits, has_biases=True, n_heads=6, vocab=515))
     ids = made.ids(n)
