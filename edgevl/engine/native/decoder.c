@@ -80,6 +80,7 @@ static Run run_of(Decoder* decoder, uint64_t number, int thread) {
       .decoder = decoder,
       .number = number,
       .thread = thread,
+      .n_layers = atomic_load_explicit(&decoder->n_layers, memory_order_acquire),
       .n_tokens = atomic_load_explicit(&decoder->n_tokens, memory_order_acquire),
       .n_past = atomic_load_explicit(&decoder->n_past, memory_order_acquire),
       .n_scored = atomic_load_explicit(&decoder->n_scored, memory_order_acquire),
@@ -134,14 +135,18 @@ static void publish(Decoder* decoder, uint64_t number) {
   pthread_mutex_unlock(&decoder->mutex);
 }
 
-/* Begin a run; what is only read for its items is in its place */
-static Run begin(Decoder* decoder, int n_tokens, int n_past, int n_scored, float* logits) {
+/* Begin a run through the first `n_layers` and, where there are `logits`, to the scores; what is only read for its
+   items is in its place */
+static Run begin(Decoder* decoder, int n_layers, int n_tokens, int n_past, int n_scored, float* logits) {
+  if (decoder->n_threads > 1 && decoder->pid != getpid())
+    decoder->n_threads = 1; /* threads do not come along into a forked process */
   const uint64_t number = atomic_load_explicit(&decoder->number, memory_order_relaxed) + ONE_RUN;
   for (int i = 0; i < n_phases(&decoder->model); i++) {
     atomic_store_explicit(&decoder->phases[i].taken, number, memory_order_relaxed);
     atomic_store_explicit(&decoder->phases[i].done, number, memory_order_relaxed);
   }
   /* After the phases: a late thread that sees one of these finds the phases changed, and none of its items in them. */
+  atomic_store_explicit(&decoder->n_layers, n_layers, memory_order_release);
   atomic_store_explicit(&decoder->n_tokens, n_tokens, memory_order_release);
   atomic_store_explicit(&decoder->n_past, n_past, memory_order_release);
   atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_release);
@@ -708,21 +713,28 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
 
 /* Feed `n` tokens (max_tokens at most) behind `n_past`: their embeddings [n, hidden]. Their keys and values go into the
    caches of each layer, half precision [n_kv_heads, capacity, head_dim]; scores of the last `n_scored`, which may be
-   none, to `logits` [n_scored, vocab]. Returns 0, or -1 where that does not fit. */
+   none, to `logits` [n_scored, vocab]; where that is NULL, `edgevl_decoder_score` gives them. Returns 0, or -1 where
+   that does not fit. */
 EXPORTED int edgevl_decoder_run(Decoder* decoder, const float* embeds, int n, int n_past, uint16_t* const* keys,
                                 uint16_t* const* values, int64_t capacity, int n_scored, float* logits) {
   const int64_t end = (int64_t)n_past + n;
   if (n < 1 || n > decoder->max_tokens || n_past < 0 || end > capacity || end > decoder->model.n_positions ||
       n_scored < 0 || n_scored > n)
     return -1;
-  if (decoder->n_threads > 1 && decoder->pid != getpid())
-    decoder->n_threads = 1; /* threads do not come along into a forked process */
   decoder->keys = keys;
   decoder->values = values;
   decoder->capacity = capacity;
   memcpy(decoder->x, embeds, sizeof(float) * (size_t)n * (size_t)decoder->model.hidden);
-  Run run = begin(decoder, n, n_past, n_scored, logits);
+  Run run = begin(decoder, decoder->model.n_layers, n, n_past, n_scored, logits);
   decoder->forward(&run);
   wait_for_items(&run);
   return 0;
+}
+
+/* Give the scores of the run before that it left out: those of its last `n_scored` tokens, to `logits` */
+EXPORTED void edgevl_decoder_score(Decoder* decoder, float* logits) {
+  const Run last = run_of(decoder, 0, 0);
+  Run run = begin(decoder, 0, last.n_tokens, last.n_past, last.n_scored, logits);
+  decoder->forward(&run);
+  wait_for_items(&run);
 }

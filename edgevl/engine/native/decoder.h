@@ -50,7 +50,7 @@ typedef struct {
 typedef struct {
   Decoder* decoder;
   uint64_t number; /* in the upper half */
-  int thread, n_tokens, n_past, n_scored;
+  int thread, n_layers, n_tokens, n_past, n_scored;
   float* logits;
   Phase* phase;
   int n_items, n_taken; /* of this phase: all, and by this thread */
@@ -65,7 +65,7 @@ struct Decoder {
   int n_threads, n_rooms, max_tokens, max_blocks, pid;
   Forward* forward;
   /* of one run: what a thread may read before it takes an item, and what only then */
-  atomic_int n_tokens, n_past, n_scored;
+  atomic_int n_layers, n_tokens, n_past, n_scored;
   _Atomic(float*) logits;
   uint16_t *const *keys, *const *values; /* of each layer, in half precision: [n_kv_heads, capacity, head_dim] */
   int64_t capacity;

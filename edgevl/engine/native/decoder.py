@@ -60,6 +60,7 @@ class NativeDecoder(CachedDecoder):
         plan = replace(plan, n_positions=spec.context_length)  # there is to be room for no more
         self._weights = Weights(data_path(path), plan, n_threads=n_threads, max_tokens=PIECE)
         self._limit = spec.context_length
+        self._is_scored = True
         self._bind_cache()
 
     def extend(
@@ -78,18 +79,25 @@ class NativeDecoder(CachedDecoder):
             raise GraphError(
                 f"{self._path}: takes features of {width} values, not {chunk.shape[-1]}; export the model again"
             )
+        if len(chunk) > PIECE:
+            self._scores()  # of before: they stay where this one is cancelled
         for piece in np.array_split(chunk, -(-len(chunk) // PIECE)):
             if self.n_past > before and cancelled is not None and cancelled.is_set():
                 self.truncate(before)
                 return False
-            self._feed(piece, 1 if self.n_past + len(piece) == total else 0)
+            self._feed(piece, 1 if self.n_past + len(piece) == total else 0, later=len(chunk) > N_AT_ONCE)
         return True
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return the scores after the last token, [vocab]; of a chunk of a prompt they are computed now."""
+        self._scores()
+        return super().logits()
 
     def extend_each(self, token_ids: Sequence[int]) -> NDArray[np.float32] | None:
         """Feed up to `n_at_once` token ids; return the scores after each, [n, vocab], or None if one is no number."""
         if len(token_ids) > self.n_at_once or self.n_past + len(token_ids) > self._limit:
             return None
-        before = self.n_past, self._logits
+        before = self.n_past, self._scores()
         self._feed(np.array(token_ids, np.int64), len(token_ids))
         if not np.isfinite(self._logits.max()):  # an error only if it is met one by one
             self.n_past, self._logits = before
@@ -103,16 +111,22 @@ class NativeDecoder(CachedDecoder):
         if 0 < n_dropped < len(self._logits):
             self._logits = self._logits[:-n_dropped]
 
-    def _feed(self, chunk: NDArray[Any], n_scored: int) -> None:
+    def _scores(self) -> NDArray[np.float32]:
+        if not self._is_scored:
+            self._weights.score(self._logits)
+            self._is_scored = True
+        return self._logits
+
+    def _feed(self, chunk: NDArray[Any], n_scored: int, later: bool = False) -> None:
         embeds = self._embeddings[chunk] if chunk.ndim == 1 else chunk
         embeds = np.ascontiguousarray(embeds, np.float32)  # [n, hidden]
         total = self.n_past + len(embeds)
         self._reserve(total, self.n_past)
         logits = np.empty((n_scored, self._logits.shape[-1]), np.float32)
-        self._weights.run(embeds, self.n_past, self._caches, logits)
+        self._weights.run(embeds, self.n_past, self._caches, logits, scores_later=later)
         self.n_past = total
         if n_scored:
-            self._logits = logits
+            self._logits, self._is_scored = logits, not later
 
     def _bind_cache(self) -> None:
         self._caches = Caches(self._cache.arrays)

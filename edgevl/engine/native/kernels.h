@@ -922,7 +922,7 @@ static void NAME(attend_many)(Run* run, int number, int first, int n_tokens) {
 static void NAME(forward)(Run* run) {
   Decoder* decoder = run->decoder;
   const Model* model = &decoder->model;
-  for (int number = 0; number < model->n_layers; number++) {
+  for (int number = 0; number < run->n_layers; number++) {
     const Layer* layer = decoder->layers + number;
     NAME(multiply)(run, layer, &layer->qkv, NAME(make_attention), 0, run->n_tokens, decoder->qkv, 0);
     next_phase(run, run->n_tokens);
@@ -936,8 +936,9 @@ static void NAME(forward)(Run* run) {
     NAME(multiply)(run, layer, &layer->gate_up, NAME(make_feed), (int)first, n, gated, 0);
     NAME(multiply)(run, layer, &layer->down, NAME(make_down), (int)first, n, x, 1);
   }
-  NAME(multiply)(run, NULL, &model->head, NAME(make_scores), run->n_tokens - run->n_scored, run->n_scored, run->logits,
-                 0);
+  if (run->logits)
+    NAME(multiply)(run, NULL, &model->head, NAME(make_scores), run->n_tokens - run->n_scored, run->n_scored,
+                   run->logits, 0);
 }
 
 #undef NONE

@@ -87,6 +87,8 @@ def _library() -> Any:
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_int64, ctypes.c_int, ctypes.c_void_p),
         )
+        library.edgevl_decoder_score.restype = None
+        library.edgevl_decoder_score.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     except (OSError, AttributeError):
         return None
     return library
@@ -122,23 +124,36 @@ class Weights:
         )
         if not opened:
             raise GraphError(f"{data}: there is no memory to run it; close other programs")
-        self._run, self._opened, self._where = library.edgevl_decoder_run, opened, data
+        self._run, self._score = library.edgevl_decoder_run, library.edgevl_decoder_score
+        self._opened, self._where = opened, data
         weakref.finalize(self, library.edgevl_decoder_close, opened).atexit = False
 
-    def run(self, embeds: NDArray[np.float32], n_past: int, caches: Caches, logits: NDArray[np.float32]) -> None:
+    def run(
+        self,
+        embeds: NDArray[np.float32],
+        n_past: int,
+        caches: Caches,
+        logits: NDArray[np.float32],
+        *,
+        scores_later: bool = False,
+    ) -> None:
         """Feed embeddings [n, hidden] behind `n_past` tokens; scores of the last ones go to `logits` [n_scored, vocab].
 
-        Raises GraphError where `caches` have no room for them.
+        With `scores_later` they are left out, for `score` to give. Raises GraphError where `caches` have no room.
         """
         failed = self._run(
             self._opened, embeds.ctypes.data, len(embeds), n_past, caches.keys, caches.values,
-            caches.capacity, len(logits), logits.ctypes.data,
+            caches.capacity, len(logits), None if scores_later else logits.ctypes.data,
         )  # fmt: skip
         if failed:
             raise GraphError(
                 f"{self._where}: takes {caches.capacity} tokens, {self.max_tokens} at once, "
                 f"not {len(embeds)} behind {n_past}"
             )
+
+    def score(self, logits: NDArray[np.float32]) -> None:
+        """Give the scores that the last run left out; `logits` is of the shape that it was called with."""
+        self._score(self._opened, logits.ctypes.data)
 
 
 class Caches:

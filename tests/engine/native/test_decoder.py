@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgevl.engine.ahead import AheadDecoder
 from edgevl.engine.decoder import PIECE
 from edgevl.engine.native.decoder import N_AT_ONCE, NativeDecoder, can_run
+from edgevl.engine.native.library import Weights
 from edgevl.engine.native.plan import plan_path, read_plan
 from edgevl.errors import GraphError, ManifestError
 from tests.engine.native.plans import (
@@ -304,6 +305,42 @@ def test_a_context_shorter_than_the_table_of_positions_ends_there(tmp_path: Path
     assert str(error.value) == f"{plan_path(made.path)}: is not this decoder's; export or download the model again"
 
 
+def test_scores_of_a_prompt_are_computed_when_they_are_asked_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are those that would have been computed at once, whatever is done meanwhile but feeding more."""
+    n_scored: list[int] = []
+    score = Weights.score
+
+    def counted(self: Weights, logits: NDArray[np.float32]) -> None:
+        n_scored.append(len(logits))
+        score(self, logits)
+
+    prompt, more = made.ids(9), made.ids(7)
+    at_once, later = made.opened(), made.opened()
+    at_once.extend(prompt)
+    wanted = at_once.logits()
+    monkeypatch.setattr(Weights, "score", counted)
+    later.extend(prompt[:5])
+    later.extend(prompt[5:])
+    assert n_scored == []  # of one token, or of few, they are at hand
+    later.truncate(0)
+    later.extend(prompt)
+    later.save()
+    assert n_scored == []
+    assert np.array_equal(later.logits(), wanted)
+    assert np.array_equal(later.logits(), wanted)
+    assert n_scored == [1]
+    for decoder in (at_once, later):
+        decoder.extend(more)
+    at_once.logits()
+    assert np.array_equal(later.extend_each([3, 4]), at_once.extend_each([3, 4]))
+    later.truncate(len(prompt))
+    at_once.truncate(len(prompt))
+    for decoder in (at_once, later):
+        decoder.extend(more)
+        decoder.extend(more[:1])
+    assert np.array_equal(later.logits(), at_once.logits())
+
+
 class Cancelled(threading.Event):
     """An event that is set once it was looked at so many times."""
 
@@ -321,7 +358,9 @@ def test_a_long_chunk_is_cancelled_between_its_pieces(tmp_path: Path) -> None:
     ids = made.ids(3 * PIECE)
     decoder, whole = made.opened(), made.opened()
     decoder.extend(ids[:5])
-    before, scores = decoder.save(), decoder.logits()
+    whole.extend(ids[:5])
+    before, scores = decoder.save(), whole.logits()
+    whole.truncate(0)
     for n_looks in (0, 1):
         assert not decoder.extend(ids[5:], Cancelled(n_looks))
         assert decoder.n_past == 5
