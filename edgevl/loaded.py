@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from edgevl import machine, steps
 from edgevl.engine.decoder import Decoder, OnnxDecoder
+from edgevl.engine.native.decoder import NativeDecoder
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
@@ -111,23 +111,35 @@ class Loaded:
         if isinstance(decoder, OnnxDecoder):
             decoder.takes_turns = False
 
+    @property
+    def reads_mapped(self) -> bool:
+        """Whether the decoder reads its weights where they are mapped, and takes little memory beside an encoder."""
+        return self._placement.is_native()
+
     def n_beside(self, n_tiles: int) -> int:
         """Return how many of the last tiles are encoded while a decoder that takes turns already reads the others.
 
-        They are those that leave threads idle, if the decoder is one that reads its weights where they are mapped.
+        They are those that leave threads idle, if the decoder is one that `reads_mapped` weights.
         """
-        return n_tiles % self.encoder.n_at_once if self._placement.is_native() else 0
+        return n_tiles % self.encoder.n_at_once if self.reads_mapped else 0
+
+    def leave_threads(self, n: int) -> None:
+        """Let the decoder do without `n` threads, which are still at work on tiles, until it may `use_all_threads`."""
+        if isinstance(self.decoder, NativeDecoder):
+            self.decoder.leave(n)
+
+    def use_all_threads(self) -> None:
+        """Let the decoder compute with all its threads, also what it is at now."""
+        decoder = self.__dict__.get("decoder")
+        if isinstance(decoder, NativeDecoder):
+            decoder.leave(0)
 
     def let_encoder_go(self) -> None:
-        """Free the encoder's memory; it is opened again when it is next used.
-
-        That takes a tenth of a second, for which a decoder whose weights are mapped need not wait.
-        """
+        """Free the encoder's memory; it is opened again when it is next used. Nobody encodes any more."""
         self.vision_id  # noqa: B018 - is known from the encoder
-        freeing = Thread(target=_free, args=([self.__dict__.pop("encoder", None)],), name="edgevl-freeing")
-        freeing.start()
-        if not self._placement.is_native():
-            freeing.join()
+        self.__dict__.pop("encoder", None)
+        machine.give_back()
+        self.use_all_threads()
 
     def _opened(self, opening: Callable[[], T]) -> T:
         started = time.perf_counter()
@@ -180,12 +192,6 @@ class Loaded:
             tokens_per_tile=self.manifest.image.tokens_per_tile,
             context_length=self.manifest.decoder.context_length,
         )
-
-
-def _free(only: list[object]) -> None:
-    """Free what is held by this list alone."""
-    only.clear()
-    machine.give_back()
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

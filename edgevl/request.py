@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from edgevl.types import (
     TextChunk,
     TextPart,
 )
+
+T = TypeVar("T")
 
 OnTile = Callable[[int, int], None]
 LIKELY_ANSWER = 256
@@ -199,10 +201,16 @@ class TileSource:
         return self._encoding.seconds
 
     def ahead(
-        self, tiles: Sequence[tuple[int, int]], on_tile: OnTile | None = None
+        self,
+        tiles: Sequence[tuple[int, int]],
+        on_tile: OnTile | None = None,
+        at_end: Callable[[], object] = lambda: None,
     ) -> Generator[NDArray[np.float32], None, None]:
-        """Yield the features of `tiles` (image, tile) in order, worked on ahead; `on_tile` is told before each."""
-        features = self._ahead(tiles)
+        """Yield the features of `tiles` (image, tile) in order, worked on ahead; `on_tile` is told before each.
+
+        `at_end` is called by the thread that works on the last of them, as soon as that is done.
+        """
+        features = self._ahead(tiles, at_end)
         try:
             for n_done, array in enumerate(features, start=1):
                 if on_tile is not None:
@@ -211,16 +219,20 @@ class TileSource:
         finally:
             features.close()
 
-    def _ahead(self, tiles: Sequence[tuple[int, int]]) -> Generator[NDArray[np.float32], None, None]:
+    def _ahead(
+        self, tiles: Sequence[tuple[int, int]], at_end: Callable[[], object]
+    ) -> Generator[NDArray[np.float32], None, None]:
         """Return the features of `tiles` in order, by as many threads as are of use."""
         if all(isinstance(self._images[image], Features) for image, _ in tiles):
+            at_end()
             return (self.features(*tile) for tile in tiles)
-        n_at_once = min(self._model.encoder.n_at_once, max(len(tiles), 1))
-        jobs = (partial(self.features, *tile, n_at_once) for tile in tiles)
+        n_at_once = min(self._model.encoder.n_at_once, len(tiles))
+        jobs = [partial(self.features, *tile, n_at_once) for tile in tiles]
+        jobs[-1] = partial(_followed, jobs[-1], at_end)
         if n_at_once == 1:  # nothing would be saved, and a tile that is stored needs no encoder
             return run_ahead(jobs)
         # One thread opens the encoder while another one cuts the image: each takes a third of a second.
-        return run_ahead(jobs, n_at_once, before=partial(self._model.encoder.open, n_at_once))
+        return run_ahead(jobs, n_at_once, before=lambda: self._model.encoder.open(n_at_once))
 
     def features(self, image: int, tile: int, n_at_once: int = 1) -> NDArray[np.float32]:
         """Return [tokens_per_tile, hidden] of tile `tile` of image `image`; raises GraphError."""
@@ -255,6 +267,13 @@ class TileSource:
             resample = self._model.manifest.image.resample
             self._cut = (image, dict(enumerate(pixels.tiles(source.rgb, self._plans[image], resample))))
         return self._cut[1].pop(tile)
+
+
+def _followed(job: Callable[[], T], after: Callable[[], object]) -> T:
+    try:
+        return job()
+    finally:
+        after()
 
 
 class Busy:
@@ -352,11 +371,17 @@ Begun = tuple[list[tuple[int, int]], Generator[NDArray[np.float32], None, None]]
 def _encode_first(
     model: Loaded, request: Request, source: TileSource, cancel: threading.Event, on_tile: OnTile | None
 ) -> Begun | None:
-    """Encode what the decoder will want of the request, up to where it may be opened; None if it was cancelled."""
+    """Encode what the decoder will want of the request, up to where it may be opened; None if it was cancelled.
+
+    The encoder is let go by the thread that is the last to use it.
+    """
     keys = request.keys(model.likely_decoder_id)
     tiles = _tiles(request.steps[_n_reusable(model, request, keys) :])
+    features = source.ahead(tiles, on_tile, at_end=model.let_encoder_go)
+    if not tiles:
+        model.let_encoder_go()
+        return tiles, features
     n_beside = model.n_beside(len(tiles))
-    features = source.ahead(tiles, on_tile)
     done: list[NDArray[np.float32]] = []
     try:
         for array in islice(features, len(tiles) - n_beside):
@@ -364,28 +389,28 @@ def _encode_first(
             if cancel.is_set():
                 features.close()
                 return None
+        if not model.reads_mapped:
+            features.close()  # when the encoder is gone
     except BaseException:
         features.close()
         raise
-    if n_beside == 0:
-        features.close()
-        model.let_encoder_go()
-    return tiles, _resumed(model, done, features, n_beside)
+    if n_beside:
+        model.leave_threads(n_beside)
+    return tiles, _resumed(model, done, features)
 
 
 def _resumed(
-    model: Loaded, done: list[NDArray[np.float32]], features: Generator[NDArray[np.float32], None, None], n_left: int
+    model: Loaded, done: list[NDArray[np.float32]], features: Generator[NDArray[np.float32], None, None]
 ) -> Generator[NDArray[np.float32], None, None]:
-    """Yield features that are there, then the `n_left` that are still coming; let the encoder go with the last one."""
+    """Yield features that are there, then those that are still coming; the decoder has all threads again then."""
     try:
         yield from done
-        for n_come, array in enumerate(features, start=1):
-            if n_come == n_left:
-                features.close()
-                model.let_encoder_go()
+        for array in features:
+            model.use_all_threads()
             yield array
     finally:
         features.close()
+        model.use_all_threads()
 
 
 def _features(

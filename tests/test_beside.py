@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from itertools import count
 from typing import Any
 
 import pytest
@@ -13,10 +12,9 @@ import pytest
 import edgevl
 from edgevl import loaded, steps
 from edgevl.engine.native.decoder import NativeDecoder
+from edgevl.request import TileSource
 from tests import natively
 from tests.test_taking_turns import ask, parts, picture
-
-BOTH = {"encoder", "decoder"}
 
 Calls = list[Callable[[], object]]
 
@@ -34,18 +32,16 @@ def vlm() -> Iterator[edgevl.VLM]:
 
 
 @pytest.fixture
-def on_last_tile(vlm: edgevl.VLM, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What is done before the last of five tiles is encoded."""
-    encoder, numbers, calls = vlm._open().encoder, count(1), Calls()
-    encode = encoder.encode
+def on_last_tile(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What is done, once, before the last of five tiles is encoded."""
+    calls, features = Calls(), TileSource.features
 
-    def counted(*given: Any) -> Any:
-        if next(numbers) == 5:
-            for call in calls:
-                call()
-        return encode(*given)
+    def told(self: TileSource, image: int, tile: int, *given: Any) -> Any:
+        while tile == 4 and calls:
+            calls.pop()()
+        return features(self, image, tile, *given)
 
-    monkeypatch.setattr(encoder, "encode", counted)
+    monkeypatch.setattr(TileSource, "features", told)
     return calls
 
 
@@ -65,7 +61,7 @@ def test_the_decoder_reads_the_others(vlm: edgevl.VLM, on_last_tile: Calls, monk
     on_last_tile.append(lambda: met.append(reading.wait(timeout=20)))
     answer = ask(vlm, picture(11), on_tile=lambda done, _: seen.append((done, parts(vlm))))
     assert met == [True]
-    assert seen == [(1, {"encoder"}), (2, {"encoder"}), (3, {"encoder"}), (4, {"encoder"}), (5, BOTH)]
+    assert seen == [*((done, {"encoder"}) for done in range(1, 5)), (5, {"decoder"})]
     assert parts(vlm) == {"decoder"}
     with edgevl.load(store=False) as whole:
         assert answer.token_ids == ask(whole, picture(11)).token_ids
@@ -100,10 +96,30 @@ def test_it_may_be_cancelled(vlm: edgevl.VLM, on_last_tile: Calls) -> None:
         assert ask(vlm, picture(14)).token_ids == ask(whole, picture(14)).token_ids
 
 
-def test_the_encoder_is_free_although_its_thread_was_the_last_to_use_it(vlm: edgevl.VLM) -> None:
+def test_the_thread_that_uses_the_encoder_last_frees_it(vlm: edgevl.VLM) -> None:
     gone = weakref.ref(vlm._open().encoder)
     ask(vlm, picture(15))
-    for thread in threading.enumerate():
-        if thread.name == "edgevl-freeing":
-            thread.join(timeout=20)
     assert gone() is None
+
+
+def test_its_threads_are_left_to_it_and_come_back(
+    vlm: edgevl.VLM, on_last_tile: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    leave, last = NativeDecoder.leave, threading.Event()
+
+    def noted(self: NativeDecoder, n_threads: int) -> None:
+        left.append(n_threads)
+        leave(self, n_threads)
+        last.set()
+
+    monkeypatch.setattr(NativeDecoder, "leave", noted)
+    on_last_tile.append(lambda: last.wait(timeout=20))
+    ask(vlm, picture(16))
+    assert left[0] == 1
+    assert set(left[1:]) == {0}
+    left.clear()
+    cancel = threading.Event()
+    vlm._open().encoder.n_at_once = 2
+    ask(vlm, picture(17), cancel=cancel, on_tile=lambda done, total: cancel.set() if done == total else None)
+    assert left[-1] == 0

@@ -151,7 +151,7 @@ static Run begin(Decoder* decoder, int n_layers, int n_tokens, int n_past, int n
   atomic_store_explicit(&decoder->n_past, n_past, memory_order_release);
   atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_release);
   atomic_store_explicit(&decoder->logits, logits, memory_order_relaxed);
-  if (decoder->n_threads > 1) {
+  if (decoder->n_threads > 1 && atomic_load_explicit(&decoder->n_used, memory_order_relaxed) > 1) {
     publish(decoder, number);
   } else {
     atomic_store_explicit(&decoder->number, number, memory_order_relaxed);
@@ -164,6 +164,13 @@ typedef struct {
   int thread;
 } Work;
 
+/* Return the number of the run that a thread is to take part in; `last` if there is none after that */
+static uint64_t due(Decoder* decoder, int thread, uint64_t last) {
+  const int is_used = thread < atomic_load_explicit(&decoder->n_used, memory_order_relaxed) ||
+                      atomic_load_explicit(&decoder->is_closing, memory_order_relaxed);
+  return is_used ? atomic_load_explicit(&decoder->number, memory_order_acquire) : last;
+}
+
 static void* work(void* given) {
   Decoder* decoder = ((Work*)given)->decoder;
   const int thread = ((Work*)given)->thread;
@@ -172,13 +179,12 @@ static void* work(void* given) {
     uint64_t number = last;
     for (int n = 0; n < SPINS && number == last; n++) {
       pause_once();
-      number = atomic_load_explicit(&decoder->number, memory_order_acquire);
+      number = due(decoder, thread, last);
     }
     if (number == last) {
       pthread_mutex_lock(&decoder->mutex);
       decoder->asleep++;
-      while ((number = atomic_load_explicit(&decoder->number, memory_order_acquire)) == last)
-        pthread_cond_wait(&decoder->woken, &decoder->mutex);
+      while ((number = due(decoder, thread, last)) == last) pthread_cond_wait(&decoder->woken, &decoder->mutex);
       decoder->asleep--;
       pthread_mutex_unlock(&decoder->mutex);
     }
@@ -669,6 +675,7 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
   decoder->max_blocks = (model->n_positions + BLOCK - 1) / BLOCK;
   decoder->pid = getpid();
   decoder->n_threads = 1;
+  decoder->n_used = n_threads;
   decoder->n_rooms = n_threads;
   const int64_t tokens = max_tokens;
   decoder->model.layers = decoder->layers = room((int64_t)sizeof(Layer) * model->n_layers);
@@ -737,4 +744,14 @@ EXPORTED void edgevl_decoder_score(Decoder* decoder, float* logits) {
   Run run = begin(decoder, 0, last.n_tokens, last.n_past, last.n_scored, logits);
   decoder->forward(&run);
   wait_for_items(&run);
+}
+
+/* Let `n` threads take part from now on, of those that it was opened with; while a run goes on, in what is left of it
+ */
+EXPORTED void edgevl_decoder_use(Decoder* decoder, int n) {
+  if (decoder->pid != getpid()) return;
+  pthread_mutex_lock(&decoder->mutex);
+  atomic_store_explicit(&decoder->n_used, n < 1 ? 1 : n, memory_order_relaxed);
+  if (decoder->asleep) pthread_cond_broadcast(&decoder->woken);
+  pthread_mutex_unlock(&decoder->mutex);
 }

@@ -79,6 +79,7 @@ struct Decoder {
   pthread_mutex_t mutex;
   pthread_cond_t woken;
   _Atomic uint64_t number; /* of the run, in the upper half */
+  atomic_int n_used;       /* threads of all that take part */
   atomic_int is_closing;
   int asleep;
 };

@@ -104,6 +104,13 @@ class NativeDecoder(CachedDecoder):
             return None
         return self._logits.copy()
 
+    def leave(self, n_threads: int) -> None:
+        """Leave `n_threads` of its threads idle from now on, for who else is at work; 0: none.
+
+        It may be called while a chunk is being fed, which goes on with as many.
+        """
+        self._weights.leave(n_threads)
+
     def truncate(self, n: int) -> None:
         """Forget everything after the first `n` tokens; within what was fed last, scores are of what is left."""
         n_dropped = self.n_past - n

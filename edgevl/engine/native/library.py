@@ -87,6 +87,8 @@ def _library() -> Any:
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_int64, ctypes.c_int, ctypes.c_void_p),
         )
+        library.edgevl_decoder_use.restype = None
+        library.edgevl_decoder_use.argtypes = (ctypes.c_void_p, ctypes.c_int)
         library.edgevl_decoder_score.restype = None
         library.edgevl_decoder_score.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     except (OSError, AttributeError):
@@ -124,7 +126,12 @@ class Weights:
         )
         if not opened:
             raise GraphError(f"{data}: there is no memory to run it; close other programs")
-        self._run, self._score = library.edgevl_decoder_run, library.edgevl_decoder_score
+        self._run, self._score, self._use = (
+            library.edgevl_decoder_run,
+            library.edgevl_decoder_score,
+            library.edgevl_decoder_use,
+        )
+        self._n_threads = n_threads
         self._opened, self._where = opened, data
         weakref.finalize(self, library.edgevl_decoder_close, opened).atexit = False
 
@@ -150,6 +157,10 @@ class Weights:
                 f"{self._where}: takes {caches.capacity} tokens, {self.max_tokens} at once, "
                 f"not {len(embeds)} behind {n_past}"
             )
+
+    def leave(self, n_threads: int) -> None:
+        """Do without `n_threads` of the threads from now on, but never all; in a run that goes on too."""
+        self._use(self._opened, self._n_threads - n_threads)
 
     def score(self, logits: NDArray[np.float32]) -> None:
         """Give the scores that the last run left out; `logits` is of the shape that it was called with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -276,6 +277,63 @@ def test_other_threads_of_python_go_on_while_it_computes(tmp_path: Path) -> None
     finally:
         is_done.set()
         counting.join()
+
+
+def test_threads_that_are_left_to_others_change_no_bits(made: Made) -> None:
+    """Whether they are left before a run or while it goes on; and they take part again."""
+    alone, decoder = made.opened(n_threads=1), made.opened(n_threads=4)
+    is_done = threading.Event()
+
+    def change() -> None:
+        for n in itertools.cycle((0, 1, 3, 2, 9)):
+            decoder.leave(n)
+            if is_done.is_set():
+                return
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for n in [1, 40, 3, 1, 90, 1] * 20:
+            ids = made.ids(n)
+            for one in (alone, decoder):
+                one.truncate(0)
+                one.extend(ids)
+            assert np.array_equal(decoder.logits(), alone.logits())
+            assert np.array_equal(decoder.save(), alone.save())
+    finally:
+        is_done.set()
+        changing.join()
+    decoder.leave(0)
+    decoder.extend(made.ids(5))
+    alone.extend(made.ids(5))
+    assert np.array_equal(decoder.logits(), alone.logits())
+
+
+@only_linux
+def test_a_thread_that_is_left_to_others_does_nothing(made: Made) -> None:
+    """And takes part in a run that has begun without it."""
+
+    def seconds(n_left: int) -> float:
+        decoder.leave(n_left)
+        decoder.truncate(0)
+        for _ in range(40):
+            decoder.extend(ids)
+            decoder.truncate(0)
+        return sum(
+            int((task / "schedstat").read_text().split()[0]) / 1e9
+            for task in Path("/proc/self/task").iterdir()
+            if task.name in workers
+        )
+
+    before = {task.name for task in Path("/proc/self/task").iterdir()}
+    decoder, ids = made.opened(n_threads=2), made.ids(90)
+    workers = {task.name for task in Path("/proc/self/task").iterdir()} - before
+    assert len(workers) == 1
+    with_it = seconds(0)
+    assert with_it > 0
+    without = seconds(1) - with_it
+    again = seconds(0) - with_it - without
+    assert without < again / 4
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
