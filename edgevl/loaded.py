@@ -52,8 +52,8 @@ class Loaded:
     `held` names the chunks that the decoder's KV cache begins with, in order. What the decoder holds behind them is
     of no use to another request. `is_warm` says whether the graphs have run: the first time takes longer.
     `load_s` counts the seconds that opening took. Where the parts take turns (`takes_turns`), the decoder is opened
-    when it is first used, and the encoder is let go before: they are not in memory side by side. Nor are a decoder's
-    graphs for prompts and for single tokens.
+    when it is first used, and the encoder is let go before: they are not in memory side by side, unless the decoder
+    `reads_mapped` weights. Nor are a decoder's graphs for prompts and for single tokens.
     """
 
     def __init__(

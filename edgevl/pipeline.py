@@ -60,8 +60,9 @@ def load(
     threads (None: one per physical core; 256 at most, or as many as there are processors). `store` keeps what was
     computed about images on disk, for later processes: True in the default folder, a path elsewhere, False in memory
     only. The answers are the same.
-    With `low_memory`, encoder and decoder of a large model take turns in memory: all tiles are encoded before the
-    decoder is opened, which costs little time on a CPU, and the encoder is opened again for the next image.
+    With `low_memory`, encoder and decoder of a large model take turns in memory: tiles are encoded before the decoder
+    is opened (all but the last ones, if that takes no memory), which costs little time on a CPU, and the encoder is
+    opened again for the next image.
     Raises ModelNotFound, ManifestError, UnsupportedFamily, ChecksumMismatch, InputError, BackendMissing or GraphError.
     """
     return VLM(hub.find(name_or_dir), device=device, threads=threads, store=store, low_memory=low_memory)
