@@ -111,26 +111,32 @@ def sort(node: Any) -> tuple[str, Needs]:
 
     What is fused into a product, such as GELU, bias and the quantization of the result, is part of it.
     """
-    layer, numbers = _about(node, "layerType"), _about(node, "runtimePrecision")
-    halves = BF16 if numbers == "bf16" else FLOAT32
+    layer, numbers = _about(node, "layerType"), _kind(_about(node, "runtimePrecision"))
     if layer == "FullyConnected":
-        is_int8 = numbers in ("i8", "u8")
         amount = 2.0 * math.prod(_shape(node.output(0))) * _shape(node.input_value(0))[-1]
-        return (INT8_PRODUCTS if is_int8 else FLOAT_PRODUCTS), {INT8 if is_int8 else halves: amount}
+        return (INT8_PRODUCTS if numbers == INT8 else FLOAT_PRODUCTS), {numbers: amount}
     if layer == "Convolution":
         weights = _shape(node.input_value(1))
-        return FLOAT_PRODUCTS, {halves: 2.0 * math.prod(_shape(node.output(0))) * math.prod(weights[1:])}
+        return FLOAT_PRODUCTS, {numbers: 2.0 * math.prod(_shape(node.output(0))) * math.prod(weights[1:])}
     is_fused = layer == "Subgraph" and "Softmax" in _about(node, "originalLayersNames")
     if is_fused or layer == "ScaledDotProductAttention":
-        found = _shape(node.output(0))  # [1, heads, n, width]
-        return ATTENTION, {halves: 4.0 * math.prod(found) * found[-2]}
+        found, needs = _shape(node.output(0)), dict[str, float]()  # [1, heads, n, width]
+        for factor in (node.input(0), node.inputs()[-1]):  # keys are of the queries' kind, weights of the values'
+            kind = _kind(factor.get_element_type().get_type_name())
+            needs[kind] = needs.get(kind, 0.0) + 2.0 * math.prod(found) * found[-2]
+        return ATTENTION, needs
     if layer == "MatMul":
-        return ATTENTION, {halves: 2.0 * math.prod(_shape(node.output(0))) * _shape(node.input_value(0))[-1]}
+        return ATTENTION, {numbers: 2.0 * math.prod(_shape(node.output(0))) * _shape(node.input_value(0))[-1]}
     if layer == "Softmax":
         return ATTENTION, {}
     if layer == "MVN" or (node.get_input_size() and _about(node.input_value(0).get_node(), "layerType") == "MVN"):
         return NORMS, {}  # what multiplies and quantizes the normed rows comes right behind
     return (ACTIVATIONS if layer in ("Gelu", "Eltwise") else REST), {}
+
+
+def _kind(numbers: str) -> str:
+    """Return the kind of OpenVINO's name of a type of numbers."""
+    return {"i8": INT8, "u8": INT8, "bf16": BF16}.get(numbers, FLOAT32)
 
 
 def _about(node: Any, key: str) -> str:
