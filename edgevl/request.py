@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
-from typing import Any, TypeVar
+from itertools import accumulate, count, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,6 @@ from edgevl.types import (
     TextChunk,
     TextPart,
 )
-
-T = TypeVar("T")
 
 OnTile = Callable[[int, int], None]
 LIKELY_ANSWER = 256
@@ -208,7 +206,7 @@ class TileSource:
     ) -> Generator[NDArray[np.float32], None, None]:
         """Yield the features of `tiles` (image, tile) in order, worked on ahead; `on_tile` is told before each.
 
-        `at_end` is called by the thread that works on the last of them, as soon as that is done.
+        `at_end` is called by the thread that is the last to work on them, as soon as it is done.
         """
         features = self._ahead(tiles, at_end)
         try:
@@ -227,8 +225,16 @@ class TileSource:
             at_end()
             return (self.features(*tile) for tile in tiles)
         n_at_once = min(self._model.encoder.n_at_once, len(tiles))
-        jobs = [partial(self.features, *tile, n_at_once) for tile in tiles]
-        jobs[-1] = partial(_followed, jobs[-1], at_end)
+        ended = count(1)
+
+        def job(tile: tuple[int, int]) -> NDArray[np.float32]:
+            try:
+                return self.features(*tile, n_at_once)
+            finally:
+                if next(ended) == len(tiles):
+                    at_end()
+
+        jobs = (partial(job, tile) for tile in tiles)
         if n_at_once == 1:  # nothing would be saved, and a tile that is stored needs no encoder
             return run_ahead(jobs)
         # One thread opens the encoder while another one cuts the image: each takes a third of a second.
@@ -267,13 +273,6 @@ class TileSource:
             resample = self._model.manifest.image.resample
             self._cut = (image, dict(enumerate(pixels.tiles(source.rgb, self._plans[image], resample))))
         return self._cut[1].pop(tile)
-
-
-def _followed(job: Callable[[], T], after: Callable[[], object]) -> T:
-    try:
-        return job()
-    finally:
-        after()
 
 
 class Busy:

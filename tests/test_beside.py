@@ -12,6 +12,7 @@ import pytest
 import edgevl
 from edgevl import loaded, steps
 from edgevl.engine.native.decoder import NativeDecoder
+from edgevl.placement import Placement
 from edgevl.request import TileSource
 from tests import natively
 from tests.test_taking_turns import ask, parts, picture
@@ -100,6 +101,30 @@ def test_the_thread_that_uses_the_encoder_last_frees_it(vlm: edgevl.VLM) -> None
     gone = weakref.ref(vlm._open().encoder)
     ask(vlm, picture(15))
     assert gone() is None
+
+
+def test_it_is_freed_when_all_are_done_and_not_when_the_last_one_is(
+    vlm: edgevl.VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five tiles on two threads the last one is there before the fourth: the encoder stays for that."""
+    last, features = threading.Event(), TileSource.features
+
+    def in_turn(self: TileSource, image: int, tile: int, *given: Any) -> Any:
+        if tile == 3:
+            last.wait(timeout=20)
+        found = features(self, image, tile, *given)
+        if tile == 4:
+            last.set()
+        return found
+
+    monkeypatch.setattr(TileSource, "features", in_turn)
+    opened: list[Any] = []
+    encoder = Placement.encoder
+    monkeypatch.setattr(Placement, "encoder", lambda self: opened.append(self) or encoder(self))
+    ask(vlm, picture(18))
+    assert last.is_set()
+    assert opened == []
+    assert parts(vlm) == {"decoder"}
 
 
 def test_its_threads_are_left_to_it_and_come_back(
