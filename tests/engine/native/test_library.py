@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -309,31 +311,46 @@ def test_threads_that_are_left_to_others_change_no_bits(made: Made) -> None:
     assert np.array_equal(decoder.logits(), alone.logits())
 
 
+def seen(task: Path) -> tuple[str, int]:
+    """A thread's state (proc(5): "S" is asleep), and the nanoseconds that it has computed."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0], int((task / "schedstat").read_text().split()[0])
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """However long others have the cores."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @only_linux
 def test_a_thread_that_is_left_to_others_does_nothing(made: Made) -> None:
-    """And takes part in a run that has begun without it."""
-
-    def seconds(n_left: int) -> float:
-        decoder.leave(n_left)
-        decoder.truncate(0)
-        for _ in range(40):
-            decoder.extend(ids)
-            decoder.truncate(0)
-        return sum(
-            int((task / "schedstat").read_text().split()[0]) / 1e9
-            for task in Path("/proc/self/task").iterdir()
-            if task.name in workers
-        )
-
-    before = {task.name for task in Path("/proc/self/task").iterdir()}
+    """Not for a nanosecond; and takes part again when it is not left any more."""
+    before = set(Path("/proc/self/task").iterdir())
     decoder, ids = made.opened(n_threads=2), made.ids(90)
-    workers = {task.name for task in Path("/proc/self/task").iterdir()} - before
-    assert len(workers) == 1
-    with_it = seconds(0)
-    assert with_it > 0
-    without = seconds(1) - with_it
-    again = seconds(0) - with_it - without
-    assert without < again / 4
+    (worker,) = set(Path("/proc/self/task").iterdir()) - before
+
+    def leave(n: int) -> int:
+        decoder.leave(n)
+        wait_until(lambda: seen(worker)[0] == "S")
+        return seen(worker)[1]
+
+    def extend() -> None:
+        decoder.truncate(0)
+        decoder.extend(ids)
+
+    def has_computed_since(begun: int) -> bool:
+        return seen(worker)[1] > begun
+
+    for _ in range(5):
+        begun = leave(1)
+        for _ in range(20):
+            extend()
+        assert seen(worker) == ("S", begun)
+        begun = leave(0)
+        extend()
+        wait_until(partial(has_computed_since, begun))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
