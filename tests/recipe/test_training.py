@@ -337,6 +337,26 @@ def test_the_log_tells_with_what_a_run_begins(places: Paths, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("_one_thread")
+def test_while_the_encoder_is_held_still_its_heads_learn(places: Paths, tmp_path: Path) -> None:
+    """Those of a new run know nothing, and would mislead it."""
+    first, second = tensors(places, WHOLE, 2)
+    training = trainer(places, tmp_path, "whole", frozen=1)
+    shipped = load_checkpoint(CHECKPOINT).vision.state_dict()
+
+    def is_as_shipped() -> bool:
+        return all((value == shipped[name]).all() for name, value in training.model.vision.state_dict().items())
+
+    begun = {name: value.clone() for name, value in training.heads.state_dict().items()}
+    training.advance(first, Statistics())
+    learned = training.heads.state_dict()
+    assert is_as_shipped()
+    for name in ("dense.shape.weight", "dense.colour.weight", "word_bias.shape"):
+        assert not torch.equal(learned[name], begun[name]), name
+    training.advance(second, Statistics())
+    assert not is_as_shipped()
+
+
+@pytest.mark.usefixtures("_one_thread")
 def test_the_whole_takes_over_what_the_encoder_has_learned_since_the_start(
     places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path
 ) -> None:

@@ -58,6 +58,8 @@ SHUFFLE = TinyConfig().scale_factor
 WIDTH = TinyConfig().vision.hidden_size
 ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
 """At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
+ENCODER_SHARE = 0.5
+"""The encoder's rate in the whole stage, as a share of the others': it has been trained before."""
 FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
 
@@ -152,10 +154,11 @@ class Trainer:
         frozen: int = 0,
         start: Path | None = None,
         width: int = WIDTH,
+        encoder_share: float = ENCODER_SHARE,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
-        self.frozen, self.start = frozen, start
+        self.frozen, self.start, self.encoder_share = frozen, start, encoder_share
         text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
         config = sized(width, text, image_token_id=IMAGE) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
@@ -256,9 +259,8 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(not frozen):
                 patches = self.model.vision(normalise(batch["tiles"]))
-            auxiliary: Tensor | float = 0.0
-            if not frozen:
-                auxiliary = self.heads.loss(patches[overviews], batch, seen)
+            # The heads of a new run know nothing: they learn while the encoder is held still, and do not mislead it.
+            auxiliary = self.heads.loss(patches[overviews], batch, seen)
             if self.stage == "encoder":
                 return auxiliary
             tokens = self.model.projector(patches)
@@ -291,9 +293,9 @@ class Trainer:
         return right.all(1)
 
     def _groups(self) -> list[dict[str, object]]:
-        """Group parameters: no decay for vectors, half the rate for an encoder that has been trained before."""
-        vision = 0.5 if self.stage == "whole" else 1.0
-        parts = [(self.model.vision, vision), (self.heads, vision)]
+        """Group parameters: no decay for vectors, a share of the rate for an encoder that has been trained before."""
+        vision = self.encoder_share if self.stage == "whole" else 1.0
+        parts = [(self.model.vision, vision), (self.heads, 1.0)]
         if self.stage == "whole":
             parts += [(self.model.projector, 1.0), (self.model.text, 1.0)]
         groups: list[dict[str, object]] = []
@@ -321,6 +323,8 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, asked in zip(self.optimizer.param_groups, self._groups(), strict=True):
+                group["scale"] = asked["scale"]
             self.step, self.seconds, self.pictures = state["progress"]
             return
         if self.start is not None:
@@ -388,6 +392,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=24, help="tiles a batch, at most")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
+    parser.add_argument("--encoder-share", type=float, default=ENCODER_SHARE, help="of the rate, in the whole stage")
     parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
     parser.add_argument("--photos", type=float, help="share of photos among the pictures, instead of the stage's own")
@@ -432,8 +437,9 @@ def train(options: argparse.Namespace) -> None:
     rate = options.rate or (WHOLE_RATE if whole else ENCODER_RATE)
     paths = _places(options)
     trainer = Trainer(
-        options.stage, paths, options.work, options.steps, rate, options.frozen, options.start, options.width
-    )
+        options.stage, paths, options.work, options.steps, rate,
+        options.frozen, options.start, options.width, options.encoder_share,
+    )  # fmt: skip
     batches = Batches(
         paths,
         options.work / "tokenizer.json" if whole else None,
