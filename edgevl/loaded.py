@@ -111,7 +111,7 @@ class Loaded:
         if isinstance(decoder, OnnxDecoder):
             decoder.takes_turns = False
 
-    @property
+    @cached_property
     def reads_mapped(self) -> bool:
         """Whether the decoder reads its weights where they are mapped, and takes little memory beside an encoder."""
         return self._placement.is_native()

@@ -317,9 +317,11 @@ def prefill(
     bits, with and without reuse.
     """
     model.is_warm = True
-    begun = _encode_first(model, request, source, cancel, on_tile) if model.takes_turns else None
-    if model.takes_turns and begun is None:
-        return Prefilled(0, 0.0, complete=False)
+    begun = None
+    if model.takes_turns:
+        begun = _encode_first(model, request, source, cancel, on_tile)
+        if begun is None:
+            return Prefilled(0, 0.0, complete=False)
     decoder = model.decoder  # which may be opened now
     started = time.perf_counter()
     keys = request.keys(model.decoder_id)
