@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from edgevl.engine.native.library import Caches, Weights
 from edgevl.engine.native.plan import data_path, read_plan
 from edgevl.errors import GraphError
 from tests.engine.native.plans import FLIPPED, Made, Shape, difference, instruction_sets, needs_library, shapes, write
+from tests.waiting import wait_until
 
 pytestmark = needs_library
 ROOT = Path(__file__).parents[3]
@@ -316,14 +316,6 @@ def seen(task: Path) -> tuple[str, int]:
     return (task / "stat").read_text().rpartition(")")[2].split()[0], int((task / "schedstat").read_text().split()[0])
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """However long others have the cores."""
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 @only_linux
 def test_a_thread_that_is_left_to_others_does_nothing(made: Made) -> None:
     """Not for a nanosecond; and takes part again when it is not left any more."""
@@ -333,7 +325,7 @@ def test_a_thread_that_is_left_to_others_does_nothing(made: Made) -> None:
 
     def leave(n: int) -> int:
         decoder.leave(n)
-        wait_until(lambda: seen(worker)[0] == "S")
+        wait_until(lambda: seen(worker)[0] == "S", seconds=60)
         return seen(worker)[1]
 
     def extend() -> None:
@@ -350,7 +342,7 @@ def test_a_thread_that_is_left_to_others_does_nothing(made: Made) -> None:
         assert seen(worker) == ("S", begun)
         begun = leave(0)
         extend()
-        wait_until(partial(has_computed_since, begun))
+        wait_until(partial(has_computed_since, begun), seconds=60)
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
