@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgevl.export import checkpoint
+from edgevl.model import manifest
 from edgevl.recipe import packs
 
 _PATH = Path(__file__).parents[2] / "models" / "edgevl-tiny" / "accuracy.json"
@@ -26,6 +28,12 @@ def test_a_gate_is_met_on_enough_examples(task: str) -> None:
 @pytest.mark.parametrize("task", [task for task, row in _ROWS.items() if "fp32" in row])
 def test_quantized_is_within_a_point_of_fp32(task: str) -> None:
     assert abs(_ROWS[task]["accuracy"] - _ROWS[task]["fp32"]) <= 0.01 + _ROUNDING
+
+
+def test_what_is_shipped_is_the_checkpoint_beside_it_under_its_licence() -> None:
+    source, exported = manifest.read(_PATH.parent).source, checkpoint.read(_PATH.with_name("checkpoint"))
+    assert source.licence == exported.licence == "apache-2.0"
+    assert source.sha256 == exported.weights_sha256()
 
 
 def test_every_pack_that_it_learned_from_is_named_with_its_licence() -> None:
