@@ -7,7 +7,7 @@ import multiprocessing
 import random
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -36,8 +36,8 @@ TOKENIZER = CHECKPOINT / "tokenizer.json"
 
 
 def batches(places: Paths, stage: Stage = WHOLE, n_tiles: int = 10, **options: Any) -> Batches:
-    tokenizer = None if stage is ENCODER else TOKENIZER
-    return Batches(places, tokenizer, stage, seed=3, start=0, n_tiles=n_tiles, grounded=True, **options)
+    writer = None if stage is ENCODER else Writer(TOKENIZER, 16)
+    return Batches(places, writer, stage, seed=3, start=0, n_tiles=n_tiles, grounded=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_reduced_to_a_size_class(
 def test_tiles_are_the_runtimes_and_overviews_their_last(places: Paths, source: Source) -> None:
     sizes = ((128, 128), (384, 384), (100, 400), (260, 200))
     rgbs = [np.random.default_rng(n).integers(0, 255, (*size, 3), np.uint8) for n, size in enumerate(sizes)]
-    batch = collate([Example(rgb, []) for rgb in rgbs], Writer(TOKENIZER))
+    batch = collate([Example(rgb, []) for rgb in rgbs], Writer(TOKENIZER, 16))
     start = 0
     for rgb, overview, ids in zip(rgbs, batch["overviews"], batch["input_ids"], strict=True):
         cut = plan(rgb.shape[:2])
@@ -189,7 +189,7 @@ def test_tiles_are_the_runtimes_and_overviews_their_last(places: Paths, source: 
 def test_every_answer_is_labelled_and_a_segment_of_its_own_or_all_are_a_chat() -> None:
     pairs = [("what is this?", "a dog"), ("is it red?", "no")]
     examples = [Example(np.zeros((64, 64, 3), np.uint8), pairs), Example(np.zeros((64, 64, 3), np.uint8), [])]
-    writer = Writer(TOKENIZER)
+    writer = Writer(TOKENIZER, 16)
     apart, chat = (writer.text(examples, chat=chat) for chat in (False, True))
     assert set(apart["segments"][0]) == {0, 1, 2}
     assert set(chat["segments"].ravel()) == {0}
@@ -208,7 +208,7 @@ def test_long_answers_do_not_drown_short_ones() -> None:
 
 
 def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:
-    writer, training = Writer(TOKENIZER), stock(places, is_held_out=False)
+    writer, training = Writer(TOKENIZER, 16), stock(places, is_held_out=False)
     for rows in subjects.tasks(places.packs).values():
         for name, task in rows.items():
             for pair in task.make(random.Random(name), training).pairs:
@@ -246,7 +246,7 @@ def test_numbers_go_up_to_nine_and_lists_to_six() -> None:
 
 
 def test_the_look_while_training_asks_every_item_once(places: Paths) -> None:
-    for task, parts in heldout.held_out_batches(places, TOKENIZER, 9):
+    for task, parts in heldout.held_out_batches(places, Writer(TOKENIZER, 16), 9):
         if task in ("description", "receipts", "satellite", "nlvr"):
             asked = list(parts)
             assert sum(len(part["overviews"]) for part in asked) == (_kept(places) if task == "satellite" else 9)
@@ -382,17 +382,42 @@ def _rank(rank: int, meeting: str, found: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_ranks_step_by_the_mean_of_their_gradients(tmp_path: Path) -> None:
+def _stepped(rank: int, meeting: str, found: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    convolution = torch.nn.Parameter(torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last))
+    convolution.grad = _gradient().to(memory_format=torch.channels_last)
+    mean_gradients([convolution])
+    torch.optim.AdamW([convolution], lr=0.5, fused=True).step()
+    found.put((rank, convolution.tolist()))
+    torch.distributed.destroy_process_group()
+
+
+def _gradient() -> Tensor:
+    return (torch.arange(24.0) * 7 % 24 - 11.5).reshape(2, 3, 2, 2)
+
+
+def _ask_ranks(tmp_path: Path, rank: Callable[..., None]) -> list[Any]:
+    """Return what each of two ranks finds."""
     context = multiprocessing.get_context("spawn")
     found = context.Queue()
-    ranks = [context.Process(target=_rank, args=(rank, str(tmp_path / "ranks"), found)) for rank in range(2)]
+    ranks = [context.Process(target=rank, args=(number, str(tmp_path / "ranks"), found)) for number in range(2)]
     for process in ranks:
         process.start()
-    grads = dict(found.get(timeout=120) for _ in ranks)
+    answers = dict(found.get(timeout=120) for _ in ranks)
     for process in ranks:
         process.join()
         assert process.exitcode == 0
-    assert grads[0] == grads[1] == [[[2.0, 2.0]] * 2, [[1.5, 1.5]] * 2, None]
+    return [answers[number] for number in range(2)]
+
+
+def test_ranks_step_by_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    assert _ask_ranks(tmp_path, _rank) == [[[[2.0, 2.0]] * 2, [[1.5, 1.5]] * 2, None]] * 2
+
+
+def test_ranks_step_convolutions_by_their_own_gradients(tmp_path: Path) -> None:
+    """They lie channels last; a mean that lay otherwise stepped each weight by the gradient of another."""
+    for weights in _ask_ranks(tmp_path, _stepped):
+        assert (torch.tensor(weights) / -0.5 - _gradient().sign()).abs().max() < 1e-4
 
 
 def test_ranks_draw_other_pictures_of_the_same_size_class(places: Paths, source: Source) -> None:

@@ -25,7 +25,6 @@ from .data import SIZES, Example, Paths, Source
 from .questions import QA
 from .tokenizer import END, PAD
 
-TOKENS_PER_TILE = 16
 IGNORE = -100
 N_PATCHES = 256
 DENSE = ("shape", "colour", *glyphs.HALVES)
@@ -57,7 +56,7 @@ class Stage:
 
 
 ENCODER = Stage(
-    {"text": Share(0.55), "crowds": Share(0.25), "photos": Share(0.2)},
+    {"text": Share(0.5), "crowds": Share(0.2), "photos": Share(0.3)},
     # Outlines that fit into the stem's view, and many of them a picture, are what shapes are learned from; with
     # single large things first, 36,000 pictures taught none.
     {"crowds": Share(1.0)},
@@ -102,28 +101,27 @@ def with_photos(stage: Stage, share: float) -> Stage:
 class Batches(IterableDataset[dict[str, NDArray[Any]]]):
     """Endless batches from (seed, index) of `n_tiles` tiles at most; worker k of n takes every n-th index.
 
-    Of several ranks that train together, each takes one batch of every step, from step `start` on. Without a tokenizer
+    Of several ranks that train together, each takes one batch of every step, from step `start` on. Without a writer
     batches have no text. With `grounded`, the stage's first pictures are left out.
     """
 
     def __init__(
-        self, paths: Paths, tokenizer: Path | None, stage: Stage, *, seed: int, start: int, n_tiles: int,
+        self, paths: Paths, writer: Writer | None, stage: Stage, *, seed: int, start: int, n_tiles: int,
         grounded: bool = False, rank: int = 0, n_ranks: int = 1,
     ) -> None:  # fmt: skip
-        self._paths, self._tokenizer, self._stage = paths, tokenizer, stage
+        self._paths, self._writer, self._stage = paths, writer, stage
         self._seed, self._start, self._n_tiles, self._grounded = seed, start, n_tiles, grounded
         self._rank, self._n_ranks = rank, n_ranks
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         source = Source(self._paths)
-        writer = Writer(self._tokenizer) if self._tokenizer else None
         worker = get_worker_info()
         step, first = (worker.num_workers, worker.id) if worker else (1, 0)
         for number in count(self._start + first, step):
             index = number * self._n_ranks + self._rank
             rng = random.Random(f"{self._seed}-{index}")
             examples = self.examples(rng, source, index)
-            yield collate(examples, writer, chat=rng.random() < CHAT)
+            yield collate(examples, self._writer, chat=rng.random() < CHAT)
 
     def examples(self, rng: random.Random, source: Source, index: int) -> list[Example]:
         """Draw the pictures of batch `index`: of one size class, by their shares, until the tiles are spent."""
@@ -161,10 +159,10 @@ def collate(examples: list[Example], writer: Writer | None, chat: bool = False) 
 
 
 class Writer:
-    """Writes pictures' questions as token ids."""
+    """Writes pictures' questions as token ids; a tile takes `n_image` of them."""
 
-    def __init__(self, tokenizer: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+    def __init__(self, tokenizer: Path, n_image: int) -> None:
+        self._tokenizer, self._n_image = Tokenizer.from_file(str(tokenizer)), n_image
 
     def text(self, examples: list[Example], chat: bool) -> dict[str, NDArray[Any]]:
         """Write each picture's questions behind it: `input_ids`, `labels` and `segments` [n, length].
@@ -185,7 +183,7 @@ class Writer:
         return {"input_ids": input_ids, "labels": labels, "segments": segments}
 
     def _row(self, pairs: list[QA], grid: tuple[int, int], chat: bool) -> Row:
-        ids = self.encode("<|user|>" + layout(grid))
+        ids = self.encode("<|user|>" + layout(grid, self._n_image))
         labels, segments = [IGNORE] * len(ids), [0] * len(ids)
         for number, (question, answer) in enumerate(pairs):
             turn = "<|user|>" if chat and number else ""
@@ -204,9 +202,9 @@ class Writer:
         return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False))
 
 
-def layout(grid: tuple[int, int]) -> str:
+def layout(grid: tuple[int, int], n_image: int) -> str:
     """Write an image's tiles as text, the grid in row order and the overview last; no grid is (0, 0)."""
     rows, cols = grid
-    image = "<image>" * TOKENS_PER_TILE
+    image = "<image>" * n_image
     cells = (f"<row_{row}_col_{col}>{image}" for row in range(1, rows + 1) for col in range(1, cols + 1))
     return "".join(cells) + "<global-img>" + image

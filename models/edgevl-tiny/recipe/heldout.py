@@ -125,9 +125,8 @@ def _canvas(rng: random.Random) -> tuple[int, int]:
 # A look while training
 
 
-def held_out_batches(paths: Paths, tokenizer: Path, n: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
+def held_out_batches(paths: Paths, writer: Writer, n: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
     """Yield each task with `n` items in batches: others than `items` has by itself, cut as the runtime cuts them."""
-    writer = Writer(tokenizer)
     for task in TASKS:
         yield task, _batched(items(paths, task, n, seed="held-out"), writer)
 

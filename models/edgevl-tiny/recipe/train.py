@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from . import glyphs, packs, scenes
-from .batches import ENCODER, IGNORE, WHOLE, Batches, with_photos
+from .batches import ENCODER, IGNORE, N_PATCHES, WHOLE, Batches, Writer, with_photos
 from .data import CLASS_PACKS, Paths, corpus
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
@@ -54,12 +54,13 @@ DENSE = {
 }
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
-SHUFFLE = TinyConfig().scale_factor
-WIDTH = TinyConfig().vision.hidden_size
+WIDTH, SHUFFLE = TinyConfig().vision.hidden_size, TinyConfig().scale_factor
 ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
 """At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
 ENCODER_SHARE = 0.5
 """The encoder's rate in the whole stage, as a share of the others': it has been trained before."""
+DECAY = 0.05
+"""Weight decay of all that is no vector."""
 FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
 
@@ -80,7 +81,7 @@ class Heads(nn.Module):
     def token_loss(
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics
     ) -> Tensor:
-        """Return the loss of telling which shapes and colours lie in each image token [n, 16, text width].
+        """Return the loss of telling which shapes and colours lie in each image token [n, tokens, text width].
 
         An image token shall point where the decoder's embeddings `words` [names, text width] of what lies in it point,
         so that a word in a question finds it. Left to the answers alone, colours became searchable and shapes did not.
@@ -90,7 +91,8 @@ class Heads(nn.Module):
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
                 logits = tokens[rows].float() @ embeddings.float().T + self.word_bias[name]
-                patches = pixel_shuffle(batch[name][rows][..., None], SHUFFLE)  # [n, 16, patches of a token]
+                factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
+                patches = pixel_shuffle(batch[name][rows][..., None], factor)  # [n, tokens, patches of a token]
                 target = (patches[..., None] == 1 + torch.arange(len(embeddings))).any(-2)
                 total = total + F.binary_cross_entropy_with_logits(logits, target.float())
                 seen.add(f"{name}_tokens", (logits > 0)[target].float().mean())
@@ -114,7 +116,7 @@ class Heads(nn.Module):
             if rows.any():
                 logits, target = self.packs[name](pooled[rows]).float(), batch["label"][rows]
                 share = rows.float().sum() / max(1, int((batch["pack"] >= 0).sum()))
-                total = total + 0.5 * share * F.cross_entropy(logits, target, label_smoothing=0.05)
+                total = total + share * F.cross_entropy(logits, target, label_smoothing=0.05)
                 seen.add(name, (logits.argmax(-1) == target).float().mean())
         return total
 
@@ -154,20 +156,26 @@ class Trainer:
         frozen: int = 0,
         start: Path | None = None,
         width: int = WIDTH,
+        shuffle: int = SHUFFLE,
         encoder_share: float = ENCODER_SHARE,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
         self.frozen, self.start, self.encoder_share = frozen, start, encoder_share
         text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
-        config = sized(width, text, image_token_id=IMAGE) if start is None else load_config(start)
+        config = sized(width, text, image_token_id=IMAGE, scale_factor=shuffle) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
         self.heads = Heads(config.vision.hidden_size, classes)
+        self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
         self.word_ids = word_ids(work / "tokenizer.json") if stage == "whole" else {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=peak, betas=(0.9, 0.98), fused=True)
+        matrices, others = self._groups()
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, lr=peak, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), fused=True),
+        )
         self._resume()
         self._train_mode()
 
@@ -201,15 +209,17 @@ class Trainer:
 
     def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
         """Take one step on a batch; return the loss before it, and note accuracies in `seen`."""
-        for group in self.optimizer.param_groups:
+        for group in self._param_groups():
             group["lr"] = self._rate() * group["scale"]
         loss = self._loss(batch, seen)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.n_ranks > 1:
             mean_gradients(self._parameters())
         nn.utils.clip_grad_norm_(self._parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         n_pictures = torch.tensor(len(batch["pack"]))
         if self.n_ranks > 1:
@@ -224,7 +234,7 @@ class Trainer:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(n_threads * self.n_ranks)  # the others wait
         shares = {}
-        for task, batches in held_out_batches(self.paths, self.work / "tokenizer.json", TRAINING_CHECK):
+        for task, batches in held_out_batches(self.paths, self.writer, TRAINING_CHECK):
             right = [self._right(batch) for batch in batches]
             shares[task] = round(float(torch.cat(right).float().mean()), 4)
         self._train_mode()
@@ -236,7 +246,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": (self.step, self.seconds, self.pictures),
         }
         path = self.work / f"{self.stage}.pt"
@@ -292,24 +302,36 @@ class Trainer:
         right[places] = logits.argmax(-1) == target
         return right.all(1)
 
-    def _groups(self) -> list[dict[str, object]]:
-        """Group parameters: no decay for vectors, a share of the rate for an encoder that has been trained before."""
+    def _groups(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Group parameters: the matrices of hidden layers, which Muon steps, and the others, which AdamW steps.
+
+        No decay for vectors, a share of the rate for an encoder that has been trained before. Heads and embeddings are
+        no hidden layers, and convolutions no matrices.
+        """
         vision = self.encoder_share if self.stage == "whole" else 1.0
-        parts = [(self.model.vision, vision), (self.heads, 1.0)]
+        parts: list[tuple[nn.Module, float]] = [(self.model.vision, vision), (self.heads, 1.0)]
         if self.stage == "whole":
             parts += [(self.model.projector, 1.0), (self.model.text, 1.0)]
-        groups: list[dict[str, object]] = []
+        hidden = {id(p) for p in hidden_matrices(self.model)}
+        matrices: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for part, scale in parts:
-            matrices = [p for p in part.parameters() if p.ndim > 1]
+            own = [p for p in part.parameters() if id(p) in hidden]
+            large = [p for p in part.parameters() if p.ndim > 1 and id(p) not in hidden]
             vectors = [p for p in part.parameters() if p.ndim <= 1]
-            groups += [
-                {"params": matrices, "weight_decay": 0.05, "scale": scale},
+            if own:
+                matrices.append({"params": own, "weight_decay": DECAY, "scale": scale})
+            others += [
+                {"params": large, "weight_decay": DECAY, "scale": scale},
                 {"params": vectors, "weight_decay": 0.0, "scale": scale},
             ]
-        return groups
+        return matrices, others
+
+    def _param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [p for group in self._param_groups() for p in group["params"]]
 
     def _rate(self) -> float:
         warm, fall = min(1.0, (self.step + 1) / 200), FALL * self.steps
@@ -322,9 +344,10 @@ class Trainer:
             state = torch.load(path, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for group, asked in zip(self.optimizer.param_groups, self._groups(), strict=True):
-                group["scale"] = asked["scale"]
+            for optimizer, saved, asked in zip(self.optimizers, state["optimizers"], self._groups(), strict=True):
+                optimizer.load_state_dict(saved)
+                for group, own in zip(optimizer.param_groups, asked, strict=True):
+                    group["scale"] = own["scale"]
             self.step, self.seconds, self.pictures = state["progress"]
             return
         if self.start is not None:
@@ -343,15 +366,29 @@ class Trainer:
             log.write(json.dumps(line) + "\n")
 
 
+def hidden_matrices(model: EdgeVLTiny) -> list[nn.Parameter]:
+    """Return the matrices of linear layers whose input and output are hidden states: [out, in] each.
+
+    Muon makes their steps orthogonal, so that what few directions of a batch say is not drowned by the others
+    (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+    """
+    parts = (model.vision, model.projector, model.text.model)
+    return [layer.weight for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
+
+
 def mean_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Give the gradients that any rank has their mean over all ranks; where a rank has none, it counts as 0."""
+    """Give the gradients that any rank has their mean over all ranks; where a rank has none, it counts as 0.
+
+    They lie in memory as their parameters do: the fused AdamW reads both in the order in which they lie, so that
+    rows of numbers stepped convolutions, which are channels last, by other weights' gradients.
+    """
     has = torch.tensor([float(p.grad is not None) for p in parameters])
     dist.all_reduce(has, dist.ReduceOp.MAX)
     found = [p for p, any_has in zip(parameters, has.tolist(), strict=True) if any_has]
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in found])
     dist.all_reduce(flat)
     for p, mean in zip(found, torch.split(flat.div_(dist.get_world_size()), [p.numel() for p in found]), strict=True):
-        p.grad = mean.view_as(p)
+        p.grad = torch.empty_like(p).copy_(mean.view_as(p))
 
 
 def word_ids(tokenizer: Path) -> dict[str, Tensor]:
@@ -394,6 +431,12 @@ def main() -> None:
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
     parser.add_argument("--encoder-share", type=float, default=ENCODER_SHARE, help="of the rate, in the whole stage")
     parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
+    parser.add_argument(
+        "--shuffle",
+        type=int,
+        default=SHUFFLE,
+        help="patches a side that become one image token, of a model that begins from nothing",
+    )
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
     parser.add_argument("--photos", type=float, help="share of photos among the pictures, instead of the stage's own")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures, for each that trains")
@@ -438,11 +481,11 @@ def train(options: argparse.Namespace) -> None:
     paths = _places(options)
     trainer = Trainer(
         options.stage, paths, options.work, options.steps, rate,
-        options.frozen, options.start, options.width, options.encoder_share,
+        options.frozen, options.start, options.width, options.shuffle, options.encoder_share,
     )  # fmt: skip
     batches = Batches(
         paths,
-        options.work / "tokenizer.json" if whole else None,
+        trainer.writer if whole else None,
         stage if options.photos is None else with_photos(stage, options.photos),
         seed=options.seed + whole,
         start=trainer.step,
