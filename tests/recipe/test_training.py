@@ -25,11 +25,12 @@ from edgevl.image import pixels
 from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
 from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate, with_photos
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
+from edgevl.recipe.glyphs import HALVES
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.tokenizer import IMAGE
-from edgevl.recipe.train import Statistics, Trainer, answer_weights, mean_gradients
+from edgevl.recipe.train import Statistics, TokenHeads, Trainer, answer_weights, mean_gradients
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
@@ -71,7 +72,7 @@ def test_a_stage_begins_with_its_first_pictures(places: Paths, source: Source) -
     begins = Batches(places, None, WHOLE, seed=3, start=0, n_tiles=4)
     for index, few in ((0, True), (WHOLE.n_first // 4, False)):
         drawn = [example for n in range(6) for example in begins.examples(random.Random(n), source, index)]
-        assert all(len(example.pairs) > 8 for example in drawn) == few
+        assert all(len(example.pairs) > 8 or "left_glyph" in example.dense for example in drawn) == few
 
 
 def test_shares_are_whole_and_every_subject_has_one() -> None:
@@ -213,6 +214,21 @@ def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:
         for name, task in rows.items():
             for pair in task.make(random.Random(name), training).pairs:
                 assert [writer.read(writer.encode(text)) for text in pair] == list(pair)
+                assert writer.read(writer.spell(pair[1])) == pair[1]
+
+
+def test_what_is_read_off_a_picture_is_written_letter_by_letter(source: Source) -> None:
+    writer = Writer(TOKENIZER, 16)
+    for subject, spelled in (("printed", True), ("text", True), ("scenes", False), ("photos", False)):
+        drawn = (source.example(random.Random(number), subject, 1) for number in range(99))
+        example = next(example for example in drawn if any(len(answer) > 4 for _, answer in example.pairs))
+        labels = writer.text([example], chat=False)["labels"]
+        answers = [answer for _, answer in example.pairs]
+        assert writer.read(labels[labels != IGNORE]) == "".join(f"{answer}<|end|>" for answer in answers)
+        n_letters = sum(len(answer) + 1 for answer in answers)
+        assert ((labels != IGNORE).sum() >= n_letters) == spelled
+    assert {"words", "receipts", "json", "chart_title", "screen_label"} < heldout.SPELLED_TASKS
+    assert not {"counting", "nlvr", "emoji", "satellite", "grid"} & heldout.SPELLED_TASKS
 
 
 # What is held out
@@ -350,10 +366,23 @@ def test_while_the_encoder_is_held_still_its_heads_learn(places: Paths, tmp_path
     training.advance(first, Statistics())
     learned = training.heads.state_dict()
     assert is_as_shipped()
-    for name in ("dense.shape.weight", "dense.colour.weight", "word_bias.shape"):
+    for name in ("dense.shape.weight", "dense.colour.weight"):
         assert not torch.equal(learned[name], begun[name]), name
     training.advance(second, Statistics())
     assert not is_as_shipped()
+
+
+def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
+    heads, seen = TokenHeads(8, n_patches=4), Statistics()
+    labels = {name: torch.full((2, 256), IGNORE) for name in HALVES}
+    labels["left_glyph"][0, 17] = 5  # row 1, column 1: of the first token, whose patches are 2x2
+    labels["right_glyph"][0, 34] = 0  # row 2, column 2: no letter, in the second row of tokens
+    labels["right_glyph"][0, 255] = 7
+    tokens = torch.randn(2, 64, 8, requires_grad=True)
+    heads.loss(tokens, {}, labels, seen).backward()
+    assert seen.take().keys() == {"token_glyphs"}
+    assert tokens.grad is not None
+    assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -21,7 +21,7 @@ from .drawn import Stock
 from .glyphs import text_tile
 from .plan import LONGEST_EDGE, TILE, plan
 from .questions import QA
-from .subjects import GENERATED, Generated, generators
+from .subjects import GENERATED, SPELLED, Generated, generators
 
 SIZES = (1, 5, 10)
 """The size classes of pictures: as many tiles at most, with the overview (a picture alone, a grid of 2x2, of 3x3)."""
@@ -53,13 +53,17 @@ class Paths:
 
 @dataclass
 class Example:
-    """One picture [h, w, 3] with its questions, and what the auxiliary heads should say of it."""
+    """One picture [h, w, 3] with its questions, and what the auxiliary heads should say of it.
+
+    Answers are written letter by letter where they are `spelled`.
+    """
 
     rgb: NDArray[np.uint8]
     pairs: list[QA]
     dense: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     pack: int = -1
     label: int = 0
+    spelled: bool = False
 
     @property
     def plan(self) -> TilePlan:
@@ -108,7 +112,8 @@ class Source:
     def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         """Draw a picture of a subject (of `SCENES`, `GENERATED`, text or photos) of at most so many tiles."""
         found = self._example(rng, subject, most_tiles)
-        return replace(found, pairs=[(questions.spoken(rng, question), answer) for question, answer in found.pairs])
+        pairs = [(questions.spoken(rng, question), answer) for question, answer in found.pairs]
+        return replace(found, pairs=pairs, spelled=subject in SPELLED)
 
     def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         if subject in SCENES:

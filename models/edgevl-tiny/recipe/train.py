@@ -69,21 +69,25 @@ CHECK_EVERY = 1500
 """Steps between two looks at what is held out; one takes as long as 300 steps."""
 
 
-class Heads(nn.Module):
-    """Auxiliary heads on the encoder: what each patch shows, and which class of its pack a photo has."""
+class TokenHeads(nn.Module):
+    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches."""
 
-    def __init__(self, width: int, classes: dict[str, int]) -> None:
+    def __init__(self, width: int, n_patches: int) -> None:
         super().__init__()
-        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE.items()})
-        self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
         self.word_bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(WORDS[name]))) for name in WORDS})
+        self.glyphs = nn.Linear(width, n_patches * len(glyphs.HALVES) * DENSE[glyphs.HALVES[0]])
 
-    def token_loss(
-        self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics
+    def loss(self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics) -> Tensor:
+        """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
+        factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
+        return self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
+
+    def _words(
+        self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
     ) -> Tensor:
-        """Return the loss of telling which shapes and colours lie in each image token [n, tokens, text width].
+        """Tell which shapes and colours lie in a token.
 
-        An image token shall point where the decoder's embeddings `words` [names, text width] of what lies in it point,
+        It shall point where the decoder's embeddings `words` [names, text width] of what lies in it point,
         so that a word in a question finds it. Left to the answers alone, colours became searchable and shapes did not.
         """
         total = tokens.new_zeros((), dtype=torch.float32)
@@ -91,12 +95,30 @@ class Heads(nn.Module):
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
                 logits = tokens[rows].float() @ embeddings.float().T + self.word_bias[name]
-                factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
                 patches = pixel_shuffle(batch[name][rows][..., None], factor)  # [n, tokens, patches of a token]
                 target = (patches[..., None] == 1 + torch.arange(len(embeddings))).any(-2)
                 total = total + F.binary_cross_entropy_with_logits(logits, target.float())
                 seen.add(f"{name}_tokens", (logits > 0)[target].float().mean())
         return total
+
+    def _glyphs(self, tokens: Tensor, batch: dict[str, Tensor], factor: int, seen: Statistics) -> Tensor:
+        """Tell which letter lies in each half of a token's patches, so that the projector lets none of them go."""
+        halves = torch.stack([batch[name] for name in glyphs.HALVES], -1)  # [n, patches, 2]
+        rows = (halves != IGNORE).flatten(1).any(1)
+        if not rows.any():
+            return tokens.new_zeros((), dtype=torch.float32)
+        target = pixel_shuffle(halves[rows], factor)
+        logits = self.glyphs(tokens[rows]).float().view(*target.shape, -1)
+        return dense_loss(logits, target, "token_glyphs", seen)
+
+
+class Heads(nn.Module):
+    """Auxiliary heads on the encoder: what each patch shows, and which class of its pack a photo has."""
+
+    def __init__(self, width: int, classes: dict[str, int]) -> None:
+        super().__init__()
+        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE.items()})
+        self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
 
     def loss(self, patches: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
         """Return the summed loss for `patches` [n, 256, width] of the overviews; notes accuracies in `seen`."""
@@ -104,12 +126,7 @@ class Heads(nn.Module):
         for name, head in self.dense.items():
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
-                logits, target = head(patches[rows]).float().flatten(0, 1), batch[name][rows].flatten()
-                weight = torch.ones(DENSE[name])
-                weight[0] = BACKGROUND_WEIGHT
-                total = total + F.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE)
-                things = target > 0
-                seen.add(name, (logits.argmax(-1) == target)[things].float().mean())
+                total = total + dense_loss(head(patches[rows]).float(), batch[name][rows], name, seen)
         pooled = patches.float().mean(1)
         for number, name in enumerate(CLASS_PACKS):
             rows = batch["pack"] == number
@@ -119,6 +136,18 @@ class Heads(nn.Module):
                 total = total + share * F.cross_entropy(logits, target, label_smoothing=0.05)
                 seen.add(name, (logits.argmax(-1) == target).float().mean())
         return total
+
+
+def dense_loss(logits: Tensor, target: Tensor, name: str, seen: Statistics) -> Tensor:
+    """Return the mean loss of `logits` [..., classes] against `target` [...], class 0, nothing there, counting less.
+
+    Notes in `seen` the share that is right where there is something.
+    """
+    weight = torch.ones(logits.shape[-1])
+    weight[0] = BACKGROUND_WEIGHT
+    things = target > 0
+    seen.add(name, (logits.argmax(-1) == target)[things].float().mean())
+    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), weight=weight, ignore_index=IGNORE)
 
 
 class Statistics:
@@ -168,6 +197,7 @@ class Trainer:
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
         self.heads = Heads(config.vision.hidden_size, classes)
+        self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2)
         self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
         self.word_ids = word_ids(work / "tokenizer.json") if stage == "whole" else {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
@@ -246,6 +276,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
+            "token_heads": self.token_heads.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": (self.step, self.seconds, self.pictures),
         }
@@ -274,7 +305,7 @@ class Trainer:
             if self.stage == "encoder":
                 return auxiliary
             tokens = self.model.projector(patches)
-            found = self.heads.token_loss(tokens[overviews], self._words(), batch, seen)
+            found = self.token_heads.loss(tokens[overviews], self._words(), batch, seen)
             logits, target = self._answers(tokens, batch)
         weights = answer_weights(batch["labels"])
         loss = (F.cross_entropy(logits.float(), target, reduction="none") * weights).sum() / weights.sum().clamp(1)
@@ -311,7 +342,7 @@ class Trainer:
         vision = self.encoder_share if self.stage == "whole" else 1.0
         parts: list[tuple[nn.Module, float]] = [(self.model.vision, vision), (self.heads, 1.0)]
         if self.stage == "whole":
-            parts += [(self.model.projector, 1.0), (self.model.text, 1.0)]
+            parts += [(self.model.projector, 1.0), (self.model.text, 1.0), (self.token_heads, 1.0)]
         hidden = {id(p) for p in hidden_matrices(self.model)}
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
@@ -344,6 +375,7 @@ class Trainer:
             state = torch.load(path, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
+            self.token_heads.load_state_dict(state["token_heads"])
             for optimizer, saved, asked in zip(self.optimizers, state["optimizers"], self._groups(), strict=True):
                 optimizer.load_state_dict(saved)
                 for group, own in zip(optimizer.param_groups, asked, strict=True):
@@ -366,7 +398,7 @@ class Trainer:
             log.write(json.dumps(line) + "\n")
 
 
-def hidden_matrices(model: EdgeVLTiny) -> list[nn.Parameter]:
+def hidden_matrices(model: EdgeVLTiny) -> list[Tensor]:
     """Return the matrices of linear layers whose input and output are hidden states: [out, in] each.
 
     Muon makes their steps orthogonal, so that what few directions of a batch say is not drowned by the others
