@@ -183,7 +183,7 @@ class Writer:
     def _row(self, example: Example, chat: bool) -> Row:
         ids = self.encode("<|user|>" + layout(example.plan.grid, self._n_image))
         labels, segments = [IGNORE] * len(ids), [0] * len(ids)
-        write = self.spell if example.spelled else self.encode
+        write = self.encode_letters if example.by_letter else self.encode
         for number, (question, answer) in enumerate(example.pairs):
             turn = "<|user|>" if chat and number else ""
             asked, answered = self.encode(f"{turn}{question}<|end|><|assistant|>"), [*write(answer), END]
@@ -196,7 +196,7 @@ class Writer:
         """Return a text's token ids."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def spell(self, text: str) -> list[int]:
+    def encode_letters(self, text: str) -> list[int]:
         """Return a text's token ids, each letter by itself."""
         return [token for letter in text for token in self.encode(letter)]
 

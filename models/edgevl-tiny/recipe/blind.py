@@ -22,39 +22,47 @@ from .drawn import Drawn, Stock, Task
 from .geometry import Whole, angle_between, apart, cross, crossing
 from .questions import vary
 from .subway import subway
+from .wording import spelled
 
-CROSSINGS = (
-    "how often do the {a} line and the {b} line cross?",
-    "how many times do the {a} and {b} lines touch each other?",
-    "how many crossings do the {a} and {b} lines have?",
-    "count the points where the {a} and {b} lines meet.",
-    "how many intersections are there between the {a} and the {b} line?",
-    "in how many places does the {a} line cross the {b} one?",
+CROSSINGS = spelled(
+    "how often do the {a} line and the {b} line [cross|touch|intersect]?",
+    "how many times do the {a} and {b} lines [touch each other|cross|touch|intersect|meet]?",
+    "how many [crossings|intersections|crossing points] do the {a} and {b} lines have?",
+    "[count|count up] the [points|places] where the {a} and {b} lines [meet|cross].",
+    "how many [intersections|crossings] [are there|do you see] [between|of] the {a} and the {b} line?",
+    "in how many places [does the {a} line cross the {b} one|do the {a} and the {b} line cross]?",
+    "[what is|what's|give] the number of crossings of the {a} and the {b} line?",
 )
 CROSSINGS_HELD_OUT = (
     "at how many points do the lines in {a} and {b} intersect?",
     "tell the number of times the {a} line meets the {b} line.",
 )
-TOUCHING = (
-    "are the two circles touching?",
-    "do the two circles touch each other?",
-    "do the circles touch?",
+TOUCHING = spelled(
+    "[are|do you see that] the [two|] circles [are|] touching?",
+    "[do|can you see whether] the [two|] circles touch [each other|one another|]?",
+    "[is|does] one circle [touching|touch] the other?",
+    "do these two circles touch? [answer with|say] yes or no.",
     "is one circle touching the other? answer with yes or no.",
+    "the [two|] circles: do they touch?",
+    "is there no gap between the [two|] circles?",
 )
 TOUCHING_HELD_OUT = ("are these circles in contact with each other?", "do both circles share any point?")
-OVERLAPPING = (
-    "are the two circles overlapping?",
-    "do the two circles overlap?",
-    "do the circles overlap each other? answer with yes or no.",
-    "is one circle partly on top of the other?",
+OVERLAPPING = spelled(
+    "are the [two|] circles [overlapping|partly on top of each other]?",
+    "do the [two|] circles overlap [each other|]?",
+    "do the circles overlap each other? [answer with|say] yes or no.",
+    "[is|lies] one circle partly on top of the other?",
+    "does one circle cover part of the other?",
+    "the [two|] circles: do they overlap?",
 )
 OVERLAPPING_HELD_OUT = ("is there an area that both circles cover?", "do these circles overlap one another?")
-CIRCLED = (
-    "which letter is circled?",
-    "which letter is inside the {colour} {mark}?",
-    "what letter does the {colour} {mark} mark?",
-    "which character is highlighted with a {colour} {mark}?",
-    "name the letter with the {mark} around it.",
+CIRCLED = spelled(
+    "[which|what] [letter|character] is circled?",
+    "[which|what] [letter|character] [is|stands|lies] [inside|in|within] the {colour} {mark}?",
+    "[which|what] letter does the {colour} {mark} [mark|surround|enclose]?",
+    "[which|what] character is highlighted [with|by] a {colour} {mark}?",
+    "[name|give|find|say] the letter with the {mark} around it.",
+    "the {colour} {mark} is around which letter?",
 )
 CIRCLED_HELD_OUT = ("around which letter is the {colour} {mark} drawn?", "read the letter in the {mark}.")
 LINES_APART = 9

@@ -16,68 +16,94 @@ from .chart_data import CLEAR, LEAST, make_chart
 from .drawn import Drawn, Stock, Task
 from .plots import Chart, draw
 from .questions import QA
+from .wording import spelled
 
-VALUE = (
-    "what is the value of {c}?",
-    "what value does {c} have?",
-    "how much is {c}?",
-    "what number does the chart show for {c}?",
-    "read the value for {c}.",
+VALUE = spelled(
+    "[what is|what's|give|find|read] the [value|number] [of|for] {c}?",
+    "[what|which] [value|number] does {c} have?",
+    "how [much|high|large] is {c}?",
+    "[what|which] number does the chart [show|give] for {c}?",
+    "{c} [is|has] [which|what] value?",
+    "{c}: how much?",
 )
 VALUE_HELD_OUT = ("which value belongs to {c}?", "what figure is given for {c}?")
-VALUE_OF = (
-    "what is the value of {s} for {c}?",
-    "what value does {s} have in {c}?",
-    "how much is {s} at {c}?",
-    "read the value of {s} for {c}.",
+VALUE_OF = spelled(
+    "[what is|what's|give|find|read] the value of {s} [for|at|in] {c}?",
+    "[what|which] value does {s} have [in|at|for] {c}?",
+    "how [much|high|large] is {s} [at|in|for] {c}?",
+    "{s} at {c}: how much?",
 )
 VALUE_OF_HELD_OUT = ("for {c}, what does the chart show for {s}?", "which figure does {s} reach at {c}?")
-LARGEST = (
-    "which {part} is the largest?",
-    "which {part} has the highest value?",
-    "what has the largest value?",
-    "name the {part} with the greatest value.",
+LARGEST = spelled(
+    "[which|what] {part} is [the largest|the highest|the biggest|largest]?",
+    "[which|what] {part} has the [highest|largest|greatest|biggest] value?",
+    "what has the [largest|highest] value?",
+    "[name|give|find] the {part} with the [greatest|highest|largest] value.",
+    "[what is|what's] the [largest|highest|biggest] {part}?",
 )
 LARGEST_HELD_OUT = ("which {part} comes first by size?", "where does the chart reach its maximum?")
-SMALLEST = (
-    "which {part} is the smallest?",
-    "which {part} has the lowest value?",
-    "what has the smallest value?",
-    "name the {part} with the least value.",
+SMALLEST = spelled(
+    "[which|what] {part} is [the smallest|the lowest|smallest]?",
+    "[which|what] {part} has the [lowest|smallest|least] value?",
+    "what has the [smallest|lowest] value?",
+    "[name|give|find] the {part} with the [least|lowest|smallest] value.",
+    "[what is|what's] the [smallest|lowest] {part}?",
 )
 SMALLEST_HELD_OUT = ("which {part} comes last by size?", "where does the chart reach its minimum?")
-LARGEST_OF = ("for which {part} is {s} the highest?", "where is {s} the largest?", "at which {part} is {s} greatest?")
+LARGEST_OF = spelled(
+    "[for|at] which {part} is {s} [the highest|the largest|greatest]?",
+    "where is {s} [the largest|the highest|highest]?",
+    "[which|what] {part} has the [highest|largest] {s}?",
+)
 LARGEST_OF_HELD_OUT = ("where does {s} reach its maximum?",)
-SMALLEST_OF = ("for which {part} is {s} the lowest?", "where is {s} the smallest?", "at which {part} is {s} least?")
+SMALLEST_OF = spelled(
+    "[for|at] which {part} is {s} [the lowest|the smallest|least]?",
+    "where is {s} [the smallest|the lowest|lowest]?",
+    "[which|what] {part} has the [lowest|smallest] {s}?",
+)
 SMALLEST_OF_HELD_OUT = ("where does {s} reach its minimum?",)
-TREND = (
-    "is {s} rising or falling?",
-    "does {s} rise or fall overall?",
-    "what is the trend of {s}, rising or falling?",
+TREND = spelled(
+    "is {s} rising or falling [overall|in all|]?",
+    "does {s} [rise or fall|fall or rise] [overall|in all|]? [rising or falling|]?",
+    "[what is|what's] the trend of {s}, rising or falling?",
     "does {s} go up or down from left to right? answer with rising or falling.",
+    "{s}: rising or falling?",
 )
 TREND_HELD_OUT = (
     "how does {s} develop: is it rising or falling?",
     "from the first point to the last, is {s} rising or falling?",
 )
-COLOUR = (
-    "which colour is {s}?",
-    "what colour stands for {s}?",
-    "in which color is {s} drawn?",
-    "what is the colour of {s}?",
+COLOUR = spelled(
+    "[which|what] [colour|color] [is|has] {s}?",
+    "[which|what] [colour|color] stands for {s}?",
+    "in [which|what] [colour|color] is {s} drawn?",
+    "[what is|what's|give] the [colour|color] of {s}?",
 )
 COLOUR_HELD_OUT = ("by what colour is {s} shown?", "with which colour does the legend mark {s}?")
-NAMED = ("what does {colour} stand for?", "what is shown in {colour}?", "which name does the legend give for {colour}?")
+NAMED = spelled(
+    "what does {colour} stand for?",
+    "what is [shown|drawn|given] in {colour}?",
+    "[which|what] name does the legend give for {colour}?",
+    "[what|which] is the {colour} one?",
+)
 NAMED_HELD_OUT = ("what is the meaning of {colour} in this chart?",)
-DIFFERENCE = (
-    "what is the difference between {a} and {b}?",
+DIFFERENCE = spelled(
+    "[what is|what's|give|find] the difference [between|of] {a} and {b}?",
     "by how much do {a} and {b} differ?",
-    "how far apart are the values of {a} and {b}?",
+    "how far apart are [the values of|] {a} and {b}?",
 )
 DIFFERENCE_HELD_OUT = ("subtract the smaller of {a} and {b} from the larger.", "what separates {a} from {b} in value?")
-COUNT = ("how many {parts} are there?", "count the {parts}.", "how many {parts} does the chart show?")
+COUNT = spelled(
+    "how many {parts} [are there|do you see|does the chart show|does the chart have|]?",
+    "[count|count up] [the|all] {parts}.",
+    "number of {parts}?",
+)
 COUNT_HELD_OUT = ("what is the number of {parts} in this chart?",)
-TITLE = ("what is the title of the chart?", "what is the chart called?", "read the title.")
+TITLE = spelled(
+    "[what is|what's|read|give] the [title|heading] [of the chart|of this chart|]?",
+    "what is [the|this] chart called?",
+    "what does the title say?",
+)
 TITLE_HELD_OUT = ("what stands above the chart?",)
 Asker = Callable[[random.Random, Stock, Chart], QA | None]
 Phrasings = tuple[tuple[str, ...], tuple[str, ...]]

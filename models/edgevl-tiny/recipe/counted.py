@@ -16,23 +16,26 @@ from .canvas import Canvas, Point, canvas_size
 from .colours import RGB, VIVID, distance, ground, mix, shade, text_on
 from .drawn import Drawn, Stock
 from .questions import vary
+from .wording import spelled
 
-COUNTED = (
-    "how many {} are in the picture?",
-    "how many {} are there?",
-    "count the {}.",
-    "how many {} do you see in the image?",
-    "what is the number of {}?",
+COUNTED = spelled(
+    "how many {} [are in the picture|are there|do you see in the image|do you see|are drawn|can you count|]?",
+    "[count|count up] [the|all] {}.",
+    "[what is|what's|find|give] the number of {}?",
+    "number of {}?",
+    "[there are|you see] how many {}?",
 )
 COUNTED_HELD_OUT = ("tell how many {} were drawn here.", "what number of {} does the image contain?")
-ROWS_COLUMNS = (
-    "how many rows and columns does the table have? answer as rows={{{r}}} columns={{{c}}}.",
-    "count the rows and the columns and write them like rows={{{r}}} columns={{{c}}}.",
+ROWS_COLUMNS = spelled(
+    "how many rows and columns [has the table|has the grid|are there]? answer as rows={{{r}}} columns={{{c}}}.",
+    "count the rows and the columns and write them [like|as] rows={{{r}}} columns={{{c}}}.",
+    "[what is|find] the number of rows and columns? [answer|write it] [like|as] rows={{{r}}} columns={{{c}}}.",
 )
 ROWS_COLUMNS_HELD_OUT = ("state the size of the grid in the form rows={{{r}}} columns={{{c}}}.",)
-PAIR = (
-    "how many rows and columns are in the grid? answer with a pair such as ({r},{c}).",
-    "count rows and columns. write only (rows,columns), for example ({r},{c}).",
+PAIR = spelled(
+    "how many rows and columns are in the [grid|table]? answer with a pair such as ({r},{c}).",
+    "count [the|] rows and columns. write only (rows,columns), for example ({r},{c}).",
+    "[rows and columns|the number of rows and of columns], as a pair [like|such as] ({r},{c})?",
 )
 PAIR_HELD_OUT = ("give the table's rows and columns in brackets, like ({r},{c}).",)
 CORNERS = {"circle": 0, "triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6}

@@ -21,7 +21,7 @@ from .drawn import Stock
 from .glyphs import text_tile
 from .plan import LONGEST_EDGE, TILE, plan
 from .questions import QA
-from .subjects import GENERATED, SPELLED, Generated, generators
+from .subjects import BY_LETTER, GENERATED, Generated, generators
 
 SIZES = (1, 5, 10)
 """The size classes of pictures: as many tiles at most, with the overview (a picture alone, a grid of 2x2, of 3x3)."""
@@ -55,7 +55,7 @@ class Paths:
 class Example:
     """One picture [h, w, 3] with its questions, and what the auxiliary heads should say of it.
 
-    Answers are written letter by letter where they are `spelled`.
+    Answers are written letter by letter where they are `by_letter`.
     """
 
     rgb: NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Example:
     dense: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     pack: int = -1
     label: int = 0
-    spelled: bool = False
+    by_letter: bool = False
 
     @property
     def plan(self) -> TilePlan:
@@ -113,7 +113,7 @@ class Source:
         """Draw a picture of a subject (of `SCENES`, `GENERATED`, text or photos) of at most so many tiles."""
         found = self._example(rng, subject, most_tiles)
         pairs = [(questions.spoken(rng, question), answer) for question, answer in found.pairs]
-        return replace(found, pairs=pairs, spelled=subject in SPELLED)
+        return replace(found, pairs=pairs, by_letter=subject in BY_LETTER)
 
     def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         if subject in SCENES:

@@ -37,7 +37,7 @@ MOST_THINGS, MOST_COUNTED = 6, 9
 """Things of a scene, at most; more where only their number is asked for."""
 _SUBJECTS = subjects.tasks(Path())
 GENERATED_TASKS = tuple(chain.from_iterable(_SUBJECTS.values()))
-SPELLED_TASKS = {name for subject in subjects.SPELLED for name in _SUBJECTS.get(subject, ())}
+BY_LETTER_TASKS = {name for subject in subjects.BY_LETTER for name in _SUBJECTS.get(subject, ())}
 TASKS = (*SCENE_TASKS, *GENERATED_TASKS, *PHOTO_TASKS)
 
 
@@ -130,13 +130,13 @@ def _canvas(rng: random.Random) -> tuple[int, int]:
 def held_out_batches(paths: Paths, writer: Writer, n: int) -> Iterator[tuple[str, Iterator[dict[str, Tensor]]]]:
     """Yield each task with `n` items in batches: others than `items` has by itself, cut as the runtime cuts them."""
     for task in TASKS:
-        yield task, _batched(items(paths, task, n, seed="held-out"), writer, spelled=task in SPELLED_TASKS)
+        yield task, _batched(items(paths, task, n, seed="held-out"), writer, by_letter=task in BY_LETTER_TASKS)
 
 
-def _batched(asked: Iterator[Item], writer: Writer, spelled: bool) -> Iterator[dict[str, Tensor]]:
+def _batched(asked: Iterator[Item], writer: Writer, by_letter: bool) -> Iterator[dict[str, Tensor]]:
     part: list[Example] = []
     for item in asked:
-        example = Example(item.rgb, [(item.question, item.answer)], spelled=spelled)
+        example = Example(item.rgb, [(item.question, item.answer)], by_letter=by_letter)
         if part and sum(other.plan.n_tiles for other in (*part, example)) > CHECK_TILES:
             yield _tensors(part, writer)
             part = []

@@ -16,25 +16,27 @@ from .places import ninth
 from .questions import QA, article
 from .screen_layout import Screen, draw, make_screen, new_label
 from .widgets import KINDS, Control
+from .wording import spelled
 
-KIND = (
-    "what kind of control is {a}?",
-    "which kind of control is labelled {a}?",
-    "what type of control has the label {a}?",
+KIND = spelled(
+    "[what|which] kind of control is {a}?",
+    "[what|which] kind of control is labelled {a}?",
+    "[what|which] type of control [has the label {a}|is {a}]?",
     "what is {a}: a button, a checkbox or something else?",
+    "what [sort of|] control is {a}?",
 )
 KIND_HELD_OUT = ("name the kind of control that reads {a}.", "{a} is the label of what?")
-ONLY = (
-    "what is the label of the {kind}?",
+ONLY = spelled(
+    "[what is|what's|give|find|read] the label of the {kind}?",
     "what is the {kind} called?",
     "how is the {kind} labelled?",
-    "read the label of the {kind}.",
+    "[what|which] label has the {kind}?",
 )
 ONLY_HELD_OUT = ("what does the {kind} say?",)
-AT = (
-    "which control is at the {place}?",
-    "what is the label of the control at the {place}?",
-    "which control do you see at the {place}?",
+AT = spelled(
+    "[which|what] control [is|do you see|stands] at the {place}?",
+    "[what is|what's|give|read] the label of the control at the {place}?",
+    "at the {place} is which control?",
 )
 AT_HELD_OUT = ("name the control in the {place} part of the screen.",)
 CHOSEN = {
@@ -49,30 +51,61 @@ CHOSEN_HELD_OUT = {
     "switch": ("what is the label of the one switch in the on position?",),
     "tab": ("what is the label of the tab in front?",),
 }
-DISABLED = ("which button is disabled?", "which button is greyed out?", "name the button that cannot be pressed.")
+DISABLED = spelled(
+    "[which|what] button is [disabled|greyed out|not enabled]?",
+    "[name|give|find] the [disabled button|button that cannot be pressed].",
+    "[which|what] button can not be pressed?",
+)
 DISABLED_HELD_OUT = ("what is the label of the inactive button?",)
-IS_STATE = ("is {a} {state}?", "is the {kind} {a} {state}?", "is the {kind} labelled {a} {state}?")
+IS_STATE = spelled(
+    "is {a} {state}?",
+    "is the {kind} {a} {state}?",
+    "is the {kind} labelled {a} {state}?",
+    "[do you see that|is it so that] {a} is {state}?",
+)
 IS_STATE_HELD_OUT = ("would you say that {a} is {state}?", "{a}: is this {kind} {state}?")
-STATE = (
-    "what is the state of {a}?",
-    "what state is the {kind} {a} in?",
+STATE = spelled(
+    "[what is|what's|give|find] the state of {a}?",
+    "[what|which] state is the {kind} {a} in?",
     "is {a} {on} or {off}?",
     "is the {kind} {a} {on} or {off}?",
+    "{a}: {on} or {off}?",
 )
 STATE_HELD_OUT = ("tell whether {a} is {on} or {off}.", "in which state do you see the {kind} {a}?")
-SLIDER = (
+SLIDER = spelled(
     "is the slider {a} at the left, in the middle or at the right?",
     "where on its slider is {a} set: left, middle or right?",
     "how is {a} set: left, middle or right?",
+    "the slider {a}: left, middle or right?",
 )
 SLIDER_HELD_OUT = ("in which position is the handle of {a}, left, middle or right?",)
-CONTENT = ("what is in the text field {a}?", "what is written in the field {a}?", "which text does {a} hold?")
+CONTENT = spelled(
+    "what is in the [text|] field {a}?",
+    "what [is written|stands] in the field {a}?",
+    "[which|what] text does {a} hold?",
+    "[read|give] the text [in|of] {a}.",
+)
 CONTENT_HELD_OUT = ("what was entered as {a}?",)
-WHERE = ("where is {a}?", "where is the {kind} {a}?", "in which part of the screen is {a}?", "where do you see {a}?")
+WHERE = spelled(
+    "where is {a}?",
+    "where is the {kind} {a}?",
+    "in [which|what] part of the screen is {a}?",
+    "where do you see {a}?",
+    "where on the screen is {a}?",
+)
 WHERE_HELD_OUT = ("at what place of the screen is the {kind} {a}?",)
-COUNT = ("how many {kinds} are there?", "count the {kinds}.", "how many {kinds} does the screen have?")
+COUNT = spelled(
+    "how many {kinds} [are there|do you see|does the screen have|]?",
+    "[count|count up] [the|all] {kinds}.",
+    "number of {kinds}?",
+)
 COUNT_HELD_OUT = ("what is the number of {kinds} on this screen?",)
-EXISTS = ("is there a control labelled {a}?", "is there a {kind} called {a}?", "do you see a {kind} named {a}?")
+EXISTS = spelled(
+    "is there a control labelled {a}?",
+    "is there a {kind} [called|named|labelled] {a}?",
+    "do you see a {kind} [named|called] {a}?",
+    "[can you find|is there] the {kind} {a}?",
+)
 EXISTS_HELD_OUT = ("does the screen have a {kind} that reads {a}?",)
 STATES = {
     "checkbox": ("checked", "unchecked"),

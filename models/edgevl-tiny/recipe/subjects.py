@@ -29,7 +29,7 @@ LEAST = {
 }
 """The least scale by the name of a subject."""
 GENERATED = tuple(LEAST)
-SPELLED = ("text", "printed", "documents", "charts", "screens")
+BY_LETTER = ("text", "printed", "documents", "charts", "screens")
 """Subjects whose answers are read off the picture: they are written letter by letter.
 
 By whole words of the tokenizer, words were right at 4 % of letters where numbers, whose digits are tokens, were at 16.

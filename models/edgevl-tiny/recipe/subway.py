@@ -17,13 +17,13 @@ from .canvas import Canvas, canvas_size
 from .colours import ground, named, shade, text_on
 from .drawn import Drawn, Stock
 from .geometry import Whole
+from .wording import spelled
 
-PATHS = (
-    "how many single-coloured paths go from {a} to {b}?",
-    "how many single-colored paths lead from {a} to {b}?",
-    "count the one-coloured routes that connect {a} and {b}.",
-    "how many lines of one colour join {a} with {b}?",
-    "how many paths of a single colour are there between {a} and {b}?",
+PATHS = spelled(
+    "how many [single-coloured|single-colored|one-coloured] [paths|routes|lines] [go|lead|run] from {a} to {b}?",
+    "[count|count up] the one-coloured [routes|paths] that [connect|join] {a} and {b}.",
+    "how many lines of [one|a single] colour [join|connect] {a} [with|and] {b}?",
+    "how many [paths|routes] of a single colour are there [between {a} and {b}|from {a} to {b}]?",
 )
 PATHS_HELD_OUT = (
     "in how many ways can one ride from {a} to {b} on one colour?",
