@@ -46,7 +46,7 @@ class TinyConfig:
     """The whole model; `text_config` holds the fields of a `LlamaConfig`."""
 
     image_token_id: int = 5
-    scale_factor: int = 4
+    scale_factor: int = 2
     vision: VisionConfig = field(default_factory=VisionConfig)
     projector_hidden_size: int = 384
     text_config: dict[str, Any] = field(default_factory=dict)

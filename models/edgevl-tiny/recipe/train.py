@@ -65,7 +65,7 @@ FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
 
 
-CHECK_EVERY = 1500
+CHECK_EVERY = 2000
 """Steps between two looks at what is held out; one takes as long as 300 steps."""
 
 
