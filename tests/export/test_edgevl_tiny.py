@@ -23,7 +23,7 @@ def test_export_against_the_recipe(tmp_path: Path) -> None:
     checkpoint = make_edgevl_tiny(tmp_path / "checkpoint")
     spec = export_model(checkpoint, tmp_path / "model", vision="int8", decoder="int8", block_size=16, fidelity=0.999)
     assert spec.family == "edgevl-tiny"
-    assert (spec.image.tile, spec.image.longest_edge, spec.image.tokens_per_tile) == (TILE, SHIPPED_EDGE, 16)
+    assert (spec.image.tile, spec.image.longest_edge, spec.image.tokens_per_tile) == (TILE, SHIPPED_EDGE, 64)
     assert spec.fidelity is not None
     assert _block_sizes(tmp_path / "model" / "decoder.onnx") == {16}
     assert spec.fidelity.feature_cosine >= 0.999
@@ -34,7 +34,7 @@ def test_export_against_the_recipe(tmp_path: Path) -> None:
         values = pixels.normalise(picture, spec.image.mean, spec.image.std)
         wanted = load_checkpoint(checkpoint).encode(torch.from_numpy(values))[0].numpy()
         assert cosine(encoded.tiles[0], wanted).mean() > 0.999
-        assert vlm.ask(encoded, "what's here?", max_tokens=4).usage.image_tokens == 16
+        assert vlm.ask(encoded, "what's here?", max_tokens=4).usage.image_tokens == 64
     assert np.isfinite(wanted).all()
 
 

@@ -85,7 +85,7 @@ SCENES = {
     "scenes": SceneStyle(),
     "many": SceneStyle(things=(5, 9), pairs=5, few_kinds=0.6, mix=questions.COUNTING_MIX),
     "crowds": SceneStyle(things=(4, 6)),
-    "few": SceneStyle(things=(2, 3), pairs=20, mix=questions.GROUNDING_MIX),
+    "few": SceneStyle(things=(2, 3), pairs=10, mix=questions.GROUNDING_MIX),
 }
 TEXT_ASKED = 0.5
 """The share of text tiles that are asked about."""
