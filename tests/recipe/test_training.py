@@ -23,7 +23,19 @@ import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
 from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
-from edgevl.recipe.batches import DENSE, ENCODER, IGNORE, WHOLE, Batches, Stage, Writer, collate, with_photos
+from edgevl.recipe.batches import (
+    DENSE,
+    ENCODER,
+    IGNORE,
+    WHOLE,
+    Batches,
+    Phase,
+    Share,
+    Stage,
+    Writer,
+    collate,
+    with_photos,
+)
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.glyphs import HALVES
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
@@ -34,6 +46,7 @@ from edgevl.recipe.train import Statistics, TokenHeads, Trainer, answer_weights,
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
+MIXES = [phase.mix for phase in (*ENCODER, *WHOLE)]
 
 
 def batches(places: Paths, stage: Stage = WHOLE, n_tiles: int = 10, **options: Any) -> Batches:
@@ -68,48 +81,50 @@ def test_batches_keep_to_their_tiles_and_their_size_class(places: Paths, source:
     assert len(seen) == (1 if stage is ENCODER else 3)
 
 
-def test_a_stage_begins_with_its_first_pictures(places: Paths, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_goes_from_phase_to_phase(places: Paths, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     draw = source.example
     monkeypatch.setattr(source, "example", lambda rng, name, most: asked.append(name) or draw(rng, name, most))
-    begins = Batches(places, None, WHOLE, seed=3, start=0, n_tiles=4)
-    for index, mix in ((0, WHOLE.first), (WHOLE.n_first // 4, WHOLE.mix)):
-        asked.clear()
-        for n in range(6):
-            begins.examples(random.Random(n), source, index)
-        assert set(asked) <= set(mix)
-        assert len(set(asked)) > 1
+    stage = tuple(Phase(4 * n, {name: Share(1.0)}) for n, name in enumerate(("few", "text", "crowds")))
+    for grounded, drawn in ((False, ["few", "text", "crowds", "crowds"]), (True, ["text", "text", "crowds", "crowds"])):
+        maker = Batches(places, None, stage, seed=3, start=0, n_tiles=4, grounded=grounded)
+        for index, subject in enumerate(drawn):
+            asked.clear()
+            maker.examples(random.Random(index), source, index)
+            assert set(asked) == {subject}
 
 
 def test_shares_are_whole_and_every_subject_has_one() -> None:
-    for mix in (ENCODER.mix, ENCODER.first, WHOLE.mix, WHOLE.first):
+    for mix in MIXES:
         assert sum(row.share for row in mix.values()) == pytest.approx(1)
         assert all(sum(row.sizes) == pytest.approx(1) for row in mix.values())
-    assert set(subjects.GENERATED) < set(WHOLE.mix)
+    for phase in WHOLE[1:]:
+        assert set(subjects.GENERATED) < set(phase.mix)
 
 
 @pytest.mark.parametrize("stage", [ENCODER, WHOLE], ids=["encoder", "whole"])
 def test_more_photos_leave_the_rest_in_proportion(stage: Stage) -> None:
     more = with_photos(stage, 0.6)
-    assert more.first == stage.first
-    assert more.mix["photos"] == replace(stage.mix["photos"], share=0.6)
-    assert sum(row.share for row in more.mix.values()) == pytest.approx(1)
-    ratios = {more.mix[name].share / row.share for name, row in stage.mix.items() if name != "photos"}
-    assert max(ratios) == pytest.approx(min(ratios))
+    assert more[0] == stage[0]
+    for phase, before in zip(more[1:], stage[1:], strict=True):
+        assert phase.since == before.since
+        assert phase.mix["photos"] == replace(before.mix["photos"], share=0.6)
+        assert sum(row.share for row in phase.mix.values()) == pytest.approx(1)
+        ratios = {phase.mix[name].share / row.share for name, row in before.mix.items() if name != "photos"}
+        assert max(ratios) == pytest.approx(min(ratios))
     for share in (0, 1, -0.5, float("nan")):
         with pytest.raises(ValueError, match="share"):
             with_photos(stage, share)
 
 
-@pytest.mark.parametrize("subject", sorted({*WHOLE.mix, *ENCODER.mix, *ENCODER.first, *WHOLE.first}))
+@pytest.mark.parametrize("subject", sorted({name for mix in MIXES for name in mix}))
 def test_a_subject_fits_into_the_size_classes_that_it_is_drawn_for(source: Source, subject: str) -> None:
-    row = {**ENCODER.mix, **ENCODER.first, **WHOLE.first, **WHOLE.mix}[subject]
-    for most, share in zip(SIZES, row.sizes, strict=True):
-        if share:
+    for n, most in enumerate(SIZES):
+        if any(subject in mix and mix[subject].sizes[n] for mix in MIXES):
             example = source.example(random.Random(f"{subject}{most}"), subject, most)
             assert example.rgb.dtype == np.uint8
             assert example.plan.n_tiles <= most
-            assert len(example.pairs) >= (subject != "text")
+            assert len(example.pairs) >= (subject != "pages")
 
 
 def test_nothing_held_out_is_drawn(places: Paths, source: Source) -> None:

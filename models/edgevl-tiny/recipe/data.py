@@ -18,7 +18,7 @@ from edgevl.image.tiling import TilePlan
 
 from . import packs, questions, scenes
 from .drawn import Stock
-from .glyphs import text_tile
+from .glyphs import page_tile, text_tile
 from .plan import LONGEST_EDGE, TILE, plan
 from .questions import QA
 from .subjects import BY_LETTER, GENERATED, Generated, generators
@@ -87,8 +87,7 @@ SCENES = {
     "crowds": SceneStyle(things=(4, 6)),
     "few": SceneStyle(things=(2, 3), pairs=10, mix=questions.GROUNDING_MIX),
 }
-TEXT_ASKED = 0.5
-"""The share of text tiles that are asked about."""
+TILES_OF_TEXT = {"text": text_tile, "pages": page_tile}
 
 
 def stock(paths: Paths, is_held_out: bool) -> Stock:
@@ -110,7 +109,7 @@ class Source:
         self._labels = {name: packs.classes(paths.packs, name) for name in PACK_MIX}
 
     def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
-        """Draw a picture of a subject (of `SCENES`, `GENERATED`, text or photos) of at most so many tiles."""
+        """Draw a picture of a subject (of `SCENES`, `TILES_OF_TEXT`, `GENERATED`, photos), of so many tiles at most."""
         found = self._example(rng, subject, most_tiles)
         pairs = [(questions.spoken(rng, question), answer) for question, answer in found.pairs]
         return replace(found, pairs=pairs, by_letter=subject in BY_LETTER)
@@ -118,8 +117,8 @@ class Source:
     def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         if subject in SCENES:
             return self._scene(rng, _canvas(rng, most_tiles), SCENES[subject])
-        if subject == "text":
-            tile = text_tile(rng, self._stock, TEXT_ASKED)
+        if subject in TILES_OF_TEXT:
+            tile = TILES_OF_TEXT[subject](rng, self._stock)
             return Example(np.asarray(tile.picture), list(tile.pairs), tile.labels)
         if subject == "photos":
             return self._photo(rng, TILE if most_tiles == 1 else 2 * TILE)

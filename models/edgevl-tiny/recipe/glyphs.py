@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from . import drawn, values
 from .drawn import Stock
-from .phrasings import READ_LINE, ask
+from .phrasings import ABOVE, BELOW, ORDINALS, READ_LINE, READ_NTH, ask
 from .printed import cased
 from .questions import QA
 from .sheet import Palette, legible_font, palette, text_height, text_width, worn
@@ -34,8 +34,8 @@ TURNED_SIDE = 160
 """A tile that is turned is cut from the middle of one of this many pixels a side."""
 SIZES = (9, 64)
 """Least and largest font size in pixels; sizes of equal ratio are equally likely."""
-MOST_ASKED = 6
-"""A tile of more words is not asked about."""
+MOST_WORDS = 6
+"""Words of a tile that is asked about, at most."""
 MEASURED = 64
 """Letters are measured once a font, at this size in pixels, and the rest is proportion."""
 UNKNOWN = 255  # in a map of letters: one that has no label
@@ -44,7 +44,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class TextTile:
-    """A tile of 128 px with text, the labels of its patches by the names of `HALVES`, and perhaps a question."""
+    """A tile of 128 px with text, the labels of its patches by the names of `HALVES`, and its questions, if any."""
 
     picture: Image.Image
     labels: dict[str, NDArray[np.int64]]
@@ -86,16 +86,27 @@ class _Lines:
         return worn(rng, picture.crop(box), self.finest), np.asarray(letters.crop(box))
 
 
-def text_tile(rng: random.Random, stock: Stock, asked: float = 0.0) -> TextTile:
-    """Draw a tile from the middle of a page; with chance `asked`, one of a few whole words that are asked for."""
-    angle = 0.0 if rng.random() < 0.6 else rng.uniform(-3, 3) if rng.random() < 0.7 else rng.uniform(-8, 8)
-    few = rng.random() < asked
-    lines = _Lines(TURNED_SIDE if angle else SIDE, palette(rng, stock, n_inks=rng.choice((1, 1, 2)), dark=0.3))
-    pairs = (ask(rng, stock, READ_LINE, _few(rng, stock, lines, angle)),) if few else ()
-    if not few:
-        _full(rng, stock, lines)
+def page_tile(rng: random.Random, stock: Stock) -> TextTile:
+    """Draw a tile from the middle of a page, which nothing is asked about."""
+    lines, angle = _sheet(rng, stock)
+    _full(rng, stock, lines)
     picture, letters = lines.cut(rng, angle)
-    return TextTile(picture, patch_labels(letters), pairs)
+    return TextTile(picture, patch_labels(letters))
+
+
+def text_tile(rng: random.Random, stock: Stock) -> TextTile:
+    """Draw a tile of a few whole words, which are asked about."""
+    lines, angle = _sheet(rng, stock)
+    rows = _few(rng, stock, lines, angle)
+    picture, letters = lines.cut(rng, angle)
+    return TextTile(picture, patch_labels(letters), _asked(rng, stock, rows))
+
+
+def _sheet(rng: random.Random, stock: Stock) -> tuple[_Lines, float]:
+    """Draw an empty square, and by how many degrees it is going to be turned."""
+    angle = 0.0 if rng.random() < 0.6 else rng.uniform(-3, 3) if rng.random() < 0.7 else rng.uniform(-8, 8)
+    colours = palette(rng, stock, n_inks=rng.choice((1, 1, 2)), dark=0.3)
+    return _Lines(TURNED_SIDE if angle else SIDE, colours), angle
 
 
 def _full(rng: random.Random, stock: Stock, lines: _Lines) -> None:
@@ -121,12 +132,12 @@ def _line(rng: random.Random, stock: Stock, font: ImageFont.FreeTypeFont, width:
     parts: list[str] = []
     written = 0.0
     while written < width:
-        parts.append(_part(rng, stock, case(rng.choice(stock.words))))
+        parts.append(_part(rng, case(rng.choice(stock.words))))
         written += sum(_widths(font, parts[-1] + " "))
     return " ".join(parts)
 
 
-def _part(rng: random.Random, stock: Stock, word: str) -> str:
+def _part(rng: random.Random, word: str) -> str:
     """Return `word`, with a mark, or something else in its place: a number, a date, letters without a sense."""
     style = rng.random()
     if style < 0.55:
@@ -139,8 +150,8 @@ def _part(rng: random.Random, stock: Stock, word: str) -> str:
     return "".join(rng.choice(GLYPHS) for _ in range(rng.randint(2, 7)))
 
 
-def _few(rng: random.Random, stock: Stock, lines: _Lines, angle: float) -> str:
-    """Write one to six words in up to three lines that are seen as a whole; return them in reading order."""
+def _few(rng: random.Random, stock: Stock, lines: _Lines, angle: float) -> list[str]:
+    """Write one to six words in up to three rows that are seen as a whole; return the rows."""
     margin = (lines.side - SIDE) // 2 + 2 + round(SIDE / 2 * math.sin(math.radians(abs(angle))))
     room = lines.side - 2 * margin
     while True:
@@ -154,14 +165,28 @@ def _few(rng: random.Random, stock: Stock, lines: _Lines, angle: float) -> str:
     for row in rows:
         lines.write(rng, row, y, margin + rng.randint(0, room - text_width(font, row)), font)
         y += height
-    return " ".join(rows)
+    return rows
+
+
+def _asked(rng: random.Random, stock: Stock, rows: list[str]) -> tuple[QA, ...]:
+    """Ask for all that is written and, of several rows, for each by its number and for one by its neighbour."""
+    pairs = [ask(rng, stock, READ_LINE, " ".join(rows))]
+    if len(rows) == 1:
+        return tuple(pairs)
+    for nth, row in enumerate(rows):
+        is_last = nth == len(rows) - 1 and rng.random() < 0.5
+        pairs.append(ask(rng, stock, READ_NTH, row, "last" if is_last else ORDINALS[nth]))
+    upper, lower = rng.choice(tuple(pairwise(rows)))
+    pairs.append(ask(rng, stock, BELOW, lower, upper) if rng.random() < 0.5 else ask(rng, stock, ABOVE, upper, lower))
+    return tuple(pairs)
 
 
 def _rows_of_words(rng: random.Random, stock: Stock) -> list[str]:
-    n = rng.choice((1, 1, 2, 2, 3, 4, 5, MOST_ASKED))
+    n = rng.choice((1, 1, 2, 2, 3, 4, 5, MOST_WORDS))
     parts = [cased(rng, rng.choice(stock.words)) for _ in range(n)]
-    if rng.random() < 0.35:
-        parts[rng.randrange(n)] = values.number(rng)
+    if rng.random() < 0.5:
+        nth = rng.randrange(n)
+        parts[nth] = _part(rng, parts[nth])
     n_rows = rng.randint(1, min(3, n))
     ends = [round(n * row / n_rows) for row in range(n_rows + 1)]
     return [" ".join(parts[start:end]) for start, end in pairwise(ends)]
