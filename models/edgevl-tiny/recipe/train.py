@@ -187,10 +187,11 @@ class Trainer:
         width: int = WIDTH,
         shuffle: int = SHUFFLE,
         encoder_share: float = ENCODER_SHARE,
+        check_every: int = CHECK_EVERY,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
-        self.frozen, self.start, self.encoder_share = frozen, start, encoder_share
+        self.frozen, self.start, self.encoder_share, self.check_every = frozen, start, encoder_share, check_every
         text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
         config = sized(width, text, image_token_id=IMAGE, scale_factor=shuffle) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
@@ -228,13 +229,13 @@ class Trainer:
                 self._report(seen.take())
             if self.step % 300 == 0:
                 self.save()
-            if self.stage == "whole" and self.step % CHECK_EVERY == 0:
+            if self.stage == "whole" and self.step % self.check_every == 0:
                 self._report(self.held_out(), kind="held_out")
                 started = time.perf_counter()
         if self.rank:
             return
         self.save()
-        if self.stage == "whole" and self.step % CHECK_EVERY:
+        if self.stage == "whole" and self.step % self.check_every:
             self._report(self.held_out(), kind="held_out")
 
     def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
@@ -462,6 +463,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
     parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
     parser.add_argument("--encoder-share", type=float, default=ENCODER_SHARE, help="of the rate, in the whole stage")
+    parser.add_argument("--check-every", type=int, default=CHECK_EVERY, help="steps between looks at what is held out")
     parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
     parser.add_argument(
         "--shuffle",
@@ -513,7 +515,7 @@ def train(options: argparse.Namespace) -> None:
     paths = _places(options)
     trainer = Trainer(
         options.stage, paths, options.work, options.steps, rate,
-        options.frozen, options.start, options.width, options.shuffle, options.encoder_share,
+        options.frozen, options.start, options.width, options.shuffle, options.encoder_share, options.check_every,
     )  # fmt: skip
     batches = Batches(
         paths,
