@@ -1,7 +1,7 @@
 """Trainer of the bundled model: first the encoder on dense labels and classes, then the whole on questions.
 
-    python -m edgevl.recipe.train encoder PLACES --steps 4200
-    python -m edgevl.recipe.train whole   PLACES --steps 20000 --frozen 5300
+    python -m edgevl.recipe.train encoder PLACES --tiles 12 --processes 2 --steps 7000
+    python -m edgevl.recipe.train whole   PLACES --tiles 24 --processes 2 --steps 11800 --frozen 4500
 
 where PLACES are --packs, --fonts, --words and --work. With --start CHECKPOINT a stage begins from those weights, and
 with what they know the pictures of its beginning are left out; the whole takes over what the encoder stage in WORK
@@ -57,7 +57,7 @@ BACKGROUND_WEIGHT = 0.3
 WIDTH, SHUFFLE = TinyConfig().vision.hidden_size, TinyConfig().scale_factor
 ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
 """At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
-ENCODER_SHARE = 0.5
+ENCODER_SHARE = 0.3
 """The encoder's rate in the whole stage, as a share of the others': it has been trained before."""
 DECAY = 0.05
 """Weight decay of all that is no vector."""
