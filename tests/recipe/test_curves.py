@@ -44,6 +44,19 @@ def test_one_run_has_a_curve_a_task_in_its_group(log: Path) -> None:
     }
 
 
+def test_stages_that_ask_follow_one_another(tmp_path: Path) -> None:
+    lines = [
+        line(10, stage="decoder", colours=0.2),
+        line(20, stage="decoder", kind="training", loss=3.0),
+        line(5, stage="whole", colours=0.4),
+        line(10, stage="whole", kind="training", loss=2.0),
+        line(5, stage="reading", colours=0.6),
+    ]
+    run = curves.read(write(tmp_path / "log.jsonl", lines))
+    assert [row["pictures"] for row in run["held_out"]] == [160, 320 + 80, 480 + 80]
+    assert [row["pictures"] for row in run["training"]] == [320, 480]
+
+
 def test_several_runs_have_a_curve_each_of_what_they_share(log: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [line(5, colours=0.6, shapes=0.8, counting=0.1)])
     found = curves.panels({"small": curves.read(log), "large": curves.read(other)})
@@ -85,7 +98,7 @@ def test_encoders_of_two_sizes_are_laid_over_one_another(tmp_path: Path) -> None
             line(200, kind="training", stage="encoder", shape=share + 0.1, left_glyph=share, flowers=0.5),
             line(300, kind="training", shape=0.9, loss=1.0),
         ]
-        runs[name] = curves.read(write(tmp_path / f"{name}.jsonl", lines), "encoder")
+        runs[name] = curves.read(write(tmp_path / f"{name}.jsonl", lines), ["encoder"])
     found = curves.dense(runs)
     assert list(found) == ["shape", "left glyph"]
     assert found["left glyph"]["large"] == [(1600, 30), (3200, 60)]

@@ -22,36 +22,28 @@ from torch.utils.data import DataLoader
 import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
-from edgevl.recipe import emoji, heldout, nlvr, packs, scenes, subjects
-from edgevl.recipe.batches import (
-    DENSE,
-    ENCODER,
-    IGNORE,
-    WHOLE,
-    Batches,
-    Phase,
-    Share,
-    Stage,
-    Writer,
-    collate,
-    with_photos,
-)
+from edgevl.recipe import emoji, heads, heldout, nlvr, packs, scenes, subjects, train
+from edgevl.recipe.batches import DENSE, IGNORE, Batches, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.glyphs import HALVES
+from edgevl.recipe.heads import Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
-from edgevl.recipe.tokenizer import IMAGE
-from edgevl.recipe.train import Statistics, TokenHeads, Trainer, answer_weights, mean_gradients
+from edgevl.recipe.stages import BY_NAME, STAGES, Phase, Share, Stage
+from edgevl.recipe.tokenizer import IMAGE, TOKENIZER_FILES
+from edgevl.recipe.train import HEADS, Trainer, answer_weights, mean_gradients
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
-MIXES = [phase.mix for phase in (*ENCODER, *WHOLE)]
+ENCODER, WHOLE = BY_NAME["encoder"], BY_NAME["whole"]
+MIXES = [phase.mix for stage in STAGES for phase in stage.phases]
 
 
 def batches(places: Paths, stage: Stage = WHOLE, n_tiles: int = 10, **options: Any) -> Batches:
-    writer = None if stage is ENCODER else Writer(TOKENIZER, 16)
-    return Batches(places, writer, stage, seed=3, start=0, n_tiles=n_tiles, grounded=True, **options)
+    return Batches(
+        places, Writer(TOKENIZER, 64), replace(stage, tiles=n_tiles), seed=3, start=0, grounded=True, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +77,10 @@ def test_a_stage_goes_from_phase_to_phase(places: Paths, source: Source, monkeyp
     asked: list[str] = []
     draw = source.example
     monkeypatch.setattr(source, "example", lambda rng, name, most: asked.append(name) or draw(rng, name, most))
-    stage = tuple(Phase(4 * n, {name: Share(1.0)}) for n, name in enumerate(("few", "text", "crowds")))
+    phases = tuple(Phase(4 * n, {name: Share(1.0)}) for n, name in enumerate(("few", "text", "crowds")))
+    stage = replace(ENCODER, phases=phases, tiles=4)
     for grounded, drawn in ((False, ["few", "text", "crowds", "crowds"]), (True, ["text", "text", "crowds", "crowds"])):
-        maker = Batches(places, None, stage, seed=3, start=0, n_tiles=4, grounded=grounded)
+        maker = Batches(places, Writer(TOKENIZER, 64), stage, seed=3, grounded=grounded)
         for index, subject in enumerate(drawn):
             asked.clear()
             maker.examples(random.Random(index), source, index)
@@ -98,23 +91,15 @@ def test_shares_are_whole_and_every_subject_has_one() -> None:
     for mix in MIXES:
         assert sum(row.share for row in mix.values()) == pytest.approx(1)
         assert all(sum(row.sizes) == pytest.approx(1) for row in mix.values())
-    for phase in WHOLE[1:]:
+    for phase in (stage.phases[-1] for stage in STAGES if stage.asks):
         assert set(subjects.GENERATED) < set(phase.mix)
 
 
-@pytest.mark.parametrize("stage", [ENCODER, WHOLE], ids=["encoder", "whole"])
-def test_more_photos_leave_the_rest_in_proportion(stage: Stage) -> None:
-    more = with_photos(stage, 0.6)
-    assert more[0] == stage[0]
-    for phase, before in zip(more[1:], stage[1:], strict=True):
-        assert phase.since == before.since
-        assert phase.mix["photos"] == replace(before.mix["photos"], share=0.6)
-        assert sum(row.share for row in phase.mix.values()) == pytest.approx(1)
-        ratios = {phase.mix[name].share / row.share for name, row in before.mix.items() if name != "photos"}
-        assert max(ratios) == pytest.approx(min(ratios))
-    for share in (0, 1, -0.5, float("nan")):
-        with pytest.raises(ValueError, match="share"):
-            with_photos(stage, share)
+def test_what_knows_something_begins_with_the_second_phase_if_there_is_one() -> None:
+    decoder = BY_NAME["decoder"]
+    assert [decoder.mix(0) is phase.mix for phase in decoder.phases] == [True, False]
+    assert [decoder.mix(0, grounded=True) is phase.mix for phase in decoder.phases] == [False, True]
+    assert WHOLE.mix(0, grounded=True) is WHOLE.mix(0)
 
 
 @pytest.mark.parametrize("subject", sorted({name for mix in MIXES for name in mix}))
@@ -195,14 +180,14 @@ def test_reduced_to_a_size_class(
 def test_tiles_are_the_runtimes_and_overviews_their_last(places: Paths, source: Source) -> None:
     sizes = ((128, 128), (384, 384), (100, 400), (260, 200))
     rgbs = [np.random.default_rng(n).integers(0, 255, (*size, 3), np.uint8) for n, size in enumerate(sizes)]
-    batch = collate([Example(rgb, []) for rgb in rgbs], Writer(TOKENIZER, 16))
+    batch = collate([Example(rgb, []) for rgb in rgbs], Writer(TOKENIZER, 64))
     start = 0
     for rgb, overview, ids in zip(rgbs, batch["overviews"], batch["input_ids"], strict=True):
         cut = plan(rgb.shape[:2])
         wanted = np.stack(list(pixels.tiles(rgb, cut, "lanczos"))).transpose(0, 3, 1, 2)
         assert (batch["tiles"][start : start + cut.n_tiles] == wanted).all()
         assert overview == start + cut.n_tiles - 1
-        assert (ids == IMAGE).sum() == 16 * cut.n_tiles
+        assert (ids == IMAGE).sum() == 64 * cut.n_tiles
         start += cut.n_tiles
     assert start == len(batch["tiles"]) == 1 + 10 + 4 + 3
     assert LONGEST_EDGE == 384
@@ -211,7 +196,7 @@ def test_tiles_are_the_runtimes_and_overviews_their_last(places: Paths, source: 
 def test_every_answer_is_labelled_and_a_segment_of_its_own_or_all_are_a_chat() -> None:
     pairs = [("what is this?", "a dog"), ("is it red?", "no")]
     examples = [Example(np.zeros((64, 64, 3), np.uint8), pairs), Example(np.zeros((64, 64, 3), np.uint8), [])]
-    writer = Writer(TOKENIZER, 16)
+    writer = Writer(TOKENIZER, 64)
     apart, chat = (writer.text(examples, chat=chat) for chat in (False, True))
     assert set(apart["segments"][0]) == {0, 1, 2}
     assert set(chat["segments"].ravel()) == {0}
@@ -230,7 +215,7 @@ def test_long_answers_do_not_drown_short_ones() -> None:
 
 
 def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:
-    writer, training = Writer(TOKENIZER, 16), stock(places, is_held_out=False)
+    writer, training = Writer(TOKENIZER, 64), stock(places, is_held_out=False)
     for rows in subjects.tasks(places.packs).values():
         for name, task in rows.items():
             for pair in task.make(random.Random(name), training).pairs:
@@ -239,7 +224,7 @@ def test_every_text_comes_back_from_the_tokenizer(places: Paths) -> None:
 
 
 def test_what_is_read_off_a_picture_is_written_letter_by_letter(source: Source) -> None:
-    writer = Writer(TOKENIZER, 16)
+    writer = Writer(TOKENIZER, 64)
     for subject, spelled in (("printed", True), ("text", True), ("scenes", False), ("photos", False)):
         drawn = (source.example(random.Random(number), subject, 1) for number in range(99))
         example = next(example for example in drawn if any(len(answer) > 4 for _, answer in example.pairs))
@@ -283,7 +268,7 @@ def test_numbers_go_up_to_nine_and_lists_to_six() -> None:
 
 
 def test_the_look_while_training_asks_every_item_once(places: Paths) -> None:
-    for task, parts in heldout.held_out_batches(places, Writer(TOKENIZER, 16), 9):
+    for task, parts in heldout.held_out_batches(places, Writer(TOKENIZER, 64), 9):
         if task in ("description", "receipts", "satellite", "nlvr"):
             asked = list(parts)
             assert sum(len(part["overviews"]) for part in asked) == (_kept(places) if task == "satellite" else 9)
@@ -312,12 +297,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n)
 
 
-def trainer(places: Paths, work: Path, stage: str, **options: Any) -> Trainer:
+def trainer(places: Paths, work: Path, stage: str, start: Path = CHECKPOINT, seed: int = 0) -> Trainer:
     work.mkdir(exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in TOKENIZER_FILES:
         (work / name).write_bytes((CHECKPOINT / name).read_bytes())
-    torch.manual_seed(0)
-    return Trainer(stage, places, work, steps=100, peak=0.02, start=CHECKPOINT, **options)
+    torch.manual_seed(seed)
+    return Trainer(replace(BY_NAME[stage], steps=100, rate=0.02), places, work, start)
 
 
 def tensors(places: Paths, stage: Stage, n: int) -> list[dict[str, Tensor]]:
@@ -363,62 +348,92 @@ def test_going_on_is_the_same_as_not_stopping_and_as_a_second_run(
     wanted = through.model.state_dict()
     for training in (again, second):
         assert all((value == wanted[name]).all() for name, value in training.model.state_dict().items())
+        assert training.digest() == through.digest()
 
 
 def test_the_log_tells_with_what_a_run_begins(places: Paths, tmp_path: Path) -> None:
-    trainer(places, tmp_path, "encoder").note_begin({"seed": 3, "photos": 0.6, "start": CHECKPOINT, "tiles": 24})
+    begun = trainer(places, tmp_path, "encoder")
+    begun.note_begin({"seed": 3, "start": CHECKPOINT, "steps": None})
     [line] = (tmp_path / "log.jsonl").read_text("utf-8").splitlines()
-    wanted = {"kind": "begin", "step": 0, "seed": 3, "photos": 0.6, "tiles": 24}
+    wanted = {"kind": "begin", "step": 0, "seed": 3, "tiles": 12, "steps": 100, "weights": begun.digest()}
     assert {name: value for name, value in json.loads(line).items() if name in wanted} == wanted
     assert str(CHECKPOINT) not in line
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_while_the_encoder_is_held_still_its_heads_learn(places: Paths, tmp_path: Path) -> None:
-    """Those of a new run know nothing, and would mislead it."""
-    first, second = tensors(places, WHOLE, 2)
-    training = trainer(places, tmp_path, "whole", frozen=1)
-    shipped = load_checkpoint(CHECKPOINT).vision.state_dict()
-
-    def is_as_shipped() -> bool:
-        return all((value == shipped[name]).all() for name, value in training.model.vision.state_dict().items())
-
-    begun = {name: value.clone() for name, value in training.heads.state_dict().items()}
-    training.advance(first, Statistics())
-    learned = training.heads.state_dict()
-    assert is_as_shipped()
+@pytest.mark.parametrize(("stage", "held_still"), [("decoder", True), ("whole", False)])
+def test_the_decoder_learns_and_the_heads_while_the_encoder_is_held_still(
+    places: Paths, tmp_path: Path, stage: str, held_still: bool
+) -> None:
+    """Heads begun anew know nothing, and would mislead it."""
+    training = trainer(places, tmp_path, stage)
+    begun = {name: value.clone() for name, value in training.model.state_dict().items()}
+    new = {name: value.clone() for name, value in training.heads.state_dict().items()}
+    training.advance(tensors(places, WHOLE, 1)[0], Statistics())
+    moved = {name for name, value in training.model.state_dict().items() if not torch.equal(value, begun[name])}
+    assert any(name.startswith("text.") for name in moved)
+    assert any(name.startswith("projector.") for name in moved)
+    assert any(name.startswith("vision.") for name in moved) != held_still
     for name in ("dense.shape.weight", "dense.colour.weight"):
-        assert not torch.equal(learned[name], begun[name]), name
-    training.advance(second, Statistics())
-    assert not is_as_shipped()
+        assert not torch.equal(training.heads.state_dict()[name], new[name]), name
 
 
 def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
-    heads, seen = TokenHeads(8, n_patches=4), Statistics()
+    of_tokens, seen = TokenHeads(8, n_patches=4), Statistics()
     labels = {name: torch.full((2, 256), IGNORE) for name in HALVES}
     labels["left_glyph"][0, 17] = 5  # row 1, column 1: of the first token, whose patches are 2x2
     labels["right_glyph"][0, 34] = 0  # row 2, column 2: no letter, in the second row of tokens
     labels["right_glyph"][0, 255] = 7
     tokens = torch.randn(2, 64, 8, requires_grad=True)
-    heads.loss(tokens, {}, labels, seen).backward()
+    of_tokens.loss(tokens, {}, labels, seen).backward()
     assert seen.take().keys() == {"token_glyphs"}
     assert tokens.grad is not None
     assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_the_whole_takes_over_what_the_encoder_has_learned_since_the_start(
+def test_a_stage_begins_from_what_the_one_before_has_handed_over(
     places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path
 ) -> None:
     first = trainer(places, tmp_path, "encoder")
-    shipped = load_checkpoint(CHECKPOINT).state_dict()
     first.advance(crowds[0], Statistics())
-    first.save()
-    whole = trainer(places, tmp_path, "whole").model.state_dict()
-    learned = first.model.state_dict()
-    assert all((whole[name] == learned[name]).all() for name in whole if name.startswith("vision."))
-    assert any((whole[name] != shipped[name]).any() for name in whole if name.startswith("vision."))
-    assert all((whole[name] == shipped[name]).all() for name in whole if name.startswith("text."))
+    first.hand_over()
+    second = trainer(places, tmp_path, "decoder", start=tmp_path / "encoder", seed=1)
+    learned, shipped = first.model.state_dict(), load_checkpoint(CHECKPOINT).state_dict()
+    for name, value in second.model.state_dict().items():
+        kept = value if "running_" in name or "num_" in name else learned[name].to(torch.bfloat16).float()
+        assert torch.equal(value, kept), name
+    assert any((learned[name] != shipped[name]).any() for name in learned if name.startswith("vision."))
+    for mine, other in ((second.heads, first.heads), (second.token_heads, first.token_heads)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in mine.state_dict().items())
+    assert (tmp_path / "encoder" / HEADS).exists()
+    assert not (tmp_path / "encoder.part").exists()
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_stages_are_trained_one_after_another_and_not_twice(
+    places: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "held_out_batches", lambda *_: iter(()))
+    asked = ["train", "--packs", str(places.packs), "--fonts", str(places.fonts), "--words", str(places.words)]
+    asked += ["--work", str(tmp_path), "--workers", "1", "--threads", "1", "--steps", "1"]
+    (tmp_path / "packs").symlink_to(places.cache)
+    monkeypatch.setattr("sys.argv", [*asked, "--stages", "decoder"])
+    for name in TOKENIZER_FILES:
+        (tmp_path / name).write_bytes((CHECKPOINT / name).read_bytes())
+    with pytest.raises(FileNotFoundError, match="encoder: stage decoder begins from it; run stage encoder, or name a"):
+        train.main()
+    monkeypatch.setattr("sys.argv", [*asked, "--stages", "encoder", "decoder"])
+    for _ in range(2):
+        train.main()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["stage"], line["kind"]) for line in lines] == [
+        ("encoder", "begin"),
+        ("decoder", "begin"),
+        ("decoder", "held_out"),
+    ]
+    before, after = (load_checkpoint(tmp_path / name).state_dict() for name in ("encoder", "decoder"))
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("vision."))
 
 
 def _rank(rank: int, meeting: str, found: Any) -> None:
@@ -492,7 +507,5 @@ def _drawn(batches: Batches, source: Source, index: int) -> tuple[list[int], lis
 
 
 def test_dense_labels_are_those_of_the_heads() -> None:
-    from edgevl.recipe import train
-
-    assert set(train.DENSE) == set(DENSE)
-    assert train.DENSE["shape"] == 1 + len(scenes.SHAPES)
+    assert set(heads.DENSE) == set(DENSE)
+    assert heads.DENSE["shape"] == 1 + len(scenes.SHAPES)

@@ -7,8 +7,7 @@ are of one size class, so that long rows of text do not stand beside short ones.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from edgevl.image import pixels
 
 from . import glyphs
 from .data import SIZES, Example, Paths, Source
+from .stages import Stage
 from .tokenizer import END, PAD
 
 IGNORE = -100
@@ -34,107 +34,19 @@ Row = tuple[list[int], list[int], list[int]]
 """Token ids of one picture's text, their labels and segments."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """A subject's share of a stage's pictures, and of these the shares that are in batches of each size class."""
-
-    share: float
-    sizes: tuple[float, float, float] = (1.0, 0.0, 0.0)
-
-
-Mix = Mapping[str, Share]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What a stage draws from so many tiles on, those of all ranks counted."""
-
-    since: int
-    mix: Mix
-
-
-Stage = tuple[Phase, ...]
-"""Phases in order; the first is for a model that begins from nothing."""
-
-ENCODER: Stage = (
-    # Outlines that fit into the stem's view, and many of them a picture, are what shapes are learned from; with
-    # single large things first, 36,000 pictures taught none.
-    Phase(0, {"crowds": Share(1.0)}),
-    Phase(6000, {"text": Share(0.25), "pages": Share(0.25), "crowds": Share(0.2), "photos": Share(0.3)}),
-)
-WHOLE: Stage = (
-    # With all tasks mixed from the start, 107,000 pictures left relations at chance: many questions on which thing is
-    # where come first, and words to be read.
-    Phase(0, {"few": Share(0.8), "text": Share(0.15), "pages": Share(0.05)}),
-    # Mostly pictures of one tile: with those of ten in every second batch, 18,500 pictures in all were seen in the time
-    # of 30,000, and what had been known before was half forgotten.
-    Phase(
-        32_000,
-        {
-            "scenes": Share(0.28, (0.85, 0.1, 0.05)),
-            "many": Share(0.13, (0.8, 0.15, 0.05)),
-            "printed": Share(0.08, (0.7, 0.2, 0.1)),
-            "text": Share(0.06),
-            "pages": Share(0.02),
-            "emoji": Share(0.08, (0.7, 0.2, 0.1)),
-            "blind": Share(0.07, (0.6, 0.25, 0.15)),
-            "nlvr": Share(0.03, (0.0, 1.0, 0.0)),
-            "charts": Share(0.02, (0.0, 0.5, 0.5)),
-            "screens": Share(0.02, (0.0, 0.5, 0.5)),
-            "documents": Share(0.01, (0.0, 0.3, 0.7)),
-            "photos": Share(0.2, (0.95, 0.05, 0.0)),
-        },
-    ),
-    # After that, words were right at 4 % though their letters were told at 82: reading is learned from many texts.
-    Phase(
-        456_000,
-        {
-            "scenes": Share(0.16, (0.85, 0.1, 0.05)),
-            "many": Share(0.08, (0.8, 0.15, 0.05)),
-            "printed": Share(0.1, (0.7, 0.2, 0.1)),
-            "text": Share(0.38),
-            "pages": Share(0.04),
-            "emoji": Share(0.04, (0.7, 0.2, 0.1)),
-            "blind": Share(0.04, (0.6, 0.25, 0.15)),
-            "nlvr": Share(0.01, (0.0, 1.0, 0.0)),
-            "charts": Share(0.01, (0.0, 0.5, 0.5)),
-            "screens": Share(0.02, (0.0, 0.5, 0.5)),
-            "documents": Share(0.01, (0.0, 0.3, 0.7)),
-            "photos": Share(0.11, (0.95, 0.05, 0.0)),
-        },
-    ),
-)
-
-
-def with_photos(stage: Stage, share: float) -> Stage:
-    """Return a stage with this share of photos after its first phase; all else keeps its proportions.
-
-    Raises ValueError where not 0 < share < 1.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"share: is {share}; must be more than 0 and less than 1")
-    return (stage[0], *(Phase(phase.since, _with_photos(phase.mix, share)) for phase in stage[1:]))
-
-
-def _with_photos(mix: Mix, share: float) -> Mix:
-    rest = (1 - share) / sum(row.share for name, row in mix.items() if name != "photos")
-    shares = {name: share if name == "photos" else rest * row.share for name, row in mix.items()}
-    return {name: replace(row, share=shares[name]) for name, row in mix.items()}
-
-
 class Batches(IterableDataset[dict[str, NDArray[Any]]]):
-    """Endless batches from (seed, index) of `n_tiles` tiles at most; worker k of n takes every n-th index.
+    """Endless batches of a stage from (seed, index); worker k of n takes every n-th index.
 
-    Of several ranks that train together, each takes one batch of every step, from step `start` on. Without a writer
-    batches have no text. With `grounded`, the second phase stands for the first.
+    Of several ranks that train together, each takes one batch of every step, from step `start` on. Those of a stage
+    that asks have text. With `grounded`, the second phase stands for the first.
     """
 
     def __init__(
-        self, paths: Paths, writer: Writer | None, stage: Stage, *, seed: int, start: int, n_tiles: int,
+        self, paths: Paths, writer: Writer, stage: Stage, *, seed: int, start: int = 0,
         grounded: bool = False, rank: int = 0, n_ranks: int = 1,
     ) -> None:  # fmt: skip
-        self._paths, self._writer, self._stage = paths, writer, stage
-        self._seed, self._start, self._n_tiles, self._grounded = seed, start, n_tiles, grounded
+        self._paths, self._writer, self._stage = paths, writer if stage.asks else None, stage
+        self._seed, self._start, self._n_tiles, self._grounded = seed, start, stage.tiles, grounded
         self._rank, self._n_ranks = rank, n_ranks
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
@@ -149,7 +61,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
 
     def examples(self, rng: random.Random, source: Source, index: int) -> list[Example]:
         """Draw the pictures of batch `index`: of one size class, by their shares, until the tiles are spent."""
-        mix = self._mix(index * self._n_tiles)
+        mix = self._stage.mix(index * self._n_tiles, self._grounded)
         spent = [n * sum(row.share * row.sizes[k] for row in mix.values()) for k, n in enumerate(SIZES)]
         step = random.Random(f"{self._seed}-step-{index // self._n_ranks}")
         size = step.choices(range(len(SIZES)), spent)[0]  # one for all ranks, so that none waits for another
@@ -161,11 +73,6 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
             found.append(source.example(rng, subject, SIZES[size]))
             room -= found[-1].plan.n_tiles
         return found
-
-    def _mix(self, tiles: int) -> Mix:
-        """Return what is drawn after so many tiles."""
-        phases = self._stage[1:] if self._grounded else self._stage
-        return next((phase.mix for phase in reversed(phases) if phase.since <= tiles), phases[0].mix)
 
 
 def collate(examples: list[Example], writer: Writer | None, chat: bool = False) -> dict[str, NDArray[Any]]:

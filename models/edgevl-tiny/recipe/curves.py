@@ -1,7 +1,7 @@
 """Draws training logs: held-out scores, a panel a group of tasks, and the loss, against pictures seen.
 
     python -m edgevl.recipe.curves --runs tiny=log.jsonl -o curves.png
-    python -m edgevl.recipe.curves --runs "2 M"=small.jsonl "6 M"=tiny.jsonl -o sizes.png --stage encoder
+    python -m edgevl.recipe.curves --runs "2 M"=small.jsonl "6 M"=tiny.jsonl -o sizes.png --encoder
 
 Of one run every task has its line. Runs of another size or with other data are laid over one another; a line is then
 the mean over those of a group's tasks that all runs were asked. Of the encoder stage the panels are what it tells of
@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batches import DENSE
 from .goals import GROUP_OF, GROUPS
+from .stages import STAGES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ASKING = tuple(stage.name for stage in STAGES if stage.asks)
+KINDS = ("training", "held_out")
 PROGRESS = ("stage", "kind", "step", "pictures", "seconds")
 OTHERS = "others"
 """The group of what is in no other."""
@@ -34,14 +37,23 @@ Points = list[tuple[float, float]]
 """Pictures seen, and a value there."""
 
 
-def read(log: Path, stage: str = "whole") -> Run:
-    """Return the lines of a stage by kind ("training", "held_out"), each step once, the last count."""
-    kinds: dict[str, dict[int, Line]] = {"training": {}, "held_out": {}}
+def read(log: Path, stages: Collection[str] = ASKING) -> Run:
+    """Return the lines of stages by kind ("training", "held_out"), each step once, the last count.
+
+    Pictures are counted from the beginning of the first of these stages.
+    """
+    found: dict[str, dict[str, dict[int, Line]]] = {}
     for text in log.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        if line["stage"] == stage and line["kind"] in kinds:
-            kinds[line["kind"]][line["step"]] = line
-    return {kind: [lines[step] for step in sorted(lines)] for kind, lines in kinds.items()}
+        if line["stage"] in stages and line["kind"] in KINDS:
+            found.setdefault(line["stage"], {kind: {} for kind in KINDS})[line["kind"]][line["step"]] = line
+    run: Run = {kind: [] for kind in KINDS}
+    before = 0
+    for kinds in found.values():
+        for kind, lines in kinds.items():
+            run[kind] += [{**lines[step], "pictures": before + lines[step]["pictures"]} for step in sorted(lines)]
+        before = max((line["pictures"] for lines in run.values() for line in lines), default=before)
+    return run
 
 
 def panels(runs: Mapping[str, Run]) -> dict[str, dict[str, Points]]:
@@ -132,10 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=_named, nargs="+", required=True, metavar="NAME=LOG")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--stage", choices=("encoder", "whole"), default="whole")
+    parser.add_argument("--encoder", action="store_true", help="of the encoder's stage, not of those that ask")
     options = parser.parse_args()
-    runs = {name: read(log, options.stage) for name, log in options.runs}
-    draw(runs, panels(runs) if options.stage == "whole" else dense(runs)).savefig(options.output)
+    stages = [stage.name for stage in STAGES if stage.asks != options.encoder]
+    runs = {name: read(log, stages) for name, log in options.runs}
+    draw(runs, dense(runs) if options.encoder else panels(runs)).savefig(options.output)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ class VisionEncoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """Pixel shuffle, an MLP, a norm and learned positions: `[n, 256, vision hidden]` to `[n, 16, text hidden]`.
+    """Pixel shuffle, an MLP, a norm and learned positions: `[n, 256, vision hidden]` to `[n, 64, text hidden]`.
 
     The norm keeps image tokens at the size of text tokens: without it they grew to a thousand times that, and no layer
     of the decoder could add anything to them. The positions tell the decoder where in the tile a token lies. Before
@@ -263,7 +263,7 @@ class EdgeVLTiny(nn.Module):
         self.text = LlamaForCausalLM(LlamaConfig(**config.text_config))
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """Turn tiles `[n, 3, 128, 128]`, values in -1..1, into image features `[n, 16, text hidden]`."""
+        """Turn tiles `[n, 3, 128, 128]`, values in -1..1, into image features `[n, 64, text hidden]`."""
         return self.projector(self.vision(pixel_values))
 
     def embed(self, input_ids: Tensor, image_features: Tensor) -> Tensor:

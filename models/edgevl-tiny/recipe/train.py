@@ -1,197 +1,84 @@
-"""Trainer of the bundled model: first the encoder on dense labels and classes, then the whole on questions.
+"""Trainer of the bundled model: the stages of `stages.py`, one after another.
 
-    python -m edgevl.recipe.train encoder PLACES --tiles 12 --processes 2 --steps 7000
-    python -m edgevl.recipe.train whole   PLACES --tiles 24 --processes 2 --steps 11800 --frozen 4500
+    python -m edgevl.recipe.train PLACES --processes 2
+    python -m edgevl.recipe.train PLACES --processes 2 --stages decoder
 
-where PLACES are --packs, --fonts, --words and --work. With --start CHECKPOINT a stage begins from those weights, and
-with what they know the pictures of its beginning are left out; the whole takes over what the encoder stage in WORK
-has learned from them since. On CPUs an allocator that keeps its pages (jemalloc, preloaded)
-makes a step a third faster: most of the rest is spent on memory, not on arithmetic. One that never gives any back
-(decay times of -1) grew to 16 GB in 1,600 steps, until the system ended it: give it a decay time.
+where PLACES are --packs, --fonts, --words and --work. A stage that is done leaves a folder of its name in WORK, a
+checkpoint and its heads, from which the next one begins and which `edgevl export` reads; one that is stopped goes on
+from its last state. With --start CHECKPOINT the first stage begins from those weights, and with what they know the
+pictures of its beginning are left out.
 
-Both stages can be stopped and started again: they go on from the last state in WORK. Every picture follows from
-(seed, batch number). The learning rate rises, stays, and falls linearly over the last steps.
+Every picture follows from (seed, batch number), and a stage run again, or stopped and gone on with, ends in the same
+weights to the last bit on the same kind of processor with as many processes: the log has their digests.
 
 With --processes N a step takes N batches, one in each process, and their mean gradient. On two cores, two processes
 of one thread each train the whole on a quarter more pictures a second than one of two threads, those that draw the
-pictures included: much of a step is too small to be shared by threads.
+pictures included: much of a step is too small to be shared by threads. On CPUs an allocator that keeps its pages
+(jemalloc, preloaded) makes a step a third faster: most of the rest is spent on memory, not on arithmetic. One that
+never gives any back (decay times of -1) grew to 16 GB in 1,600 steps, until the system ended it: give it a decay time.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from tokenizers import Tokenizer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import glyphs, packs, scenes
-from .batches import ENCODER, IGNORE, N_PATCHES, WHOLE, Batches, Writer, with_photos
+from . import packs
+from .batches import IGNORE, Batches, Writer
 from .data import CLASS_PACKS, Paths, corpus
+from .heads import Heads, Statistics, TokenHeads, word_ids
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
-from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, pixel_shuffle, sized, text_config
+from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, sized, text_config
+from .stages import BY_NAME, STAGES, Stage
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
-DENSE = {
-    "shape": 1 + len(scenes.SHAPES),
-    "colour": 1 + len(scenes.COLOURS),
-    **dict.fromkeys(glyphs.HALVES, 1 + len(glyphs.GLYPHS)),
-}
-WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
-BACKGROUND_WEIGHT = 0.3
 WIDTH, SHUFFLE = TinyConfig().vision.hidden_size, TinyConfig().scale_factor
-ENCODER_RATE, WHOLE_RATE = 1e-3, 6e-4
-"""At twice the rate for the whole, what needs two things found and compared stayed at chance: the steps drown it."""
-ENCODER_SHARE = 0.3
-"""The encoder's rate in the whole stage, as a share of the others': it has been trained before."""
 DECAY = 0.05
 """Weight decay of all that is no vector."""
 FALL = 0.4
 """Share of the steps, at the end, over which the learning rate falls to nothing."""
-
-
+HEADS = "heads.safetensors"
 CHECK_EVERY = 2000
 """Steps between two looks at what is held out; one takes as long as 300 steps."""
 
 
-class TokenHeads(nn.Module):
-    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches."""
-
-    def __init__(self, width: int, n_patches: int) -> None:
-        super().__init__()
-        self.word_bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(WORDS[name]))) for name in WORDS})
-        self.glyphs = nn.Linear(width, n_patches * len(glyphs.HALVES) * DENSE[glyphs.HALVES[0]])
-
-    def loss(self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics) -> Tensor:
-        """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
-        factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
-        return self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
-
-    def _words(
-        self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
-    ) -> Tensor:
-        """Tell which shapes and colours lie in a token.
-
-        It shall point where the decoder's embeddings `words` [names, text width] of what lies in it point,
-        so that a word in a question finds it. Left to the answers alone, colours became searchable and shapes did not.
-        """
-        total = tokens.new_zeros((), dtype=torch.float32)
-        for name, embeddings in words.items():
-            rows = (batch[name] != IGNORE).any(1)
-            if rows.any():
-                logits = tokens[rows].float() @ embeddings.float().T + self.word_bias[name]
-                patches = pixel_shuffle(batch[name][rows][..., None], factor)  # [n, tokens, patches of a token]
-                target = (patches[..., None] == 1 + torch.arange(len(embeddings))).any(-2)
-                total = total + F.binary_cross_entropy_with_logits(logits, target.float())
-                seen.add(f"{name}_tokens", (logits > 0)[target].float().mean())
-        return total
-
-    def _glyphs(self, tokens: Tensor, batch: dict[str, Tensor], factor: int, seen: Statistics) -> Tensor:
-        """Tell which letter lies in each half of a token's patches, so that the projector lets none of them go."""
-        halves = torch.stack([batch[name] for name in glyphs.HALVES], -1)  # [n, patches, 2]
-        rows = (halves != IGNORE).flatten(1).any(1)
-        if not rows.any():
-            return tokens.new_zeros((), dtype=torch.float32)
-        target = pixel_shuffle(halves[rows], factor)
-        logits = self.glyphs(tokens[rows]).float().view(*target.shape, -1)
-        return dense_loss(logits, target, "token_glyphs", seen)
-
-
-class Heads(nn.Module):
-    """Auxiliary heads on the encoder: what each patch shows, and which class of its pack a photo has."""
-
-    def __init__(self, width: int, classes: dict[str, int]) -> None:
-        super().__init__()
-        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE.items()})
-        self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
-
-    def loss(self, patches: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
-        """Return the summed loss for `patches` [n, 256, width] of the overviews; notes accuracies in `seen`."""
-        total = patches.new_zeros((), dtype=torch.float32)
-        for name, head in self.dense.items():
-            rows = (batch[name] != IGNORE).any(1)
-            if rows.any():
-                total = total + dense_loss(head(patches[rows]).float(), batch[name][rows], name, seen)
-        pooled = patches.float().mean(1)
-        for number, name in enumerate(CLASS_PACKS):
-            rows = batch["pack"] == number
-            if rows.any():
-                logits, target = self.packs[name](pooled[rows]).float(), batch["label"][rows]
-                share = rows.float().sum() / max(1, int((batch["pack"] >= 0).sum()))
-                total = total + share * F.cross_entropy(logits, target, label_smoothing=0.05)
-                seen.add(name, (logits.argmax(-1) == target).float().mean())
-        return total
-
-
-def dense_loss(logits: Tensor, target: Tensor, name: str, seen: Statistics) -> Tensor:
-    """Return the mean loss of `logits` [..., classes] against `target` [...], class 0, nothing there, counting less.
-
-    Notes in `seen` the share that is right where there is something.
-    """
-    weight = torch.ones(logits.shape[-1])
-    weight[0] = BACKGROUND_WEIGHT
-    things = target > 0
-    seen.add(name, (logits.argmax(-1) == target)[things].float().mean())
-    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), weight=weight, ignore_index=IGNORE)
-
-
-class Statistics:
-    """Means since the last report."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, name: str, value: Tensor | float) -> None:
-        """Note one value; not-a-number (nothing to measure) is left out."""
-        number = float(value)
-        if number == number:
-            self._values[name].append(number)
-
-    def take(self) -> dict[str, float]:
-        """Return the means and begin anew."""
-        means = {name: round(float(np.mean(values)), 4) for name, values in sorted(self._values.items())}
-        self._values.clear()
-        return means
-
-
 class Trainer:
-    """One stage: model, heads, optimiser, and the state on disk.
+    """One stage: model, heads, optimisers, and the state on disk.
 
-    In a process group all ranks hold the same weights; the first one reports and saves.
+    `start` is the folder that it begins from; None begins from nothing, with a model of `width` and `shuffle`. In a
+    process group all ranks hold the same weights; the first one reports and saves.
     """
 
     def __init__(
         self,
-        stage: str,
+        stage: Stage,
         paths: Paths,
         work: Path,
-        steps: int,
-        peak: float,
-        frozen: int = 0,
-        start: Path | None = None,
+        start: Path | None,
         width: int = WIDTH,
         shuffle: int = SHUFFLE,
-        encoder_share: float = ENCODER_SHARE,
         check_every: int = CHECK_EVERY,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.stage, self.paths, self.work, self.steps, self.peak = stage, paths, work, steps, peak
-        self.frozen, self.start, self.encoder_share, self.check_every = frozen, start, encoder_share, check_every
+        self.stage, self.paths, self.work, self.start, self.check_every = stage, paths, work, start, check_every
         text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
         config = sized(width, text, image_token_id=IMAGE, scale_factor=shuffle) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
@@ -200,25 +87,27 @@ class Trainer:
         self.heads = Heads(config.vision.hidden_size, classes)
         self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2)
         self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
-        self.word_ids = word_ids(work / "tokenizer.json") if stage == "whole" else {}
+        self.word_ids = word_ids(work / "tokenizer.json") if stage.asks else {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         matrices, others = self._groups()
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=peak, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), fused=True),
+            torch.optim.Muon(matrices, lr=stage.rate, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.98), fused=True),
         )
         self._resume()
         self._train_mode()
 
-    def note_begin(self, options: dict[str, Any]) -> None:
+    def note_begin(self, options: Mapping[str, Any]) -> None:
         """Write to the log with what a run begins or goes on, folders aside: another run needs it to be the same."""
-        self._report({name: value for name, value in options.items() if not isinstance(value, Path)}, kind="begin")
+        plain = {name: value for name, value in options.items() if not isinstance(value, Path)}
+        own = {name: getattr(self.stage, name) for name in ("steps", "tiles", "rate", "encoder")}
+        self._report({**plain, **own, "weights": self.digest()}, kind="begin")
 
     def run(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Train up to `steps`, reporting every 100 and saving every 300."""
+        """Train to the last step, reporting every 100 and saving every 300; then hand over."""
         seen, started = Statistics(), time.perf_counter()
         for batch in batches:
-            if self.step >= self.steps:
+            if self.step >= self.stage.steps:
                 break
             self.advance(batch, seen)
             if self.rank:
@@ -229,14 +118,16 @@ class Trainer:
                 self._report(seen.take())
             if self.step % 300 == 0:
                 self.save()
-            if self.stage == "whole" and self.step % self.check_every == 0:
+                self._report({"weights": self.digest()}, kind="saved")
+            if self.stage.asks and self.step % self.check_every == 0:
                 self._report(self.held_out(), kind="held_out")
                 started = time.perf_counter()
         if self.rank:
             return
         self.save()
-        if self.stage == "whole" and self.step % self.check_every:
+        if self.stage.asks and self.step % self.check_every:
             self._report(self.held_out(), kind="held_out")
+        self.hand_over()
 
     def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
         """Take one step on a batch; return the loss before it, and note accuracies in `seen`."""
@@ -272,8 +163,15 @@ class Trainer:
         torch.set_num_threads(n_threads)
         return shares
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the model's weights."""
+        digest = hashlib.sha256()
+        for tensor in self.model.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self) -> None:
-        """Write the state (for resuming) and a checkpoint folder, both complete or not at all."""
+        """Write the state to go on from, complete or not at all."""
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
@@ -281,29 +179,37 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": (self.step, self.seconds, self.pictures),
         }
-        path = self.work / f"{self.stage}.pt"
+        path = self.work / f"{self.stage.name}.pt"
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-        if self.stage == "whole":
-            self.model.save_checkpoint(self.work / "checkpoint")
-            for name in TOKENIZER_FILES:
-                shutil.copyfile(self.work / name, self.work / "checkpoint" / name)
+
+    def hand_over(self) -> None:
+        """Write the folder that the next stage begins from, a checkpoint with heads, complete or not at all."""
+        folder, part = self.work / self.stage.name, self.work / f"{self.stage.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        self.model.save_checkpoint(part)
+        save_file(self._heads().state_dict(), part / HEADS)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(self.work / name, part / name)
+        part.replace(folder)
+
+    def _heads(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"heads": self.heads, "token_heads": self.token_heads})
 
     def _train_mode(self) -> None:
         """Let batch norm learn its statistics in the encoder stage only: later batches are small and of one kind."""
         self.model.train()
-        if self.stage == "whole":
+        if self.stage.asks:
             self.model.vision.stem.eval()
 
     def _loss(self, batch: dict[str, Tensor], seen: Statistics) -> Any:
         overviews = batch["overviews"]
-        frozen = self.stage == "whole" and self.step < self.frozen
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(not frozen):
+            with torch.set_grad_enabled(self.stage.encoder > 0):
                 patches = self.model.vision(normalise(batch["tiles"]))
-            # The heads of a new run know nothing: they learn while the encoder is held still, and do not mislead it.
+            # Heads begun anew know nothing: they learn while the encoder is held still, and do not mislead it.
             auxiliary = self.heads.loss(patches[overviews], batch, seen)
-            if self.stage == "encoder":
+            if not self.stage.asks:
                 return auxiliary
             tokens = self.model.projector(patches)
             found = self.token_heads.loss(tokens[overviews], self._words(), batch, seen)
@@ -340,9 +246,8 @@ class Trainer:
         No decay for vectors, a share of the rate for an encoder that has been trained before. Heads and embeddings are
         no hidden layers, and convolutions no matrices.
         """
-        vision = self.encoder_share if self.stage == "whole" else 1.0
-        parts: list[tuple[nn.Module, float]] = [(self.model.vision, vision), (self.heads, 1.0)]
-        if self.stage == "whole":
+        parts: list[tuple[nn.Module, float]] = [(self.model.vision, self.stage.encoder), (self.heads, 1.0)]
+        if self.stage.asks:
             parts += [(self.model.projector, 1.0), (self.model.text, 1.0), (self.token_heads, 1.0)]
         hidden = {id(p) for p in hidden_matrices(self.model)}
         matrices: list[dict[str, Any]] = []
@@ -366,33 +271,27 @@ class Trainer:
         return [p for group in self._param_groups() for p in group["params"]]
 
     def _rate(self) -> float:
-        warm, fall = min(1.0, (self.step + 1) / 200), FALL * self.steps
-        return self.peak * warm * min(1.0, max(0.02, (self.steps - self.step) / fall))
+        steps = self.stage.steps
+        warm, fall = min(1.0, (self.step + 1) / 200), FALL * steps
+        return self.stage.rate * warm * min(1.0, max(0.02, (steps - self.step) / fall))
 
     def _resume(self) -> None:
-        path = self.work / f"{self.stage}.pt"
-        before = self.work / "encoder.pt"
+        path = self.work / f"{self.stage.name}.pt"
         if path.exists():
             state = torch.load(path, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
             self.token_heads.load_state_dict(state["token_heads"])
-            for optimizer, saved, asked in zip(self.optimizers, state["optimizers"], self._groups(), strict=True):
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-                for group, own in zip(optimizer.param_groups, asked, strict=True):
-                    group["scale"] = own["scale"]
             self.step, self.seconds, self.pictures = state["progress"]
-            return
-        if self.start is not None:
+        elif self.start is not None:
             self.model.load_state_dict(load_checkpoint(self.start).state_dict())
-        if self.stage == "whole" and before.exists():
-            state = torch.load(before, weights_only=True)
-            vision = {k.removeprefix("vision."): v for k, v in state["model"].items() if k.startswith("vision.")}
-            self.model.vision.load_state_dict(vision)
-            self.heads.load_state_dict(state["heads"])
+            if (self.start / HEADS).exists():
+                self._heads().load_state_dict(load_file(self.start / HEADS))
 
     def _report(self, values: Mapping[str, Any], kind: str = "training") -> None:
-        line = {"stage": self.stage, "kind": kind, "step": self.step, "pictures": self.pictures}
+        line = {"stage": self.stage.name, "kind": kind, "step": self.step, "pictures": self.pictures}
         line |= {"seconds": round(self.seconds), **values}
         print(json.dumps(line), flush=True)
         with (self.work / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -424,15 +323,6 @@ def mean_gradients(parameters: Sequence[nn.Parameter]) -> None:
         p.grad = torch.empty_like(p).copy_(mean.view_as(p))
 
 
-def word_ids(tokenizer: Path) -> dict[str, Tensor]:
-    """Return the token ids of the names of shapes and colours behind a space; for several tokens, the first."""
-    encode = Tokenizer.from_file(str(tokenizer)).encode
-    return {
-        name: torch.tensor([encode(f" {word}", add_special_tokens=False).ids[0] for word in words])
-        for name, words in WORDS.items()
-    }
-
-
 def answer_weights(labels: Tensor) -> Tensor:
     """Return for each answer token of labels [n, length] its share in the loss, [m]: 1 / sqrt(tokens of its answer).
 
@@ -451,33 +341,8 @@ def normalise(tiles: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Run one stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("encoder", "whole"))
-    parser.add_argument("--packs", type=Path, required=True, help="folder with the photo packs (zip files)")
-    parser.add_argument("--work", type=Path, required=True, help="folder for states, logs and the checkpoint")
-    parser.add_argument("--fonts", type=Path, required=True, help="folder with TrueType fonts")
-    parser.add_argument("--words", type=Path, required=True, help="word list, one a line")
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--tiles", type=int, default=24, help="tiles a batch, at most")
-    parser.add_argument("--rate", type=float, default=None, help="peak learning rate")
-    parser.add_argument("--frozen", type=int, default=0, help="steps of the whole stage before the encoder learns on")
-    parser.add_argument("--encoder-share", type=float, default=ENCODER_SHARE, help="of the rate, in the whole stage")
-    parser.add_argument("--check-every", type=int, default=CHECK_EVERY, help="steps between looks at what is held out")
-    parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
-    parser.add_argument(
-        "--shuffle",
-        type=int,
-        default=SHUFFLE,
-        help="patches a side that become one image token, of a model that begins from nothing",
-    )
-    parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
-    parser.add_argument("--photos", type=float, help="share of photos among the pictures, instead of the stage's own")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures, for each that trains")
-    parser.add_argument("--processes", type=int, default=1, help="processes that train together, a batch each")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all training processes together")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    """Run the stages."""
+    options = _parser().parse_args()
     paths = _places(options)
     packs.require(paths.packs)
     for name in packs.PACKS:
@@ -487,49 +352,92 @@ def main() -> None:
             shutil.copyfile(options.start / name, options.work / name)
     elif not (options.work / "tokenizer.json").exists():
         train_tokenizer(corpus(paths, 6000), options.work)
-    if options.processes == 1:
-        train(options)
-        return
-    with tempfile.TemporaryDirectory() as meeting:
-        mp.spawn(_train_together, (options, Path(meeting) / "ranks"), options.processes)  # type: ignore[attr-defined, no-untyped-call]
+    start = options.start
+    for name in options.stages:
+        if not (options.work / name).exists():
+            _train_stage(BY_NAME[name], start or _handed_over(options.work, name), options)
+        start = None
+
+
+def _handed_over(work: Path, name: str) -> Path | None:
+    """Return the folder that the stage before has left; None for the first stage.
+
+    Raises FileNotFoundError where it has left none.
+    """
+    number = STAGES.index(BY_NAME[name])
+    if not number:
+        return None
+    folder = work / STAGES[number - 1].name
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: stage {name} begins from it; run stage {folder.name}, or name a --start")
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packs", type=Path, required=True, help="folder with the photo packs (zip files)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for states, logs and the checkpoint")
+    parser.add_argument("--fonts", type=Path, required=True, help="folder with TrueType fonts")
+    parser.add_argument("--words", type=Path, required=True, help="word list, one a line")
+    parser.add_argument("--stages", nargs="+", choices=names, default=names, help="default: all, in this order")
+    parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
+    parser.add_argument("--steps", type=int, help="of each stage, instead of its own")
+    parser.add_argument("--check-every", type=int, default=CHECK_EVERY, help="steps between looks at what is held out")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
+    parser.add_argument(
+        "--shuffle",
+        type=int,
+        default=SHUFFLE,
+        help="patches a side that become one image token, of a model that begins from nothing",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures, for each that trains")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train together, a batch each")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all training processes together")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 def _places(options: argparse.Namespace) -> Paths:
     return Paths(options.packs, options.work / "packs", options.fonts, options.words)
 
 
-def _train_together(rank: int, options: argparse.Namespace, meeting: Path) -> None:
+def _train_stage(stage: Stage, start: Path | None, options: argparse.Namespace) -> None:
+    """Train a stage in as many processes as are asked for."""
+    if options.steps is not None:
+        stage = replace(stage, steps=options.steps)
+    if options.processes == 1:
+        train(stage, start, options)
+        return
+    with tempfile.TemporaryDirectory() as meeting:
+        mp.spawn(_train_together, (stage, start, options, Path(meeting) / "ranks"), options.processes)  # type: ignore[attr-defined, no-untyped-call]
+
+
+def _train_together(rank: int, stage: Stage, start: Path | None, options: argparse.Namespace, meeting: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.processes)
-    train(options)
+    train(stage, start, options)
     dist.barrier()  # until the first rank has looked at what is held out
     dist.destroy_process_group()
 
 
-def train(options: argparse.Namespace) -> None:
+def train(stage: Stage, start: Path | None, options: argparse.Namespace) -> None:
     """Train a stage in this process, as one rank of its group if it is in one."""
     torch.set_num_threads(max(1, options.threads // options.processes))
     torch.manual_seed(options.seed)
-    whole = options.stage == "whole"
-    stage = WHOLE if whole else ENCODER
-    rate = options.rate or (WHOLE_RATE if whole else ENCODER_RATE)
     paths = _places(options)
-    trainer = Trainer(
-        options.stage, paths, options.work, options.steps, rate,
-        options.frozen, options.start, options.width, options.shuffle, options.encoder_share, options.check_every,
-    )  # fmt: skip
+    trainer = Trainer(stage, paths, options.work, start, options.width, options.shuffle, options.check_every)
     batches = Batches(
         paths,
-        trainer.writer if whole else None,
-        stage if options.photos is None else with_photos(stage, options.photos),
-        seed=options.seed + whole,
+        trainer.writer,
+        stage,
+        seed=options.seed + STAGES.index(BY_NAME[stage.name]),
         start=trainer.step,
-        n_tiles=options.tiles,
         grounded=options.start is not None,
         rank=trainer.rank,
         n_ranks=trainer.n_ranks,
     )
     if trainer.rank == 0:
-        trainer.note_begin({**vars(options), "rate": rate})
+        trainer.note_begin(vars(options))
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer.run(iter(loader))
 
