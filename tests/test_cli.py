@@ -54,7 +54,7 @@ def test_ask_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["finish_reason"] == "length"
     assert document["usage"]["completion_tokens"] == 3
-    assert document["usage"]["image_tokens"] == 16
+    assert document["usage"]["image_tokens"] == 64
     assert document["images"][0]["size"] == [512, 512]
     assert document["images"][0]["n_tiles"] == 1
     assert document["model"] == "edgevl-tiny"
@@ -302,8 +302,8 @@ def test_view_draws_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_tokens_here_and_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tokens", SHAPES, "--json"]) == 0
     tokens = json.loads(capsys.readouterr().out)["tokens"]
-    assert tokens["edgevl-tiny --detail auto"] == 5 * 17
-    assert tokens["edgevl-tiny --detail low"] == 17
+    assert tokens["edgevl-tiny --detail auto"] == 5 * 65
+    assert tokens["edgevl-tiny --detail low"] == 65
     assert tokens["GPT-4o, low detail"] == 85
     assert tokens["GPT-4o, high detail"] == 85 + 170
     assert tokens["Claude"] == round(512 * 512 / 750)

@@ -75,7 +75,7 @@ def test_the_answer_reports_what_was_done(vlm: edgevl.VLM) -> None:
     answer = vlm.ask(SHAPES, QUESTION, on_tile=lambda *progress: done.append(progress))
     (image,) = answer.images
     assert (image.size, image.grid, image.n_tiles, image.n_encoded) == ((512, 512), (2, 2), 5, 5)
-    assert image.n_tokens == answer.usage.image_tokens == 5 * 16
+    assert image.n_tokens == answer.usage.image_tokens == 5 * 64
     assert done == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     assert answer.finish_reason == "stop"
     assert answer.usage.completion_tokens == len(answer.token_ids) > 0
@@ -112,7 +112,7 @@ def test_repeated_tiles_are_encoded_once(vlm: edgevl.VLM) -> None:
 
 def test_encode_once_ask_many(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     features = vlm.encode(SHAPES)
-    assert [tile.shape for tile in features.tiles] == [(16, vlm.manifest.decoder.hidden_size)] * 5
+    assert [tile.shape for tile in features.tiles] == [(64, vlm.manifest.decoder.hidden_size)] * 5
     fresh(vlm)
     again = vlm.ask(features, QUESTION)
     assert again.token_ids == answer.token_ids
