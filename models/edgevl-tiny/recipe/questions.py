@@ -17,6 +17,11 @@ from .wording import spelled
 QA = tuple[str, str]
 Maker = Callable[[random.Random, Scene], QA | None]
 
+_SAY = "name|give|say|state|report|find|get|write|let me know|i want|i need|show me"
+"""How something is asked for without a question."""
+_SAY_THAT = "say|state|report|write|let me know|i want to hear|find out|note|explain"
+"""How a sentence is asked for."""
+
 DESCRIBE = spelled(
     "[what's|what is] [here|in this picture|in the image|shown here|to be seen here|in view|this a picture of]?",
     "what [do|can|could] [you|we|i] see [here|in the picture|in this image|on it|]?",
@@ -25,14 +30,18 @@ DESCRIBE = spelled(
     "[list|say|write down] [what you see|what is there|all objects|what the picture shows|all that is here].",
     "[which|what] [objects|things] [are in the picture|are here|are there|do you see|does the image show]?",
     "give me [a description|a list of what is here|the contents].",
-    "tell me [what is in the image|all that is here|what this shows].",
+    f"[{_SAY_THAT}] [what is in the image|what is here|what this shows].",
     "name [everything|all things|what is] in the [image|picture].",
 )
 COUNT_ALL = spelled(
     "how many [objects|shapes|things|items|figures] [are there|do you see|are here|are in the picture|can you count|"
     "does it have|have been drawn]?",
     "[count|count up|add up] [the|all] [objects|shapes|things|items].",
-    "[what is|give|find|what's] the number of [objects|shapes|things].",
+    "[what is|what's] the number of [objects|shapes|things].",
+    f"[{_SAY}] the number of [objects|shapes|things|items].",
+    f"[{_SAY_THAT}] how many [objects|shapes|things|items] there are.",
+    "how many [objects|shapes|things|items] can be [seen|counted|found]?",
+    "how many [objects|shapes|things|items] [has|holds] [the image|it]?",
     "number of [objects|shapes|things|items]?",
     "how many [are there|are in it|is that|in all|altogether]?",
     "[there are|you see|the image has] how many [objects|shapes|things]?",
@@ -40,7 +49,11 @@ COUNT_ALL = spelled(
 COUNT_SOME = spelled(
     "how many {} [are there|do you see|are here|are in the picture|can you count|does it have|have been drawn|]?",
     "[count|count up|add up] [the|all] {}.",
-    "[what is|give|find|what's] the number of {}.",
+    "[what is|what's] the number of {}.",
+    f"[{_SAY}] the number of {{}}.",
+    f"[{_SAY_THAT}] how many {{}} there are.",
+    "how many {} can be [seen|counted|found]?",
+    "how many {} [has|holds] [the image|it]?",
     "number of {}?",
     "[there are|you see|the image has] how many {}?",
     "{}: how many [are there|do you see|]?",
@@ -50,7 +63,11 @@ COLOUR_OF = spelled(
     "[what|which] [colour|color] does the {} have?",
     "the {} [is|has] [what|which] [colour|color]?",
     "[what's|what is|name|give|say|find|] the [colour|color] of the {}?",
-    "[name|give|say] the [colour|color] of the {}.",
+    f"[{_SAY}] the [colour|color] of the {{}}.",
+    f"[{_SAY_THAT}] [what|which] [colour|color] the {{}} [is|has].",
+    "of [what|which] [colour|color] is the {}?",
+    "[what|which] [colour|color] [was used for|did they give] the {}?",
+    "the [colour|color] of the {} is what?",
     "[what|which] [colour|color] [was|would you say is|do you see for] the {}?",
     "the {}: [what|which] [colour|color]?",
     "how is the {} coloured?",
@@ -60,6 +77,9 @@ SHAPE_OF = (
     *spelled(
         "[what|which object|which thing|what thing|what kind of shape|what form] is {}?",
         "[name|give|say|find] the {} [shape|thing|object].",
+        f"[{_SAY}] the shape of the {{}} [thing|object|one].",
+        f"[{_SAY_THAT}] [what|which shape|which thing] is {{}}.",
+        "of which shape is the {} [one|thing|object]?",
         "the {} [object|thing|one] [has which shape|is what|is which shape|is what shape]?",
         "[what|which] shape has the {} [thing|object]?",
         "what shape does the {} object have?",
@@ -71,7 +91,8 @@ NAME_ONE = spelled(
     "[what|which] [object|thing|shape] is [this|that|it|shown|here|drawn here]?",
     "[name|identify|classify] [the object|this|it|this thing|the thing].",
     "what do we have here?",
-    "[say|write] what [it is|this is|the object is].",
+    f"[{_SAY_THAT}] what [it is|the object is|is shown].",
+    f"[{_SAY}] the name of [this|the object|it].",
     "what can this be?",
     "what [object|thing] do you see?",
 )
@@ -79,6 +100,8 @@ NAME_AT = {
     side: spelled(
         f"[what|which object|which thing|what object] [is|lies|stands|do you see] [{'|'.join(places)}]?",
         f"[name|say|find] [the object|what is|the thing] [{'|'.join(places)}].",
+        f"[{_SAY}] the [{'|'.join(most)}] [object|thing|shape].",
+        f"[{_SAY_THAT}] [what|which thing] is [{'|'.join(places)}].",
         f"[what is|what's|name|] the [{'|'.join(most)}] [object|thing|shape|one|]?",
         f"the [{'|'.join(most)}] [object|thing|one] is what?",
         f"what comes first [from|at] the {side}?",
@@ -101,7 +124,9 @@ EXISTS = spelled(
     "does [the image|the picture|it|this photo] [show|have|contain|include] a {}?",
     "is a {} [shown|there|here|visible|present|in the picture|part of the scene|drawn here]?",
     "[has|have] [it|we] got a {}?",
-    "[say|tell|check] [if|whether] [there is a {}|a {} is here|you see a {}].",
+    "[say|check|let me know|state|find out|report] [if|whether] [there is a {}|a {} is here|you see a {}].",
+    "is there [a|any] {} [at all|somewhere|anywhere]?",
+    "[look for|search] a {}: is [it there|there one]?",
     "a {} [is here, yes or no|in the picture|here]?",
 )
 SIDES = spelled(
@@ -110,6 +135,9 @@ SIDES = spelled(
     "[where|on which side] [is|lies|stands] the {a}, left or right of the {b}?",
     "[compared to|seen from|next to] the {b}, is the {a} [|on the ]left or right?",
     "does the {a} stand left or right of the {b}?",
+    "is the {a} [placed|found|drawn|shown] left or right of the {b}?",
+    "which side of the {b} has the {a}: left or right?",
+    f"[{_SAY_THAT}] if the {{a}} is left or right of the {{b}}.",
     "left or right of the {b}: where is the {a}?",
 )
 HEIGHTS = spelled(
@@ -119,6 +147,8 @@ HEIGHTS = spelled(
     "where [is|lies|stands] the {a}, above or below the {b}?",
     "[compared to|seen from|next to] the {b}, is the {a} above or below?",
     "does the {a} stand above or below the {b}?",
+    "is the {a} [drawn|seen] above or below the {b}?",
+    f"[{_SAY_THAT}] if the {{a}} is above or below the {{b}}.",
     "above or below the {b}: where is the {a}?",
 )
 IS_SIDE = spelled(
@@ -128,6 +158,9 @@ IS_SIDE = spelled(
     "[do|can] you [see|find] the {a} {side} of the {b}?",
     "is the {a} [drawn|found|shown|] {side} of the {b}?",
     "the {a} is {side} of the {b}, [yes or no|right|is it]?",
+    "is the place of the {a} {side} of the {b}?",
+    "{side} of the {b}: is the {a} there?",
+    f"[{_SAY_THAT}] if the {{a}} is {{side}} of the {{b}}.",
 )
 IS_HEIGHT = spelled(
     "is the {a} [|found |drawn |shown |located ]{side} the {b}?",
@@ -136,6 +169,8 @@ IS_HEIGHT = spelled(
     "[do|can] you [see|find] the {a} {side} the {b}?",
     "has the {a} its place {side} the {b}?",
     "the {a} is {side} the {b}, [yes or no|right|is it]?",
+    "{side} the {b}: is the {a} there?",
+    f"[{_SAY_THAT}] if the {{a}} is {{side}} the {{b}}.",
 )
 IS_COLOUR = spelled(
     "is the {shape} [|painted |shown in |really ]{colour}?",
@@ -145,6 +180,7 @@ IS_COLOUR = spelled(
     "would you call the {shape} {colour}?",
     "the {shape} is {colour}, [yes or no|right|is it]?",
     "has the {shape} a {colour} [colour|look]?",
+    f"[{_SAY_THAT}] if the {{shape}} is {{colour}}.",
 )
 WHERE = spelled(
     "where [is|do you see|can you see|could i find|lies] the {}?",
@@ -153,8 +189,10 @@ WHERE = spelled(
     "[find|locate|point to] the {}.",
     "the {} is [where|at what place|in which part|in what area]?",
     "where can the {} be [found|seen]?",
-    "[say|describe|write] where [the {} is|you see the {}|to find the {}].",
-    "[what is|give|name] the [place|position] of the {}.",
+    f"[{_SAY_THAT}] where [the {{}} is|you see the {{}}|to find the {{}}].",
+    f"[what is|{_SAY}] the [place|position] of the {{}}.",
+    "at what [spot|point|position] is the {}?",
+    "which [part|place|area|corner] has the {}?",
 )
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 LARGER = spelled(
@@ -162,11 +200,19 @@ LARGER = spelled(
     "is the {a} or the {b} [larger|bigger|the larger one]?",
     "[compare|look at] the {a} and the {b}: which is [larger|bigger]?",
     "[what|which] has [more|the larger] size, the {a} or the {b}?",
+    "between the {a} and the {b}, [which one|what] is [larger|bigger]?",
+    "the {a} and the {b}: which is the [larger|bigger] one?",
+    "which of the two is [larger|bigger], the {a} or the {b}?",
+    f"[{_SAY_THAT}] which is [larger|bigger], the {{a}} or the {{b}}.",
 )
 SMALLER = spelled(
     "which [|one |thing ]is [smaller|the smaller one|the smaller], the {a} or the {b}?",
     "is the {a} or the {b} [smaller|the smaller one]?",
     "[compare|look at] the {a} and the {b}: which is smaller?",
+    "between the {a} and the {b}, [which one|what] is smaller?",
+    "the {a} and the {b}: which is the smaller one?",
+    "which of the two is smaller, the {a} or the {b}?",
+    f"[{_SAY_THAT}] which is smaller, the {{a}} or the {{b}}.",
 )
 MORE = spelled(
     "are there more {a} than {b}[| here| in the picture]?",
@@ -174,18 +220,32 @@ MORE = spelled(
     "are the {a} more than the {b}?",
     "does [the picture|it|the image] [have|show] more {a} than {b}?",
     "more {a} than {b}?",
+    "do the {a} outnumber the {b}?",
+    "is there a [larger|higher|greater] number of {a} than of {b}?",
+    "is the count of {a} [above|over|greater than] the count of {b}?",
+    f"[{_SAY_THAT}] if there are more {{a}} than {{b}}.",
 )
 MARGIN = 0.1
 """Two things are only compared by place where their centres differ by this part of the picture's side."""
 
-AROUND = spelled(
-    "[could|can|would] you [tell me|say|answer]: {}",
-    "[hello|hi|hey|good day|ok|now|so|well][.|,|:] {}",
-    "i [want to know|wonder|need to know|would like to know|ask]: {}",
-    "[look closely|look at this|look here|think first|listen][.|:] {}",
-    "[question|next|quickly|another one|one more thing|answer this]: {}",
-    "{} [answer briefly|just say it|be short|what do you think|i am curious|in short|tell me|go ahead|that is all].",
+BEFORE = spelled(
+    "[could|can|would|will] you [tell me|say|answer|let me know]:",
+    "[hello|hi|hey|good day|ok|now|so|well|right|look|sir|excuse me|sorry|my friend][.|,|:]",
+    "i [want to know|wonder|need to know|would like to know|ask|am asking|have to know|cannot see it]:",
+    "we [want to know|wonder|need to know|ask ourselves|have a question]:",
+    "[look closely|look at this|look here|think first|listen|take a look|here is a picture|see this photo][.|:]",
+    "[question|next|quickly|another one|one more thing|answer this|my question|first of all|tell me|once more]:",
+    "[for my homework|for a friend|for my work|from what is shown|going by the picture][,|:]",
 )
+AFTER = spelled(
+    "[answer briefly|just say it|be short|what do you think|i am curious|in short|tell me|go ahead|that is all][.|]",
+    "[if you can|if possible|for me|right now|my friend|in one word|cheers|much obliged|will you|i forgot][.|]",
+    "[no hurry|take your time|be quick|as well as you can|i cannot see it|it is for my homework|my eyes are bad][.|]",
+    "[we want to know|i ask for a friend|do not guess|only the answer|in a few words|kindly|sir|good luck][.|]",
+    "[well done|this is a test|look closely|have a look|i hope that is clear|bye|yours, anna|best wishes][.|]",
+    "[say no more|it matters to me|come on|and nothing else|i have no idea|so i can go on|help me|be honest][.|]",
+)
+"""Idle words before and after a question."""
 
 _NOUNS = """
     cat car house tree apple ball bird boat cup fish chair book hat horse key lamp leaf plane shoe table train
@@ -456,9 +516,9 @@ IN_TRAINING: dict[str, tuple[Maker, ...]] = {**TASKS, "absent_things": (absent_t
 ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
 
-MIX = {"description": 1.2, "naming": 0.6, "position": 1.0, "colours": 0.8, "shapes": 0.4, "counting": 2.0,
-       "counting_kinds": 1.5, "location": 0.8, "relations": 1.2, "yes_no": 1.7, "size": 0.8, "absent": 0.2,
-       "absent_things": 0.6}  # fmt: skip
+MIX = {"description": 1.8, "naming": 0.6, "position": 1.0, "colours": 0.8, "shapes": 0.4, "counting": 2.0,
+       "counting_kinds": 1.5, "location": 0.8, "relations": 1.2, "yes_no": 1.7, "size": 1.0, "absent": 0.2,
+       "absent_things": 0.9}  # fmt: skip
 GROUNDING_MIX = {"description": 0.4, "position": 0.7, "colours": 2.5, "shapes": 0.3, "counting": 0.2,
                  "counting_kinds": 0.5, "location": 2.5, "relations": 3.0, "yes_no": 2.5, "size": 0.5,
                  "absent": 0.1}  # fmt: skip
@@ -596,8 +656,12 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
 
 
 def spoken(rng: random.Random, question: str) -> str:
-    """Put idle words around one question in five: a model that never met any takes them for the question."""
-    return rng.choice(AROUND).format(question) if rng.random() < 1 / 5 else question
+    """Put idle words around one question in three: a model that met few of them takes others for the question."""
+    if rng.random() < 1 / 6:
+        question = f"{rng.choice(BEFORE)} {question}"
+    if rng.random() < 1 / 5:
+        question = f"{question} {rng.choice(AFTER)}"
+    return question
 
 
 def vary(rng: random.Random, question: str) -> str:
