@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 
-from edgevl.recipe.drawn import Stock
-from edgevl.recipe.glyphs import GLYPHS, HALVES, IGNORE, UNKNOWN, page_tile, patch_labels, text_tile
+from edgevl.recipe.drawn import IGNORE, Stock
+from edgevl.recipe.glyphs import GLYPHS, HALVES, UNKNOWN, page_tile, patch_labels, text_tile
 
 SEEDS = range(40)
 

@@ -23,8 +23,9 @@ import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
 from edgevl.recipe import emoji, heads, heldout, nlvr, packs, scenes, subjects, train
-from edgevl.recipe.batches import DENSE, IGNORE, Batches, Writer, collate
+from edgevl.recipe.batches import DENSE, Batches, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
+from edgevl.recipe.drawn import IGNORE
 from edgevl.recipe.glyphs import HALVES
 from edgevl.recipe.heads import Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
@@ -507,5 +508,5 @@ def _drawn(batches: Batches, source: Source, index: int) -> tuple[list[int], lis
 
 
 def test_dense_labels_are_those_of_the_heads() -> None:
-    assert set(heads.DENSE) == set(DENSE)
+    assert {*heads.DENSE, emoji.LABEL} == set(DENSE)
     assert heads.DENSE["shape"] == 1 + len(scenes.SHAPES)

@@ -19,14 +19,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevl.image import pixels
 
-from . import glyphs
+from . import emoji, glyphs
 from .data import SIZES, Example, Paths, Source
+from .drawn import IGNORE
+from .plan import GRID
 from .stages import Stage
 from .tokenizer import END, PAD
 
-IGNORE = -100
-N_PATCHES = 256
-DENSE = ("shape", "colour", *glyphs.HALVES)
+N_PATCHES = GRID**2
+DENSE = ("shape", "colour", *glyphs.HALVES, emoji.LABEL)
 """What the encoder stage learns to tell of each patch."""
 CHAT = 0.15
 """The share of batches whose questions are one conversation."""

@@ -6,8 +6,9 @@ What is drawn is the training part: nothing held out is ever drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from PIL import Image
 
 from edgevl.image.tiling import TilePlan
 
-from . import packs, questions, scenes
-from .drawn import Stock
+from . import emoji, packs, questions, scenes
+from .drawn import Maker, Stock
 from .glyphs import page_tile, text_tile
 from .plan import LONGEST_EDGE, TILE, plan
 from .questions import QA
@@ -60,7 +61,7 @@ class Example:
 
     rgb: NDArray[np.uint8]
     pairs: list[QA]
-    dense: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    dense: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     pack: int = -1
     label: int = 0
     by_letter: bool = False
@@ -87,7 +88,6 @@ SCENES = {
     "crowds": SceneStyle(things=(4, 6)),
     "few": SceneStyle(things=(2, 3), pairs=10, mix=questions.GROUNDING_MIX),
 }
-TILES_OF_TEXT = {"text": text_tile, "pages": page_tile}
 
 
 def stock(paths: Paths, is_held_out: bool) -> Stock:
@@ -104,12 +104,17 @@ class Source:
         packs.require(paths.packs)
         self._stock = stock(paths, is_held_out=False)
         self._generated = generators(paths.packs)
+        self._tiles: dict[str, Maker] = {
+            "text": text_tile,
+            "pages": page_tile,
+            "emoji_tiles": partial(emoji.tile, path=paths.packs / "emoji.zip"),
+        }
         self._arrays = {name: np.load(paths.cache / f"{name}.npy", mmap_mode="r") for name in PACK_MIX}
         self._photos = {name: packs.photos(paths.packs, name, False) for name in PACK_MIX}
         self._labels = {name: packs.classes(paths.packs, name) for name in PACK_MIX}
 
     def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
-        """Draw a picture of a subject (of `SCENES`, `TILES_OF_TEXT`, `GENERATED`, photos), of so many tiles at most."""
+        """Draw a picture of a subject (of `SCENES`, `GENERATED`, photos, labelled tiles), of so many tiles at most."""
         found = self._example(rng, subject, most_tiles)
         pairs = [(questions.spoken(rng, question), answer) for question, answer in found.pairs]
         return replace(found, pairs=pairs, by_letter=subject in BY_LETTER)
@@ -117,9 +122,9 @@ class Source:
     def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         if subject in SCENES:
             return self._scene(rng, _canvas(rng, most_tiles), SCENES[subject])
-        if subject in TILES_OF_TEXT:
-            tile = TILES_OF_TEXT[subject](rng, self._stock)
-            return Example(np.asarray(tile.picture), list(tile.pairs), tile.labels)
+        if subject in self._tiles:
+            tile = self._tiles[subject](rng, self._stock)
+            return Example(np.asarray(tile.picture), list(tile.pairs[:MOST_PAIRS]), tile.labels)
         if subject == "photos":
             return self._photo(rng, TILE if most_tiles == 1 else 2 * TILE)
         return self._drawn(rng, self._generated[subject], most_tiles)

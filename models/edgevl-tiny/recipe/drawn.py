@@ -8,25 +8,33 @@ phrasings) it takes from `stock`, by `stock.is_held_out`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from .questions import QA
 
 T = TypeVar("T")
+IGNORE = -100
+"""The label of a patch of which it is not sure what it shows."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture (RGB) with questions and answers about it; every pair is asked and graded by itself."""
+    """A picture (RGB) with questions and answers about it; every pair is asked and graded by itself.
+
+    Of a tile of 128 px, `labels` may tell what each patch shows: int64 [256] by the name of what is told.
+    """
 
     picture: Image.Image
-    pairs: tuple[QA, ...]
+    pairs: tuple[QA, ...] = ()
+    labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Scenes of one to four emoji from a pack of pictures, named by their labels.
 
-The pack is a zip with RGBA pictures and a `labels.jsonl` of `file`, `label` and `kind` (emoji or flag). One emoji in
-twelve is never in training: it is shown where it need not be named. Answers are in lower case.
+The pack is a zip with RGBA pictures and a `labels.jsonl` of `file`, `label` and `kind` (emoji or flag); emoji with
+names of one word or two are used. One in twelve is never in training: it is shown where it need not be named. Answers
+are in lower case. Names are learned from tiles of several emoji with a label for every patch.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .asking import several
 from .canvas import canvas_size
 from .colours import RGB, ground, mix
-from .drawn import Drawn, Stock, Task
+from .drawn import IGNORE, Drawn, Stock, Task
 from .places import ninth
+from .plan import GRID, PATCH, TILE
 from .questions import QA
 from .wording import spelled
 
@@ -76,6 +80,15 @@ WHERE_HELD_OUT = ("at which place is the {}?", "tell where the {} is.")
 GROUNDS, GROUNDS_HELD_OUT = ("plain", "plain", "fade"), ("plain", "stripes")
 HELD_OUT = 1 / 12
 """The share of emoji that are never in training."""
+MOST_WORDS = 2
+"""Words of a name; of more words are those that nobody would know, such as the phases of the moon."""
+LABEL = "emoji"
+"""What is told of a tile's patches: 0 no emoji, 1 + the place in `Pack.known`."""
+MOST_IN_TILE = 6
+TRIES = 20
+"""Places that are tried for an emoji before all are drawn smaller."""
+COVERED = 0.4
+"""The share of a patch that shows the emoji that it is labelled with, at least."""
 UNNAMED = ("squared", "ideograph", "component", "katakana", "combining", "keycap", "overlay", "symbol with circled")
 """Words of labels that nobody would call a picture by."""
 KIN = tuple(
@@ -157,15 +170,14 @@ class Pack:
 
 @lru_cache
 def read_pack(path: Path) -> Pack:
-    """List the emoji and flags of a pack that have a name worth asking for."""
+    """List the emoji of a pack that have a name worth asking for."""
     with zipfile.ZipFile(path) as archive:
         rows = [json.loads(line) for line in archive.read("labels.jsonl").decode().splitlines() if line.strip()]
     found: dict[str, Emoji] = {}
     for row in rows:
         name = row["label"].lower()
-        if row["kind"] == "flag":
-            name = f"flag of {name}"
-        if not any(word in name for word in UNNAMED) and "," not in name and "(" not in name:
+        is_named = not any(word in name for word in UNNAMED) and "," not in name and "(" not in name
+        if row["kind"] == "emoji" and is_named and len(name.split()) <= MOST_WORDS:
             found.setdefault(name, Emoji(row["file"], name))
     everything = tuple(found.values())
     return Pack(
@@ -231,15 +243,18 @@ class Scene:
     shown: tuple[Shown, ...]
 
 
-def make_scene(rng: random.Random, choice: Sequence[Emoji], n: int) -> Scene:
-    """Place `n` different emoji without overlap."""
-    size = canvas_size(rng, least=128)
+def make_scene(rng: random.Random, choice: Sequence[Emoji], n: int, size: tuple[int, int] | None = None) -> Scene:
+    """Place `n` different emoji without overlap, on a canvas of `size` or of any."""
+    size = size or canvas_size(rng, least=128)
     emoji = rng.sample(choice, n)
-    share = {1: 0.85, 2: 0.5, 3: 0.42, 4: 0.38}[n]
+    share = (0.85, 0.5, 0.42, 0.38, 0.34, 0.31)[n - 1]
     while True:
         sides = [rng.uniform(0.55, 1) * share * min(size) for _ in emoji]
-        shown = [_placed(rng, one, side, size) for one, side in zip(emoji, sides, strict=True)]
-        if all(_apart(a, b) for i, a in enumerate(shown) for b in shown[:i]):
+        shown: list[Shown] = []
+        for one, side in zip(emoji, sides, strict=True):
+            places = (_placed(rng, one, side, size) for _ in range(TRIES))
+            shown += islice((place for place in places if all(_apart(place, other) for other in shown)), 1)
+        if len(shown) == n:
             return Scene(size, tuple(sorted(shown, key=lambda one: one.x)))
         share *= 0.98
 
@@ -253,17 +268,31 @@ def _apart(a: Shown, b: Shown) -> bool:
     return max(abs(a.x - b.x), abs(a.y - b.y)) > (a.side + b.side) / 2 + 2 and abs(a.x - b.x) > 6
 
 
-def render(rng: random.Random, stock: Stock, pack: Pack, scene: Scene) -> Image.Image:
-    """Draw a scene on a plain, fading or striped ground."""
+def render(rng: random.Random, stock: Stock, pack: Pack, scene: Scene) -> tuple[Image.Image, NDArray[np.uint8]]:
+    """Draw a scene on a plain, fading or striped ground.
+
+    Returns it with its map [height, width]: of each pixel, 1 + the number of the emoji that it belongs to, 0 for none.
+    """
     picture = _ground(rng, stock, scene.size)
-    for shown in scene.shown:
+    owners = Image.new("L", picture.size)
+    for number, shown in enumerate(scene.shown, start=1):
         emoji = pack.picture(shown.emoji)
         scale = shown.side / max(emoji.size)
         emoji = emoji.resize((max(1, round(emoji.width * scale)), max(1, round(emoji.height * scale))))
         if rng.random() < 0.3:
             emoji = emoji.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR)
-        picture.paste(emoji, (round(shown.x - emoji.width / 2), round(shown.y - emoji.height / 2)), emoji)
-    return picture
+        place = round(shown.x - emoji.width / 2), round(shown.y - emoji.height / 2)
+        picture.paste(emoji, place, emoji)
+        owners.paste(number, place, emoji.getchannel("A").point([255 * (alpha > 127) for alpha in range(256)]))
+    return picture, np.asarray(owners)
+
+
+def patch_labels(owners: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.int64]:
+    """Label the patches of a tile, int64 [256], from a map of `render` and the class of each of its emoji."""
+    parts = owners.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
+    covered = np.stack([(parts == number).mean(1) for number in range(1, len(classes) + 1)])  # [emoji, patches]
+    sure = np.asarray(classes, np.int64)[covered.argmax(0)]
+    return np.where(covered.max(0) >= COVERED, sure, np.where(covered.any(0), IGNORE, 0))
 
 
 def _ground(rng: random.Random, stock: Stock, size: tuple[int, int]) -> Image.Image:
@@ -287,8 +316,6 @@ Asker = Callable[[random.Random, Stock, Pack, Scene], QA | None]
 
 def with_article(name: str) -> str:
     """Put an article before a name, none before a plural."""
-    if name.startswith("flag of"):
-        return f"the {name}"
     if name.endswith("s") and not name.endswith(("ss", "us", "cactus", "bus")):
         return name
     return f"{'an' if name[0] in 'aeiou' and not name.startswith('uni') else 'a'} {name}"
@@ -365,7 +392,17 @@ def picture(rng: random.Random, stock: Stock, path: Path, ask: Asker, unknown: b
             break
     others = () if stock.is_held_out else ALL
     pairs = several(rng, pair, (other(rng, stock, pack, scene) for other in others))
-    return Drawn(render(rng, stock, pack, scene), pairs)
+    return Drawn(render(rng, stock, pack, scene)[0], pairs)
+
+
+def tile(rng: random.Random, stock: Stock, path: Path) -> Drawn:
+    """Draw a tile of one to six emoji of the training part, labelled and asked about."""
+    pack = read_pack(path)
+    scene = make_scene(rng, pack.known, rng.randint(1, MOST_IN_TILE), (TILE, TILE))
+    picture, owners = render(rng, stock, pack, scene)
+    classes = [1 + pack.known.index(shown.emoji) for shown in scene.shown]
+    pairs = several(rng, describe(rng, stock, pack, scene), (other(rng, stock, pack, scene) for other in ALL))
+    return Drawn(picture, pairs, {LABEL: patch_labels(owners, classes)})
 
 
 def tasks(path: Path) -> dict[str, Task]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from . import drawn, values
-from .drawn import Stock
+from .drawn import IGNORE, Drawn, Stock
 from .phrasings import ABOVE, BELOW, ORDINALS, READ_LINE, READ_NTH, ask
+from .plan import GRID, PATCH, TILE
 from .printed import cased
 from .questions import QA
 from .sheet import Palette, legible_font, palette, text_height, text_width, worn
@@ -29,7 +29,6 @@ GLYPHS = ascii_lowercase + digits + ascii_uppercase + ".,:;!?-/$€£%()[]{}'\"#
 HALVES = ("left_glyph", "right_glyph")
 """The labels of a patch's halves: int64 [256] each; 0 no letter, 1 + index into `GLYPHS`, -100 unsure."""
 MARKED = ("{},", "{}.", "({})", "{}:", '"{}"', "{}!", "{}?", "{}-", "{};", "'{}'", "[{}]")
-SIDE, GRID, PATCH = 128, 16, 8
 TURNED_SIDE = 160
 """A tile that is turned is cut from the middle of one of this many pixels a side."""
 SIZES = (9, 64)
@@ -39,16 +38,6 @@ MOST_WORDS = 6
 MEASURED = 64
 """Letters are measured once a font, at this size in pixels, and the rest is proportion."""
 UNKNOWN = 255  # in a map of letters: one that has no label
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class TextTile:
-    """A tile of 128 px with text, the labels of its patches by the names of `HALVES`, and its questions, if any."""
-
-    picture: Image.Image
-    labels: dict[str, NDArray[np.int64]]
-    pairs: tuple[QA, ...] = ()
 
 
 class _Lines:
@@ -81,32 +70,32 @@ class _Lines:
         if angle:
             picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=self.colours.paper)
             letters = letters.rotate(angle, Image.Resampling.NEAREST)
-        edge = (self.side - SIDE) // 2
-        box = (edge, edge, edge + SIDE, edge + SIDE)
+        edge = (self.side - TILE) // 2
+        box = (edge, edge, edge + TILE, edge + TILE)
         return worn(rng, picture.crop(box), self.finest), np.asarray(letters.crop(box))
 
 
-def page_tile(rng: random.Random, stock: Stock) -> TextTile:
+def page_tile(rng: random.Random, stock: Stock) -> Drawn:
     """Draw a tile from the middle of a page, which nothing is asked about."""
     lines, angle = _sheet(rng, stock)
     _full(rng, stock, lines)
     picture, letters = lines.cut(rng, angle)
-    return TextTile(picture, patch_labels(letters))
+    return Drawn(picture, labels=patch_labels(letters))
 
 
-def text_tile(rng: random.Random, stock: Stock) -> TextTile:
+def text_tile(rng: random.Random, stock: Stock) -> Drawn:
     """Draw a tile of a few whole words, which are asked about."""
     lines, angle = _sheet(rng, stock)
     rows = _few(rng, stock, lines, angle)
     picture, letters = lines.cut(rng, angle)
-    return TextTile(picture, patch_labels(letters), _asked(rng, stock, rows))
+    return Drawn(picture, _asked(rng, stock, rows), patch_labels(letters))
 
 
 def _sheet(rng: random.Random, stock: Stock) -> tuple[_Lines, float]:
     """Draw an empty square, and by how many degrees it is going to be turned."""
     angle = 0.0 if rng.random() < 0.6 else rng.uniform(-3, 3) if rng.random() < 0.7 else rng.uniform(-8, 8)
     colours = palette(rng, stock, n_inks=rng.choice((1, 1, 2)), dark=0.3)
-    return _Lines(TURNED_SIDE if angle else SIDE, colours), angle
+    return _Lines(TURNED_SIDE if angle else TILE, colours), angle
 
 
 def _full(rng: random.Random, stock: Stock, lines: _Lines) -> None:
@@ -152,7 +141,7 @@ def _part(rng: random.Random, word: str) -> str:
 
 def _few(rng: random.Random, stock: Stock, lines: _Lines, angle: float) -> list[str]:
     """Write one to six words in up to three rows that are seen as a whole; return the rows."""
-    margin = (lines.side - SIDE) // 2 + 2 + round(SIDE / 2 * math.sin(math.radians(abs(angle))))
+    margin = (lines.side - TILE) // 2 + 2 + round(TILE / 2 * math.sin(math.radians(abs(angle))))
     room = lines.side - 2 * margin
     while True:
         rows = _rows_of_words(rng, stock)

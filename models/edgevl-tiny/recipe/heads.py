@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from . import glyphs, scenes
-from .batches import IGNORE, N_PATCHES
+from . import emoji, glyphs, scenes
+from .batches import N_PATCHES
 from .data import CLASS_PACKS
+from .drawn import IGNORE
 from .model import pixel_shuffle
 
 DENSE = {
@@ -74,9 +75,10 @@ class TokenHeads(nn.Module):
 class Heads(nn.Module):
     """Auxiliary heads on the encoder: what each patch shows, and which class of its pack a photo has."""
 
-    def __init__(self, width: int, classes: dict[str, int]) -> None:
+    def __init__(self, width: int, classes: dict[str, int], n_emoji: int) -> None:
         super().__init__()
-        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in DENSE.items()})
+        dense = {**DENSE, emoji.LABEL: 1 + n_emoji}
+        self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in dense.items()})
         self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
 
     def loss(self, patches: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from edgevl.image import tiling
 
 TILE = 128
+PATCH = 8
+GRID = TILE // PATCH
+"""Patches along a side of a tile."""
 LONGEST_EDGE = 384
 """Training cuts a picture into 3x3 tiles at most, and the overview."""
 SHIPPED_EDGE = 256

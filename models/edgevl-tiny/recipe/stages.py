@@ -54,31 +54,33 @@ class Stage:
 _ALL: Mix = {
     # Mostly pictures of one tile: with those of ten in every second batch, 18,500 pictures in all were seen in the time
     # of 30,000, and what had been known before was half forgotten.
-    "scenes": Share(0.28, (0.85, 0.1, 0.05)),
-    "many": Share(0.13, (0.8, 0.15, 0.05)),
-    "printed": Share(0.08, (0.7, 0.2, 0.1)),
-    "text": Share(0.06),
+    "scenes": Share(0.25, (0.85, 0.1, 0.05)),
+    "many": Share(0.11, (0.8, 0.15, 0.05)),
+    "printed": Share(0.07, (0.7, 0.2, 0.1)),
+    "text": Share(0.08),
     "pages": Share(0.02),
-    "emoji": Share(0.08, (0.7, 0.2, 0.1)),
-    "blind": Share(0.07, (0.6, 0.25, 0.15)),
+    "emoji": Share(0.05, (0.7, 0.2, 0.1)),
+    "emoji_tiles": Share(0.05),
+    "blind": Share(0.11, (0.6, 0.25, 0.15)),
     "nlvr": Share(0.03, (0.0, 1.0, 0.0)),
     "charts": Share(0.02, (0.0, 0.5, 0.5)),
     "screens": Share(0.02, (0.0, 0.5, 0.5)),
     "documents": Share(0.01, (0.0, 0.3, 0.7)),
-    "photos": Share(0.2, (0.95, 0.05, 0.0)),
+    "photos": Share(0.18, (0.95, 0.05, 0.0)),
 }
 _READING: Mix = {
-    "scenes": Share(0.16, (0.85, 0.1, 0.05)),
-    "many": Share(0.08, (0.8, 0.15, 0.05)),
-    "printed": Share(0.1, (0.7, 0.2, 0.1)),
-    "text": Share(0.38),
+    "scenes": Share(0.14, (0.85, 0.1, 0.05)),
+    "many": Share(0.07, (0.8, 0.15, 0.05)),
+    "printed": Share(0.11, (0.7, 0.2, 0.1)),
+    "text": Share(0.32),
     "pages": Share(0.04),
-    "emoji": Share(0.04, (0.7, 0.2, 0.1)),
-    "blind": Share(0.04, (0.6, 0.25, 0.15)),
+    "emoji": Share(0.02, (0.7, 0.2, 0.1)),
+    "emoji_tiles": Share(0.04),
+    "blind": Share(0.07, (0.6, 0.25, 0.15)),
     "nlvr": Share(0.01, (0.0, 1.0, 0.0)),
-    "charts": Share(0.01, (0.0, 0.5, 0.5)),
-    "screens": Share(0.02, (0.0, 0.5, 0.5)),
-    "documents": Share(0.01, (0.0, 0.3, 0.7)),
+    "charts": Share(0.02, (0.0, 0.5, 0.5)),
+    "screens": Share(0.03, (0.0, 0.5, 0.5)),
+    "documents": Share(0.02, (0.0, 0.3, 0.7)),
     "photos": Share(0.11, (0.95, 0.05, 0.0)),
 }
 
@@ -89,9 +91,18 @@ STAGES = (
             # Outlines that fit into the stem's view, and many of them a picture, are what shapes are learned from; with
             # single large things first, 36,000 pictures taught none.
             Phase(0, {"crowds": Share(1.0)}),
-            Phase(6000, {"text": Share(0.25), "pages": Share(0.25), "crowds": Share(0.2), "photos": Share(0.3)}),
+            Phase(
+                6000,
+                {
+                    "text": Share(0.24),
+                    "pages": Share(0.22),
+                    "crowds": Share(0.17),
+                    "photos": Share(0.25),
+                    "emoji_tiles": Share(0.12),
+                },
+            ),
         ),
-        steps=7000,
+        steps=8000,
         tiles=12,
         rate=1e-3,
         encoder=1.0,
@@ -111,8 +122,8 @@ STAGES = (
         rate=6e-4,
         encoder=0.0,
     ),
-    Stage("whole", (Phase(0, _ALL),), steps=5000, tiles=24, rate=6e-4, encoder=0.3),
+    Stage("whole", (Phase(0, _ALL),), steps=6000, tiles=24, rate=6e-4, encoder=0.3),
     # After that, words were right at 4 % though their letters were told at 82: reading is learned from many texts.
-    Stage("reading", (Phase(0, _READING),), steps=4500, tiles=24, rate=4e-4, encoder=0.3),
+    Stage("reading", (Phase(0, _READING),), steps=5000, tiles=24, rate=4e-4, encoder=0.3),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -40,9 +40,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import packs
-from .batches import IGNORE, Batches, Writer
+from . import emoji, packs
+from .batches import Batches, Writer
 from .data import CLASS_PACKS, Paths, corpus
+from .drawn import IGNORE
 from .heads import Heads, Statistics, TokenHeads, word_ids
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
@@ -84,7 +85,8 @@ class Trainer:
         self.model = EdgeVLTiny(config)
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
-        self.heads = Heads(config.vision.hidden_size, classes)
+        n_emoji = len(emoji.read_pack(paths.packs / "emoji.zip").known)
+        self.heads = Heads(config.vision.hidden_size, classes, n_emoji)
         self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2)
         self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
         self.word_ids = word_ids(work / "tokenizer.json") if stage.asks else {}
