@@ -29,7 +29,7 @@ from .tokenizer import END, PAD
 N_PATCHES = GRID**2
 DENSE = ("shape", "colour", *glyphs.HALVES, emoji.LABEL)
 """What the encoder stage learns to tell of each patch."""
-CHAT = 0.15
+CHAT = 0.25
 """The share of batches whose questions are one conversation."""
 Row = tuple[list[int], list[int], list[int]]
 """Token ids of one picture's text, their labels and segments."""

@@ -252,11 +252,25 @@ _NOUNS = """
     banana bottle clock cloud sun flower man woman child face hand door window bag box bed bear cow sheep pig
     duck frog snake bridge road river stone cake bread egg pizza glass knife fork plate pen pencil shirt coat
     sock wheel engine ladder candle drum flag kite tent truck tower mountain wall fence rabbit mouse lion
+    tiger bear zebra camel donkey goat hen eagle owl parrot swan whale shark dolphin crab ant bee spider worm
+    butterfly turtle lizard dragon squirrel fox wolf deer kangaroo penguin peacock lemon pear grape peach
+    cherry melon onion potato tomato pepper bean corn rice cheese butter milk coffee tea juice water soup salad
+    sandwich burger sausage biscuit cookie chocolate candy honey van taxi tram ferry rocket helicopter tractor
+    scooter motorbike wagon tyre piano violin trumpet flute radio camera screen keyboard printer laptop tablet
+    microphone speaker cable battery bulb torch mirror carpet curtain pillow blanket towel soap brush comb razor
+    needle thread button zip scarf glove belt tie dress skirt shirt jacket boot sandal crown necklace watch
+    wallet purse suitcase backpack basket box barrel bottle jar bowl plate pan kettle oven fridge sink tap bath
+    toilet shelf drawer cupboard stove fireplace chimney roof garage garden gate path bench statue fountain
+    castle church school factory farm barn bridge tunnel station airport harbour beach island lake waterfall
+    volcano desert forest field grass bush branch root mushroom cactus rose tulip nurse doctor teacher farmer
+    soldier king queen pirate clown robot ghost angel hammer saw drill screw nail axe shovel rake rope chain
+    lock magnet compass telescope microscope puppet doll balloon swing slide ball bat racket net ski skate
+    surfboard anchor sail paddle tent map letter envelope stamp coin ticket newspaper poster painting photo
 """
 _NOUNS_HELD_OUT = """
     dog bus bicycle spoon guitar elephant sofa phone monkey bucket ship carrot
 """
-ELSEWHERE, ELSEWHERE_HELD_OUT = tuple(_NOUNS.split()), tuple(_NOUNS_HELD_OUT.split())
+ELSEWHERE, ELSEWHERE_HELD_OUT = tuple(dict.fromkeys(_NOUNS.split())), tuple(_NOUNS_HELD_OUT.split())
 """Things that no scene shows."""
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
