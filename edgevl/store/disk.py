@@ -183,7 +183,7 @@ class Disk:
     def _write_to(self, path: Path, key: str, array: NDArray[Any]) -> None:
         """Write one entry, again where another process cleared the store meanwhile, or dropped an empty folder."""
         for _ in range(_TRIES - 1):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, FileExistsError):  # the latter of a folder that goes while it is made
                 return self._write_once(path, key, array)
         return self._write_once(path, key, array)
 

@@ -171,7 +171,7 @@ class TestOtherVersions:
         assert [path.name for path in tmp_path.iterdir()] == ["v1"]
 
     @pytest.mark.parametrize("n_times", [1, 2])
-    @pytest.mark.parametrize("call", ["mkdir", "mkstemp", "replace"])
+    @pytest.mark.parametrize("call", ["mkdir", "is_dir", "mkstemp", "replace"])
     def test_a_folder_that_goes_while_it_is_written_to_is_made_again(
         self,
         call: str,
@@ -185,11 +185,13 @@ class TestOtherVersions:
         real, times = getattr(owner, call), iter(range(n_times))
 
         def late(*arguments: Any, **options: Any) -> Any:
-            folder = tmp_path / "v1"
-            if (call != "mkdir" or arguments[0] == folder / "tiles") and next(times, None) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if (not call.endswith("dir") or arguments[0] == tiles) and next(times, None) is not None:
+                shutil.rmtree(tiles.parent, ignore_errors=True)
             return real(*arguments, **options)
 
+        tiles = tmp_path / "v1" / "tiles"
+        if call == "is_dir":  # which is asked of what mkdir finds there
+            tiles.mkdir(parents=True, mode=0o700)
         monkeypatch.setattr(owner, call, late)
         np.testing.assert_array_equal(found(filled(tmp_path, "1"), "1"), array(1))
         assert warned(caplog) == []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 import edgevl
 from edgevl.engine.decoder import OnnxDecoder, read_embeddings
@@ -36,11 +37,16 @@ QUESTIONS = ("what's here?", "is it red?", "how many shapes are there?")
 
 @dataclass(frozen=True)
 class Exported:
-    """A decoder as a graph and without it, and the text model that it was made of, if PyTorch has it."""
+    """A decoder as a graph and without it, the text model that it was made of, if PyTorch has it, and what it says.
+
+    `said` are tokens for a model that was trained: after those of no sense its scores hang on the last bit. Both are
+    as far from float32 there, and as far from one another.
+    """
 
     graph: OnnxDecoder
     native: NativeDecoder
-    text: Any
+    text: Any = None
+    said: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,23 @@ CASES = {
 }
 
 
-def opened(path: Path, spec: DecoderSpec, embeddings: NDArray[Any], text: Any) -> Exported:
+def opened(
+    path: Path, spec: DecoderSpec, embeddings: NDArray[Any], text: Any = None, said: NDArray[np.int64] | None = None
+) -> Exported:
     assert can_run(path)
-    return Exported(
-        OnnxDecoder(Graph(path, threads=1), spec, embeddings),
-        NativeDecoder(path, spec, embeddings, n_threads=2),
-        text,
+    graph = OnnxDecoder(Graph(path, threads=1), spec, embeddings)
+    return Exported(graph, NativeDecoder(path, spec, embeddings, n_threads=2), text, said)
+
+
+def conversation(source: Path) -> NDArray[np.int64]:
+    """Return a long conversation of the bundled model as tokens."""
+    turns = "".join(
+        f"<|user|>how many {kind} are there?<|end|><|assistant|>{n}<|end|><|user|>where is the {kind[:-1]}?<|end|>"
+        f"<|assistant|>{place}<|end|>"
+        for n, (kind, place) in enumerate((("stars", "left"), ("red hearts", "top"), ("moons", "right")), start=1)
     )
+    encode = Tokenizer.from_file(str(source / "tokenizer.json")).encode
+    return np.array(encode(turns, add_special_tokens=False).ids, np.int64)
 
 
 @pytest.fixture(scope="module", params=[*CASES, "bundled int8"])
@@ -77,7 +93,8 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "bundled int8":
         source = installed_folder() / BUNDLED
         spec = manifest.read(source).decoder
-        return opened(source / spec.file, spec, read_embeddings(source / "embeddings.npy", spec), None)
+        embeddings = read_embeddings(source / "embeddings.npy", spec)
+        return opened(source / spec.file, spec, embeddings, said=conversation(source))
     case, folder = CASES[request.param], tmp_path_factory.mktemp("both")
     path = folder / "decoder.onnx"
     source = case.make(folder / "checkpoint", **case.shapes)
@@ -104,6 +121,9 @@ def cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def prompt(both: Exported, n: int) -> NDArray[np.int64]:
+    if both.said is not None:
+        assert len(both.said) >= n
+        return both.said[:n]
     return np.random.default_rng(n).integers(0, len(both.native._embeddings), n)
 
 
