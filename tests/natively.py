@@ -12,6 +12,14 @@ from edgevl.engine.native.decoder import backend
 
 MISSING = "no C compiler built edgevl's decoder"
 How = Literal["natively", "as graphs"]
+FOLDERS: dict[str, tuple[How, str | None]] = {
+    "bundled int8": ("natively", None),
+    "bundled int8 as a graph": ("as graphs", None),
+    "random fp32": ("as graphs", "smolvlm_model_dir"),
+    "random int4": ("natively", "smolvlm_int4_dir"),
+    "random int4 as graphs": ("as graphs", "smolvlm_int4_dir"),
+}
+"""Models by decoder: how each is computed, and the fixture with its folder; None for the one that comes along."""
 
 
 @contextmanager

@@ -22,20 +22,13 @@ from edgevl.types import Answer
 from tests import natively
 
 BACKEND = f"onnxruntime {machine.version('onnxruntime')} cpu"
-FOLDERS: dict[str, tuple[natively.How, str | None]] = {
-    "bundled int8": ("natively", None),
-    "bundled int8 as a graph": ("as graphs", None),
-    "random fp32": ("as graphs", "smolvlm_model_dir"),
-    "random int4": ("natively", "smolvlm_int4_dir"),
-    "random int4 as graphs": ("as graphs", "smolvlm_int4_dir"),
-}
 AGAIN = {"repetition_penalty": 0.5}  # what has been said is favoured
 LOOP = " ".join(["total: 12.50, name: apple;"] * 6)
 
 
 def opened(request: pytest.FixtureRequest, name: str) -> edgevl.VLM:
     """Open a model; skip the test where its decoder is not fed ahead here."""
-    how, fixture = FOLDERS[name]
+    how, fixture = natively.FOLDERS[name]
     if how == "as graphs" and (sys.platform != "linux" or not is_known(BACKEND)):
         pytest.skip(f"{BACKEND} on {sys.platform} is fed one by one; see edgevl/engine/ahead.py")
     folder: Path | None = request.getfixturevalue(fixture) if fixture else None
@@ -45,7 +38,7 @@ def opened(request: pytest.FixtureRequest, name: str) -> edgevl.VLM:
     return vlm
 
 
-@pytest.fixture(scope="module", params=FOLDERS)
+@pytest.fixture(scope="module", params=natively.FOLDERS)
 def vlm(request: pytest.FixtureRequest) -> edgevl.VLM:
     """A model of each decoder precision, computed in each way."""
     return opened(request, request.param)

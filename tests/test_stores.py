@@ -34,11 +34,7 @@ def picture(seed: int, height: int = 100, width: int = 100) -> NDArray[np.uint8]
 
 
 FOLDERS: dict[str, tuple[natively.How, str | None]] = {
-    "bundled int8": ("natively", None),
-    "bundled int8 as a graph": ("as graphs", None),
-    "random fp32": ("as graphs", "smolvlm_model_dir"),
-    "random int4": ("natively", "smolvlm_int4_dir"),
-    "random int4 as graphs": ("as graphs", "smolvlm_int4_dir"),
+    **natively.FOLDERS,
     "random gguf": ("as graphs", "smolvlm_gguf_dir"),
     "random merged": ("as graphs", "smolvlm_merged_dir"),
 }
