@@ -169,10 +169,10 @@ def test_a_grid_has_the_cells_between_its_lines(seed: int, training: Stock, held
     ends = [call.args[0] if call.kind == "line" else call.args[:2] for call in canvas.of("line", "dashes")]
     columns = len({a[0] for a, b in ends if a[0] == b[0]}) - 1
     rows = len({a[1] for a, b in ends if a[1] == b[1]}) - 1
-    question, answer = drawn.pairs[0]
-    numbers = [int(text) for text in re.findall(r"\d+", answer)]
-    both = [rows, columns]
-    assert numbers == (both if len(numbers) == 2 else [rows if "rows" in question.lower() else columns])
+    for question, answer in drawn.pairs:
+        numbers = [int(text) for text in re.findall(r"\d+", answer)]
+        both = [rows, columns]
+        assert numbers == (both if len(numbers) == 2 else [rows if "rows" in question.lower() else columns])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -188,13 +188,52 @@ def test_paths_of_a_map_are_counted_by_walking_them(seed: int, training: Stock, 
         at = [[name for name, box in zip(names, boxes, strict=True) if _holds(box, end)] for end in ends]
         joined[frozenset(at[0] + at[1])] += 1
         assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(call.args[0]))
-    asked = [name for name in names if re.search(rf"\b{name}\b", drawn.pairs[0][0][1:])]
-    assert number(drawn.pairs[0][1]) == joined[frozenset(asked)]
-    assert len(asked) == 2
+    for question, answer in drawn.pairs:
+        asked = [name for name in names if re.search(rf"\b{name}\b", question[1:])]
+        assert number(answer) == joined[frozenset(asked)]
+        assert len(asked) == 2
 
 
 def _holds(box: tuple[float, ...], point: tuple[float, float]) -> bool:
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
+@pytest.mark.parametrize("task", ["line_crossings", "overlapping_shapes", "nested_squares"])
+def test_training_asks_too_whether_there_are_more_than_so_many(task: str, training: Stock, held_out: Stock) -> None:
+    answers = Counter[str]()
+    for seed in SEEDS:
+        (_, n), *more = TASKS[task].make(random.Random(seed), training).pairs
+        asked = [(re.search(r"(?:more than|over) (\d+)", question.lower()), answer) for question, answer in more]
+        for found, answer in asked:
+            if found is not None:
+                assert answer == ("yes" if number(n) > int(found[1]) else "no")
+                answers[answer] += 1
+            else:
+                assert answer == ("yes" if number(n) else "no"), "the lines cross or not"
+        assert len(TASKS[task].make(random.Random(seed), held_out).pairs) == 1
+    assert min(answers.values()) > 0.15 * sum(answers.values())  # of no crossing there are never more than some
+
+
+def test_circles_that_overlap_touch(training: Stock) -> None:
+    seen = Counter[tuple[str, str]]()
+    about = {plain(text): "overlapping" for text in blind.OVERLAPPING}
+    for seed in range(120):
+        pairs = TASKS["two_circles"].make(random.Random(seed), training).pairs
+        said = {about.get(plain(question), "touching"): answer for question, answer in pairs}
+        seen[said["touching"], said["overlapping"]] += 1
+    assert set(seen) == {("yes", "yes"), ("yes", "no"), ("no", "no")}
+
+
+def test_training_asks_which_letters_are_circled_and_how_many_there_are(training: Stock) -> None:
+    seen = Counter[str]()
+    for seed in range(60):
+        (_, letter), (asked, is_it), (_, n) = TASKS["circled_letter"].make(random.Random(seed), training).pairs
+        found = re.search(r"(?:letter|the) (\w)(?: |\?|$)", asked)
+        assert found is not None
+        assert is_it == ("yes" if found[1] == letter.strip("{}") else "no")
+        assert 3 <= int(n) <= 13
+        seen[is_it] += 1
+    assert min(seen.values()) > 10
 
 
 @pytest.mark.parametrize("seed", range(8))

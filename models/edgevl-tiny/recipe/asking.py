@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from .drawn import Stock
 from .questions import QA, vary
+from .wording import spelled
 
 BRACES = (
     " answer with a {kind} in curly brackets, such as {{{example}}}.",
@@ -14,6 +15,11 @@ BRACES = (
     " write the {kind} in braces, e.g. {{{example}}}.",
 )
 BRACES_HELD_OUT = (" reply only with the {kind}, in curly brackets as in {{{example}}}.",)
+MORE_THAN = spelled(
+    "are there [more than|over] {n} {many}?",
+    "[do|can] you [see|count] more than {n} {many}?",
+    "more than {n} {many}[, yes or no|]?",
+)
 
 
 def ask(rng: random.Random, stock: Stock, question: str, answer: str, example: str, kind: str = "number") -> QA:
@@ -27,6 +33,13 @@ def ask(rng: random.Random, stock: Stock, question: str, answer: str, example: s
 def ask_number(rng: random.Random, stock: Stock, question: str, n: int, most: int) -> QA:
     """Ask for a number from 0 to `most`."""
     return ask(rng, stock, question, str(n), str(rng.randint(0, most)))
+
+
+def more_than(rng: random.Random, n: int, many: str) -> QA:
+    """Ask whether there are more than so many, near the number that there are; in training alone."""
+    yes = n > 0 and rng.random() < 0.5
+    bound = max(0, n - rng.randint(1, 2)) if yes else n + rng.randint(0, 1)
+    return vary(rng, rng.choice(MORE_THAN).format(n=bound, many=many)), "yes" if yes else "no"
 
 
 def several(rng: random.Random, first: QA, more: Iterable[QA | None]) -> tuple[QA, ...]:

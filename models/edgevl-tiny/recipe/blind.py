@@ -14,7 +14,7 @@ from string import ascii_lowercase
 
 from PIL.ImageFont import FreeTypeFont
 
-from .asking import ask, ask_number
+from .asking import ask, ask_number, more_than, several
 from .canvas import Canvas, Point, canvas_size
 from .colours import RGB, distance, ground, named, shade
 from .counted import grid, nested_squares, overlapping_shapes
@@ -64,6 +64,16 @@ CIRCLED = spelled(
     "[name|give|find|say] the letter with the {mark} around it.",
     "the {colour} {mark} is around which letter?",
 )
+AT_ALL = spelled(
+    "do the {a} and the {b} line [cross|meet|touch|intersect] [at all|anywhere|]?",
+    "[is|do you see] there [a|any] [crossing|intersection] of the {a} and the {b} line?",
+    "does the {a} line [cross|touch|meet] the {b} one?",
+)
+IS_CIRCLED = spelled(
+    "is the [letter|] {letter} [circled|marked|highlighted]?", "[lies|is] the {mark} around the letter {letter}?"
+)
+LONG = spelled("how many [letters|characters] [are there|are written|has the word]?", "[count|count up] the letters.")
+"""What training asks as well, so that a picture tells it more."""
 CIRCLED_HELD_OUT = ("around which letter is the {colour} {mark} drawn?", "read the letter in the {mark}.")
 LINES_APART = 9
 LINED, LINED_HELD_OUT = ("plain",), ("plain", "dots")
@@ -90,8 +100,12 @@ def crossings(rng: random.Random, stock: Stock) -> Drawn:
                 canvas.disc(point, width + 1.5, ink)
     if rng.random() < 0.5:
         inks.reverse()
-    question = stock.one_of(rng, CROSSINGS, CROSSINGS_HELD_OUT).format(a=inks[0][0], b=inks[1][0])
-    return Drawn(canvas.picture(), (ask_number(rng, stock, question, n, 5),))
+    names = {"a": inks[0][0], "b": inks[1][0]}
+    pairs = [ask_number(rng, stock, stock.one_of(rng, CROSSINGS, CROSSINGS_HELD_OUT).format(**names), n, 5)]
+    if not stock.is_held_out:
+        pairs.append((vary(rng, rng.choice(AT_ALL).format(**names)), "yes" if n else "no"))
+        pairs.append(more_than(rng, n, "crossings"))
+    return Drawn(canvas.picture(), tuple(pairs))
 
 
 def lines_that_cross(
@@ -156,8 +170,10 @@ def two_circles(rng: random.Random, stock: Stock) -> Drawn:
         canvas.disc(place, radius, ink if filled else None, ink, width)
     if filled:  # the outline of the lower one stays visible
         canvas.disc(places[0], radii[0], None, inks[0], width)
-    templates = (TOUCHING, TOUCHING_HELD_OUT) if about_touching else (OVERLAPPING, OVERLAPPING_HELD_OUT)
-    return Drawn(canvas.picture(), ((vary(rng, stock.one_of(rng, *templates)), "yes" if yes else "no"),))
+    touching = stock.one_of(rng, TOUCHING, TOUCHING_HELD_OUT), "yes" if yes or just else "no"
+    overlapping = stock.one_of(rng, OVERLAPPING, OVERLAPPING_HELD_OUT), "yes" if yes and not just else "no"
+    first, second = (touching, overlapping) if about_touching else (overlapping, touching)
+    return Drawn(canvas.picture(), several(rng, first, () if stock.is_held_out else (second,)))
 
 
 def _radii(rng: random.Random, side: int) -> list[float]:
@@ -216,7 +232,12 @@ def circled_letter(rng: random.Random, stock: Stock) -> Drawn:
     radii = ((right - left) / 2 + 0.13 * letters.size + 2, (under - over) / 2 + 0.16 * letters.size + 2)
     _mark(canvas, mark, centre, radii, ink, rng.uniform(1.5, 4))
     question = stock.one_of(rng, CIRCLED, CIRCLED_HELD_OUT).format(colour=name, mark=mark)
-    return Drawn(canvas.picture(), (ask(rng, stock, question, letter, rng.choice(ascii_lowercase), "letter"),))
+    pairs = [ask(rng, stock, question, letter, rng.choice(ascii_lowercase), "letter")]
+    if not stock.is_held_out:
+        asked = rng.choice((letter, *word))
+        pairs.append((rng.choice(IS_CIRCLED).format(letter=asked, mark=mark), "yes" if asked == letter else "no"))
+        pairs.append((vary(rng, rng.choice(LONG)), str(len(word))))
+    return Drawn(canvas.picture(), tuple(pairs))
 
 
 def _word_with(rng: random.Random, stock: Stock, letter: str) -> tuple[str, int]:

@@ -11,11 +11,11 @@ from itertools import accumulate, pairwise
 
 from PIL import ImageFont
 
-from .asking import ask_number
+from .asking import ask_number, more_than
 from .canvas import Canvas, Point, canvas_size
 from .colours import RGB, VIVID, distance, ground, mix, shade, text_on
 from .drawn import Drawn, Stock
-from .questions import vary
+from .questions import QA, vary
 from .wording import spelled
 
 COUNTED = spelled(
@@ -65,8 +65,13 @@ def overlapping_shapes(rng: random.Random, stock: Stock) -> Drawn:
             _shape(canvas, shape, centre, radius, turn, fill, None, width)
     for centre, ink in zip(centres, inks, strict=True):
         _shape(canvas, shape, centre, radius, turn, None, ink, width)
-    question = stock.one_of(rng, COUNTED, COUNTED_HELD_OUT).format(f"{shape}s")
-    return Drawn(canvas.picture(), (ask_number(rng, stock, question, n, MOST_SHAPES),))
+    return Drawn(canvas.picture(), _asked(rng, stock, f"{shape}s", n))
+
+
+def _asked(rng: random.Random, stock: Stock, many: str, n: int) -> tuple[QA, ...]:
+    """Ask how many there are and, in training, twice whether there are more than some."""
+    first = ask_number(rng, stock, stock.one_of(rng, COUNTED, COUNTED_HELD_OUT).format(many), n, 9)
+    return (first,) if stock.is_held_out else (first, *(more_than(rng, n, many) for _ in range(2)))
 
 
 def _arrangement(rng: random.Random, arranged: str, n: int) -> list[Point]:
@@ -144,8 +149,7 @@ def nested_squares(rng: random.Random, stock: Stock) -> Drawn:
         corners = [(x + _turned(dx, dy, side, turn)[0], y + _turned(dx, dy, side, turn)[1])
                    for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]  # fmt: skip
         canvas.polygon(corners, ink if style == "filled" else None, ink, width)
-    question = stock.one_of(rng, COUNTED, COUNTED_HELD_OUT).format("squares")
-    return Drawn(canvas.picture(), (ask_number(rng, stock, question, n, 9),))
+    return Drawn(canvas.picture(), _asked(rng, stock, "squares", n))
 
 
 def _alternating(rng: random.Random, stock: Stock, n: int) -> list[RGB]:
@@ -199,7 +203,8 @@ def grid(rng: random.Random, stock: Stock) -> Drawn:
     _lines(canvas, style, across, down, ink, rng.choice((1, 1, 2, 3)))
     if rng.random() < 0.5:
         _write(rng, stock, canvas, across, down, text_on(paper), rng.choice((1.0, 1.0, 0.6)))
-    return Drawn(canvas.picture(), (_ask_grid(rng, stock, rows, columns),))
+    pairs = [_ask_grid(rng, stock, rows, columns) for _ in range(1 if stock.is_held_out else 3)]
+    return Drawn(canvas.picture(), tuple(dict.fromkeys(pairs)))
 
 
 def _rules(rng: random.Random, n: int, side: int) -> list[int]:

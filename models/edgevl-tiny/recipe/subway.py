@@ -17,6 +17,7 @@ from .canvas import Canvas, canvas_size
 from .colours import ground, named, shade, text_on
 from .drawn import Drawn, Stock
 from .geometry import Whole
+from .questions import QA
 from .wording import spelled
 
 PATHS = spelled(
@@ -60,7 +61,7 @@ class Map:
 def subway(rng: random.Random, stock: Stock) -> Drawn:
     """Draw a map of three or four stations, and ask how many paths (0 to 3) join two of them."""
     n = rng.randint(0, PORTS)
-    plan, (a, b) = make_map(rng, n)
+    plan, asked = make_map(rng, n)
     size = canvas_size(rng)
     inks = [ink for _, ink in named(rng, stock, len(plan.paths), COLOURS, least=70)]
     canvas = Canvas(size, ground(rng, stock, inks, least=85), rng.random() < 0.8)
@@ -81,8 +82,14 @@ def subway(rng: random.Random, stock: Stock) -> Drawn:
         edge = shade(rng, stock, "black") if style == "outline" else text_on(paint)
         canvas.box(corners, paint, edge, 1.5, 0.5 * step if style == "round" else 0)
         canvas.text(place, name, letters, text_on(paint), "mm")
-    question = stock.one_of(rng, PATHS, PATHS_HELD_OUT).format(a=a, b=b)
-    return Drawn(canvas.picture(), (ask_number(rng, stock, question, n, PORTS),))
+    others = [pair for pair in combinations(sorted(plan.stations), 2) if set(pair) != set(asked)]
+    pairs = (asked, *(() if stock.is_held_out else rng.sample(others, 2)))
+    return Drawn(canvas.picture(), tuple(_ask(rng, stock, plan, *pair) for pair in pairs))
+
+
+def _ask(rng: random.Random, stock: Stock, plan: Map, a: str, b: str) -> QA:
+    n = sum(path.ends == {a, b} for path in plan.paths)
+    return ask_number(rng, stock, stock.one_of(rng, PATHS, PATHS_HELD_OUT).format(a=a, b=b), n, PORTS)
 
 
 def make_map(rng: random.Random, n: int) -> tuple[Map, tuple[str, str]]:
