@@ -74,7 +74,7 @@ def test_answers_follow_from_the_scene(seed: int) -> None:
 
 
 SECOND_FIRST = (
-    "on which side of", "to which side of", "compared to", "seen from", "next to", "left or right of",
+    "on which side of", "to which side of", "which side of", "compared to", "seen from", "next to", "left or right of",
     "above or below the",
 )  # fmt: skip
 """How questions begin that name the second of two things first."""
