@@ -10,6 +10,7 @@ import io
 import json
 import random
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -21,7 +22,7 @@ from . import packs
 from .boxes import Boxes, make_boxes, palette, render
 from .drawn import Drawn, Stock, Task
 from .questions import vary
-from .statements import SCATTERED, TOWERS, Truth
+from .statements import SCATTERED, TOWERS, Statement, Truth
 
 PROMPTS = (
     "is this statement true or false? {}",
@@ -32,23 +33,53 @@ PROMPTS = (
 PROMPTS_HELD_OUT = ("say true or false: {}", "does the picture show this, true or false? {}")
 TRIES = 150
 """Boxes drawn for a statement before another is taken."""
+MORE, POOL = 7, 60
+"""More statements about a picture in training, and the boxes by which each is balanced."""
 HELD_OUT = 0.2
 """The share of a pack's sentences that are kept from training."""
 
 
 def statement(rng: random.Random, stock: Stock) -> Drawn:
-    """Draw a statement, whether it is true, and boxes for which it is so."""
-    sentence, scene, wanted = _made(rng, stock)
-    return Drawn(render(scene, palette(rng, stock)), (_asked(rng, stock, sentence, wanted),))
+    """Draw a statement, whether it is true, and boxes for which it is so; in training, more statements about them."""
+    scene, said = made(rng, stock)
+    return Drawn(render(scene, palette(rng, stock)), tuple(_asked(rng, stock, *one) for one in said.items()))
 
 
-def _made(rng: random.Random, stock: Stock) -> tuple[str, Boxes, bool]:
+def made(rng: random.Random, stock: Stock) -> tuple[Boxes, dict[str, bool]]:
+    """Draw boxes, and statements about them with their truth."""
     towers, wanted = rng.random() < 0.5, rng.random() < 0.5
     while True:
-        sentence, truth = rng.choice(TOWERS if towers else SCATTERED)(rng, stock)
+        sentence, truth = _drawn(rng, stock, towers)
         scene = _boxes_for(rng, truth, towers, wanted)
         if scene is not None:
-            return sentence, scene, wanted
+            return scene, {sentence: wanted, **({} if stock.is_held_out else dict(_more(rng, stock, scene, towers)))}
+
+
+def _drawn(rng: random.Random, stock: Stock, towers: bool) -> Statement:
+    return rng.choice(TOWERS if towers else SCATTERED)(rng, stock)
+
+
+def _more(rng: random.Random, stock: Stock, scene: Boxes, towers: bool) -> Iterator[tuple[str, bool]]:
+    """Draw statements about boxes that are there, each as often true as false.
+
+    What is true of most boxes is asked less often where it is true, so that a sentence alone tells nothing.
+    """
+    found = 0
+    for _ in range(TRIES):
+        sentence, truth = _drawn(rng, stock, towers)
+        is_true, share = truth(scene), sum(map(truth, _pool(towers))) / POOL
+        if rng.random() * (share if is_true else 1 - share) < min(share, 1 - share):
+            yield sentence, is_true
+            found += 1
+        if found == MORE:
+            return
+
+
+@lru_cache
+def _pool(towers: bool) -> tuple[Boxes, ...]:
+    """Draw boxes by which to tell how often a statement is true."""
+    rng = random.Random(f"pool-{towers}")
+    return tuple(make_boxes(rng, towers) for _ in range(POOL))
 
 
 def _boxes_for(rng: random.Random, truth: Truth, towers: bool, wanted: bool) -> Boxes | None:
