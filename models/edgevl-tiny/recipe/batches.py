@@ -71,7 +71,8 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
         room = self._n_tiles
         while not found or room >= SIZES[size]:
             subject = rng.choices(tuple(mix), weights)[0]
-            found.append(source.example(rng, subject, SIZES[size]))
+            own = random.Random(rng.getrandbits(64))  # what is asked of one picture does not change the next
+            found.append(source.example(own, subject, SIZES[size]))
             room -= found[-1].plan.n_tiles
         return found
 

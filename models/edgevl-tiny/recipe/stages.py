@@ -117,7 +117,7 @@ STAGES = (
             Phase(0, {"few": Share(0.8), "text": Share(0.15), "pages": Share(0.05)}),
             Phase(32_000, _ALL),
         ),
-        steps=4500,
+        steps=4000,
         tiles=24,
         rate=6e-4,
         encoder=0.0,

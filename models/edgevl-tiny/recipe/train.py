@@ -127,9 +127,9 @@ class Trainer:
         if self.rank:
             return
         self.save()
+        self.hand_over()
         if self.stage.asks and self.step % self.check_every:
             self._report(self.held_out(), kind="held_out")
-        self.hand_over()
 
     def advance(self, batch: dict[str, Tensor], seen: Statistics) -> float:
         """Take one step on a batch; return the loss before it, and note accuracies in `seen`."""
