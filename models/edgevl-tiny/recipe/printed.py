@@ -196,9 +196,10 @@ def lines(rng: random.Random, stock: Stock) -> Print:
     colours, (font, parts) = palette(rng, stock), fitted
     pairs = [ask(rng, stock, READ_LINE, text)]
     if len(parts) > 1:
-        nth = rng.randrange(len(parts))
-        name = "last" if nth == len(parts) - 1 and rng.random() < 0.5 else ORDINALS[nth]
-        pairs.append(ask(rng, stock, READ_NTH, parts[nth], name))
+        places = range(len(parts))
+        for nth in rng.sample(places, 1) if stock.is_held_out else places:
+            name = "last" if nth == len(parts) - 1 and rng.random() < 0.5 else ORDINALS[nth]
+            pairs.append(ask(rng, stock, READ_NTH, parts[nth], name))
     return Print(_block(rng, parts, [font] * len(parts), room, colours), view, colours, tuple(pairs))
 
 
@@ -226,7 +227,7 @@ def mixed_sizes(rng: random.Random, stock: Stock) -> Print:
             asked += _about_neighbours(rng, stock, sheet)
         if asked:
             rng.shuffle(asked)
-            return Print(sheet, view, colours, tuple(asked[:4]), layout)
+            return Print(sheet, view, colours, tuple(asked), layout)
 
 
 Sized = tuple[str, ImageFont.FreeTypeFont]
