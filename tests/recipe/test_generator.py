@@ -97,6 +97,20 @@ def test_relations_are_true(seed: int) -> None:
     assert truth.get(pair[1], first.y > second.y)
 
 
+@given(SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_the_neighbour_is_the_nearest_on_its_side(seed: int) -> None:
+    rng, scene = some_scene(seed)
+    pair = questions.following(rng, scene)
+    if pair is None:
+        return
+    [thing] = [one for one in scene.things if one.name in pair[0]]
+    sign = 1 if "right" in pair[0].replace(thing.name, "") else -1
+    beyond = [other for other in scene.things if sign * (other.x - thing.x) > 0]
+    nearest = min(beyond, key=lambda other: abs(other.x - thing.x))
+    assert pair[1] == questions.article(nearest.name)
+
+
 def test_answers_give_nothing_away() -> None:
     answers: dict[str, Counter[str]] = {"yes_no": Counter(), "relations": Counter()}
     for task, counts in answers.items():

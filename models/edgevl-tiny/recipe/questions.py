@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .scenes import COLOURS, SHAPES, Scene, Thing
 from .wording import spelled
@@ -118,6 +119,16 @@ NAME_AT = {
          ("lowest", "bottom", "lower"), "which is the lowest"),
     )
 }  # fmt: skip
+NEXT = {
+    side: spelled(
+        f"[what|which thing|which object] is [next|the next one] to the {side} of the {{}}?",
+        f"[what|which thing] [comes|follows] next on the {side} [of|after] the {{}}?",
+        f"going {side} from the {{}}, what [comes|do you meet] first?",
+        f"[name|say|find] the nearest thing to the {side} of the {{}}.",
+    )
+    for side in ("left", "right")
+}
+"""Asked in training alone: a list goes from each thing to the next."""
 EXISTS = spelled(
     "is there [a|any] {} [here|there|in the picture|in the photo|to be seen|]?",
     "[can|do|could|did] [you|we|i] [see|find|spot|make out] a {} [here|there|in it|in the picture|]?",
@@ -227,6 +238,9 @@ MORE = spelled(
 )
 MARGIN = 0.1
 """Two things are only compared by place where their centres differ by this part of the picture's side."""
+
+NEAR = 0.04
+"""The same for the order from left to right."""
 
 BEFORE = spelled(
     "[could|can|would|will] you [tell me|say|answer|let me know]:",
@@ -362,6 +376,17 @@ def position(rng: random.Random, scene: Scene) -> QA | None:
     first, second = places[:2]
     gap = abs(first.x - second.x) / scene.width if horizontal else abs(first.y - second.y) / scene.height
     return (rng.choice(NAME_AT[side]), article(first.name)) if gap > 0.06 else None
+
+
+def following(rng: random.Random, scene: Scene) -> QA | None:
+    """Ask for the neighbour of a thing on its left or right, in the order of `description`."""
+    unique = _unique(scene, lambda thing: thing.name)
+    steps = [("right", a, b) for a, b in pairwise(scene.things)] + [("left", b, a) for a, b in pairwise(scene.things)]
+    clear = [step for step in steps if step[1] in unique and abs(step[1].x - step[2].x) > NEAR * scene.width]
+    if not clear:
+        return None
+    side, thing, other = rng.choice(clear)
+    return rng.choice(NEXT[side]).format(thing.name), article(other.name)
 
 
 def exists(rng: random.Random, scene: Scene) -> QA:
@@ -524,15 +549,15 @@ TASKS: dict[str, tuple[Maker, ...]] = {
     "absent_things": (absent_thing_held_out,),
 }
 """Each task of the accuracy table, and the makers it draws from."""
-IN_TRAINING: dict[str, tuple[Maker, ...]] = {**TASKS, "absent_things": (absent_thing,)}
-"""What training draws from instead: nothing held out."""
+IN_TRAINING: dict[str, tuple[Maker, ...]] = {**TASKS, "absent_things": (absent_thing,), "following": (following,)}
+"""What training draws from instead: nothing held out, and what leads to lists."""
 
 ONCE = {describe, count_all, name}
 """Makers with one answer a scene: asking again in other words teaches nothing."""
 
 MIX = {"description": 1.8, "naming": 0.6, "position": 1.0, "colours": 0.8, "shapes": 0.4, "counting": 2.0,
        "counting_kinds": 1.5, "location": 0.8, "relations": 1.2, "yes_no": 1.7, "size": 1.0, "absent": 0.2,
-       "absent_things": 0.9}  # fmt: skip
+       "absent_things": 0.9, "following": 1.2}  # fmt: skip
 GROUNDING_MIX = {"description": 0.4, "position": 0.7, "colours": 2.5, "shapes": 0.3, "counting": 0.2,
                  "counting_kinds": 0.5, "location": 2.5, "relations": 3.0, "yes_no": 2.5, "size": 0.5,
                  "absent": 0.1}  # fmt: skip
