@@ -117,7 +117,7 @@ STAGES = (
             Phase(0, {"few": Share(0.8), "text": Share(0.15), "pages": Share(0.05)}),
             Phase(32_000, _ALL),
         ),
-        steps=4000,
+        steps=3400,
         tiles=24,
         rate=6e-4,
         encoder=0.0,
