@@ -43,13 +43,14 @@ def write_photos(path: Path, pack: packs.Pack) -> None:
 
 
 def write_emoji(path: Path) -> None:
-    """Write 120 discs in six colours, each with a name of its own, a flag, and two that have no fit name."""
+    """Write 120 discs in six colours, each with a name of its own, two flags, and two that have no fit name."""
     rows = []
-    for number in range(123):
+    for number in range(124):
         picture = Image.new("RGBA", (40, 40))
         shade = SHADES[EMOJI_COLOURS[number % 6]][0][0]
         ImageDraw.Draw(picture).ellipse((4, 4, 35, 35), fill=(*shade, 255))
-        label = {120: "Germany", 121: "squared ok", 122: "Korea, Republic of"}.get(number, f"thing{number}")
+        unfit = {120: "Germany", 121: "squared ok", 122: "Korea, Republic of", 123: "face with ok gesture"}
+        label = unfit.get(number, f"thing{number}")
         rows.append((picture, {"label": label, "kind": "flag" if number in (120, 122) else "emoji"}))
     _write(path, rows, "emoji/")
 

@@ -16,7 +16,8 @@ from PIL import Image
 from edgevl.recipe import emoji
 from edgevl.recipe.colours import SHADES
 from edgevl.recipe.data import Paths
-from edgevl.recipe.drawn import IGNORE, Stock
+from edgevl.recipe.drawn import Stock
+from edgevl.recipe.plan import IGNORE
 from tests.recipe.pictures import EMOJI_COLOURS as COLOURS
 from tests.recipe.tracing import phrasings, plain
 

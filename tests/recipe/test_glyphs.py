@@ -6,8 +6,9 @@ import random
 
 import numpy as np
 
-from edgevl.recipe.drawn import IGNORE, Stock
+from edgevl.recipe.drawn import Stock
 from edgevl.recipe.glyphs import GLYPHS, HALVES, UNKNOWN, page_tile, patch_labels, text_tile
+from edgevl.recipe.plan import IGNORE
 
 SEEDS = range(40)
 

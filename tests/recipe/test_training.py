@@ -25,11 +25,10 @@ from edgevl.image import pixels
 from edgevl.recipe import emoji, heads, heldout, nlvr, packs, questions, scenes, subjects, train
 from edgevl.recipe.batches import DENSE, Batches, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
-from edgevl.recipe.drawn import IGNORE
 from edgevl.recipe.glyphs import HALVES
 from edgevl.recipe.heads import Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
-from edgevl.recipe.plan import LONGEST_EDGE, plan
+from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.stages import BY_NAME, STAGES, Phase, Share, Stage
 from edgevl.recipe.tokenizer import IMAGE, TOKENIZER_FILES

@@ -21,8 +21,7 @@ from edgevl.image import pixels
 
 from . import emoji, glyphs
 from .data import SIZES, Example, Paths, Source
-from .drawn import IGNORE
-from .plan import GRID
+from .plan import GRID, IGNORE
 from .stages import Stage
 from .tokenizer import END, PAD
 

@@ -64,6 +64,7 @@ CIRCLED = spelled(
     "[name|give|find|say] the letter with the {mark} around it.",
     "the {colour} {mark} is around which letter?",
 )
+CIRCLED_HELD_OUT = ("around which letter is the {colour} {mark} drawn?", "read the letter in the {mark}.")
 AT_ALL = spelled(
     "do the {a} and the {b} line [cross|meet|touch|intersect] [at all|anywhere|]?",
     "[is|do you see] there [a|any] [crossing|intersection] of the {a} and the {b} line?",
@@ -74,7 +75,6 @@ IS_CIRCLED = spelled(
 )
 LONG = spelled("how many [letters|characters] [are there|are written|has the word]?", "[count|count up] the letters.")
 """What training asks as well, so that a picture tells it more."""
-CIRCLED_HELD_OUT = ("around which letter is the {colour} {mark} drawn?", "read the letter in the {mark}.")
 LINES_APART = 9
 LINED, LINED_HELD_OUT = ("plain",), ("plain", "dots")
 MARKS, MARKS_HELD_OUT = ("circle", "oval"), ("circle", "oval", "box")

@@ -70,7 +70,7 @@ def overlapping_shapes(rng: random.Random, stock: Stock) -> Drawn:
 
 def _asked(rng: random.Random, stock: Stock, many: str, n: int) -> tuple[QA, ...]:
     """Ask how many there are and, in training, twice whether there are more than some."""
-    first = ask_number(rng, stock, stock.one_of(rng, COUNTED, COUNTED_HELD_OUT).format(many), n, 9)
+    first = ask_number(rng, stock, stock.one_of(rng, COUNTED, COUNTED_HELD_OUT).format(many), n, MOST_SHAPES)
     return (first,) if stock.is_held_out else (first, *(more_than(rng, n, many) for _ in range(2)))
 
 

@@ -21,8 +21,6 @@ from PIL import Image, ImageFont
 from .questions import QA
 
 T = TypeVar("T")
-IGNORE = -100
-"""The label of a patch of which it is not sure what it shows."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from PIL import Image
 from .asking import several
 from .canvas import canvas_size
 from .colours import RGB, ground, mix
-from .drawn import IGNORE, Drawn, Stock, Task
+from .drawn import Drawn, Stock, Task
 from .places import ninth
-from .plan import GRID, PATCH, TILE
+from .plan import IGNORE, TILE, by_patch
 from .questions import QA
 from .wording import spelled
 
@@ -289,7 +289,7 @@ def render(rng: random.Random, stock: Stock, pack: Pack, scene: Scene) -> tuple[
 
 def patch_labels(owners: NDArray[np.uint8], classes: Sequence[int]) -> NDArray[np.int64]:
     """Label the patches of a tile, int64 [256], from a map of `render` and the class of each of its emoji."""
-    parts = owners.reshape(GRID, PATCH, GRID, PATCH).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
+    parts = by_patch(owners)
     covered = np.stack([(parts == number).mean(1) for number in range(1, len(classes) + 1)])  # [emoji, patches]
     sure = np.asarray(classes, np.int64)[covered.argmax(0)]
     return np.where(covered.max(0) >= COVERED, sure, np.where(covered.any(0), IGNORE, 0))

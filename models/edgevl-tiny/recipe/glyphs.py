@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from . import drawn, values
-from .drawn import IGNORE, Drawn, Stock
+from .drawn import Drawn, Stock
 from .phrasings import ABOVE, BELOW, ORDINALS, READ_LINE, READ_NTH, ask
-from .plan import GRID, PATCH, TILE
+from .plan import GRID, IGNORE, PATCH, TILE
 from .printed import cased
 from .questions import QA
 from .sheet import Palette, legible_font, palette, text_height, text_width, worn

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from . import emoji, glyphs, scenes
 from .batches import N_PATCHES
 from .data import CLASS_PACKS
-from .drawn import IGNORE
 from .model import pixel_shuffle
+from .plan import IGNORE
 
 DENSE = {
     "shape": 1 + len(scenes.SHAPES),

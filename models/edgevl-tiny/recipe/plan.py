@@ -1,6 +1,10 @@
-"""How the bundled model's pictures are cut into tiles: as the runtime cuts them."""
+"""How the bundled model's pictures are cut into tiles, as the runtime cuts them, and tiles into patches."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgevl.image import tiling
 
@@ -8,6 +12,8 @@ TILE = 128
 PATCH = 8
 GRID = TILE // PATCH
 """Patches along a side of a tile."""
+IGNORE = -100
+"""The label of a patch of which it is not sure what it shows."""
 LONGEST_EDGE = 384
 """Training cuts a picture into 3x3 tiles at most, and the overview."""
 SHIPPED_EDGE = 256
@@ -19,3 +25,9 @@ twice the time."""
 def plan(size: tuple[int, int]) -> tiling.TilePlan:
     """Plan the tiles of a picture of `size` (height, width)."""
     return tiling.split_grid(size, tile=TILE, longest_edge=LONGEST_EDGE)
+
+
+def by_patch(values: NDArray[Any]) -> NDArray[Any]:
+    """Turn a map of a tile, [n * GRID, n * GRID], into what each patch holds: [GRID * GRID, n * n]."""
+    n = len(values) // GRID
+    return values.reshape(GRID, n, GRID, n).transpose(0, 2, 1, 3).reshape(GRID * GRID, n * n)

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .plan import GRID, IGNORE, by_patch
+
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring", "moon", "arrow")
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (218, 32, 36),
@@ -27,6 +29,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (248, 248, 248),
     "grey": (128, 128, 128),
 }
+OVERSAMPLE = 4
+"""Points along a side of a patch at which it is looked at to be labelled."""
 LARGE_FROM = 0.135  # radius, in parts of the picture's geometric mean side
 SMALL_UPTO = 0.10
 SUPERSAMPLE = 3
@@ -304,12 +308,12 @@ def _paste(
     picture.paste(colour, corner, mask)
 
 
-def patch_labels(scene: Scene, grid: int = 16, oversample: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Label each patch with shape and colour: two int64 arrays `[grid * grid]`.
+def patch_labels(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Label each patch with shape and colour: two int64 arrays `[256]`.
 
     0 is background, 1 + index otherwise, -100 where a patch holds too little of an object to say.
     """
-    side = grid * oversample
+    side = GRID * OVERSAMPLE
     canvas = Image.new("L", (side, side))
     draw = ImageDraw.Draw(canvas)
     scale = (side / scene.width, side / scene.height)
@@ -318,8 +322,7 @@ def patch_labels(scene: Scene, grid: int = 16, oversample: int = 4) -> tuple[np.
             if points:
                 turned = _turn(points, thing.angle, thing.radius, 0.0)
                 draw.polygon([((thing.x + x) * scale[0], (thing.y + y) * scale[1]) for x, y in turned], fill=fill)
-    blocks = np.asarray(canvas).reshape(grid, oversample, grid, oversample).transpose(0, 2, 1, 3)
-    squares = blocks.reshape(grid * grid, oversample**2)
+    squares = by_patch(np.asarray(canvas))
     covered, owner = (squares > 0).sum(1), squares.max(1)
     colours = tuple(COLOURS)
     shape_of = np.asarray([0] + [1 + SHAPES.index(thing.shape) for thing in scene.things])
@@ -327,8 +330,8 @@ def patch_labels(scene: Scene, grid: int = 16, oversample: int = 4) -> tuple[np.
     unsure = (covered > 1) & (covered < 6)
     sure_owner = np.where(covered >= 6, owner, 0)
     return (
-        np.where(unsure, -100, shape_of[sure_owner]).astype(np.int64),
-        np.where(unsure, -100, colour_of[sure_owner]).astype(np.int64),
+        np.where(unsure, IGNORE, shape_of[sure_owner]).astype(np.int64),
+        np.where(unsure, IGNORE, colour_of[sure_owner]).astype(np.int64),
     )
 
 

@@ -43,11 +43,11 @@ from torch.utils.data import DataLoader
 from . import emoji, packs
 from .batches import Batches, Writer
 from .data import CLASS_PACKS, Paths, corpus
-from .drawn import IGNORE
 from .heads import Heads, Statistics, TokenHeads, word_ids
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
 from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, sized, text_config
+from .plan import IGNORE
 from .stages import BY_NAME, STAGES, Stage
 from .tokenizer import END, IMAGE, PAD, TOKENIZER_FILES, train_tokenizer
 
@@ -176,8 +176,7 @@ class Trainer:
         """Write the state to go on from, complete or not at all."""
         state = {
             "model": self.model.state_dict(),
-            "heads": self.heads.state_dict(),
-            "token_heads": self.token_heads.state_dict(),
+            "heads": self._heads().state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": (self.step, self.seconds, self.pictures),
         }
@@ -282,8 +281,7 @@ class Trainer:
         if path.exists():
             state = torch.load(path, weights_only=True)
             self.model.load_state_dict(state["model"])
-            self.heads.load_state_dict(state["heads"])
-            self.token_heads.load_state_dict(state["token_heads"])
+            self._heads().load_state_dict(state["heads"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.step, self.seconds, self.pictures = state["progress"]
