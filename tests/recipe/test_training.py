@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,7 +28,7 @@ from edgevl.recipe import emoji, heads, heldout, nlvr, packs, questions, scenes,
 from edgevl.recipe.batches import DENSE, Batches, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.glyphs import HALVES
-from edgevl.recipe.heads import Statistics, TokenHeads
+from edgevl.recipe.heads import Statistics, TokenHeads, emoji_pieces
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
@@ -403,6 +405,44 @@ def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
     assert seen.take().keys() == {"token_glyphs"}
     assert tokens.grad is not None
     assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
+
+
+def test_names_of_emoji_are_told_by_the_tokens_of_text_that_they_consist_of() -> None:
+    names = ["apple", "red apple", "pear"]
+    encode = Tokenizer.from_file(str(TOKENIZER)).encode
+    of_names = [encode(f" {name}", add_special_tokens=False).ids for name in names]
+    pieces, spelled = emoji_pieces(TOKENIZER, names)
+    assert spelled.shape == (1 + len(names), 1 + len(pieces))
+    assert torch.equal(spelled.sum(1), torch.ones(1 + len(names)))
+    assert spelled[0].nonzero().tolist() == [[0]]
+    for row, ids in zip(spelled[1:], of_names, strict=True):
+        assert {int(pieces[place - 1]) for place in row.nonzero()[:, 0]} == set(ids)
+
+
+def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> None:
+    spelled = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]])  # the second emoji has the word of the first
+    of_tokens, seen = TokenHeads(8, 4, spelled), Statistics()
+    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)}
+    labels[emoji.LABEL][0] = 0
+    labels[emoji.LABEL][0, :2] = 1  # the first token shows the first emoji, in two of its 2x2 patches
+    labels[emoji.LABEL][0, 2] = 2
+    labels[emoji.LABEL][0, [254, 255]] = IGNORE  # the last token may show something
+    words = {emoji.LABEL: torch.eye(8)[:2]}
+    tokens = torch.zeros(2, 64, 8, requires_grad=True)
+    optimizer = torch.optim.Adam([tokens], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        of_tokens.loss(tokens, words, labels, seen).backward()
+        optimizer.step()
+    seen.take()
+    of_tokens.loss(tokens, words, labels, seen)
+    assert seen.take() == {"emoji_tokens": 1.0}
+    points = F.pad(tokens.detach() @ words[emoji.LABEL].T, (1, 0)).softmax(-1)  # nothing, first word, second word
+    assert points[0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.05)
+    assert points[0, 1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
+    assert points[0, 2:63, 0].min() > 0.9
+    assert not tokens[0, 63].any()
+    assert not tokens[1].any()
 
 
 @pytest.mark.usefixtures("_one_thread")

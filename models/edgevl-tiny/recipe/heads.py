@@ -6,6 +6,7 @@ Training alone has them; they are no part of the model.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,24 @@ BACKGROUND_WEIGHT = 0.3
 
 
 class TokenHeads(nn.Module):
-    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches."""
+    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches.
 
-    def __init__(self, width: int, n_patches: int) -> None:
+    With `spelled` (see `emoji_pieces`) it is taught the names of emoji too.
+    """
+
+    spelled: Tensor | None
+
+    def __init__(self, width: int, n_patches: int, spelled: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("spelled", spelled, persistent=False)
         self.word_bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(WORDS[name]))) for name in WORDS})
         self.glyphs = nn.Linear(width, n_patches * len(glyphs.HALVES) * DENSE[glyphs.HALVES[0]])
 
     def loss(self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics) -> Tensor:
         """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
         factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
-        return self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
+        total = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
+        return total if self.spelled is None else total + self._emoji(tokens, words, batch, factor, seen)
 
     def _words(
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
@@ -51,15 +59,39 @@ class TokenHeads(nn.Module):
         so that a word in a question finds it. Left to the answers alone, colours became searchable and shapes did not.
         """
         total = tokens.new_zeros((), dtype=torch.float32)
-        for name, embeddings in words.items():
+        for name, bias in self.word_bias.items():
+            if name not in words:
+                continue
+            embeddings = words[name]
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
-                logits = tokens[rows].float() @ embeddings.float().T + self.word_bias[name]
+                logits = tokens[rows].float() @ embeddings.float().T + bias
                 patches = pixel_shuffle(batch[name][rows][..., None], factor)  # [n, tokens, patches of a token]
                 target = (patches[..., None] == 1 + torch.arange(len(embeddings))).any(-2)
                 total = total + F.binary_cross_entropy_with_logits(logits, target.float())
                 seen.add(f"{name}_tokens", (logits > 0)[target].float().mean())
         return total
+
+    def _emoji(
+        self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
+    ) -> Tensor:
+        """Tell by which tokens of text the emoji in an image token is named: it shall point where they point."""
+        assert self.spelled is not None
+        rows = (batch[emoji.LABEL] != IGNORE).any(1)
+        if not rows.any():
+            return tokens.new_zeros((), dtype=torch.float32)
+        patches = pixel_shuffle(batch[emoji.LABEL][rows][..., None], factor)  # [n, tokens, patches of a token]
+        named, empty = patches > 0, (patches == 0).all(-1)
+        target = (self.spelled[patches.clamp(0)] * named[..., None]).sum(-2) / named.sum(-1, keepdim=True).clamp(1)
+        target[empty] = self.spelled[0]
+        known = named.any(-1) | empty
+        logits = tokens[rows].float() @ words[emoji.LABEL].float().T
+        logits = F.pad(logits, (1, 0))[known]  # nothing there scores 0
+        weight = torch.where(empty, BACKGROUND_WEIGHT, 1.0)[known]
+        likeliest = target[known].gather(1, logits.argmax(-1, keepdim=True))[:, 0]
+        seen.add("emoji_tokens", (likeliest > 0)[named.any(-1)[known]].float().mean())
+        loss = F.cross_entropy(logits, target[known], reduction="none")
+        return (loss * weight).sum() / weight.sum()
 
     def _glyphs(self, tokens: Tensor, batch: dict[str, Tensor], factor: int, seen: Statistics) -> Tensor:
         """Tell which letter lies in each half of a token's patches, so that the projector lets none of them go."""
@@ -137,3 +169,18 @@ def word_ids(tokenizer: Path) -> dict[str, Tensor]:
         name: torch.tensor([encode(f" {word}", add_special_tokens=False).ids[0] for word in words])
         for name, words in WORDS.items()
     }
+
+
+def emoji_pieces(tokenizer: Path, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the token ids [m] that occur in names behind a space, and which of them each name has.
+
+    That is [1 + names, 1 + m], each row a distribution; the first row and column stand for no emoji.
+    """
+    encode = Tokenizer.from_file(str(tokenizer)).encode
+    spelled = [encode(f" {name}", add_special_tokens=False).ids for name in names]
+    pieces = sorted({piece for ids in spelled for piece in ids})
+    has = torch.zeros(1 + len(names), 1 + len(pieces))
+    has[0, 0] = 1
+    for row, ids in zip(has[1:], spelled, strict=True):
+        row[[1 + pieces.index(piece) for piece in ids]] = 1
+    return torch.tensor(pieces), has / has.sum(1, keepdim=True)

@@ -35,6 +35,7 @@ class Stage:
 
     `phases` in order: a model that begins from nothing needs the first. `tiles` of a batch at most, `rate` at its peak.
     `encoder` is the encoder's share of the rate; 0 holds it still. One that does not ask trains the encoder alone.
+    With `emoji_names` image tokens are taught to point where the names of the emoji in them point.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     rate: float
     encoder: float
     asks: bool = True
+    emoji_names: bool = False
 
     def mix(self, tiles: int, grounded: bool = False) -> Mix:
         """Return what is drawn after so many tiles; with `grounded` the second phase stands for the first."""
@@ -119,8 +121,9 @@ STAGES = (
         rate=6e-4,
         encoder=0.0,
     ),
-    Stage("whole", (Phase(0, _ALL),), steps=6000, tiles=24, rate=6e-4, encoder=0.3),
+    # By the answers alone no emoji was named after 89,000 pictures, though the encoder told 96 % of their patches.
+    Stage("whole", (Phase(0, _ALL),), steps=6000, tiles=24, rate=6e-4, encoder=0.3, emoji_names=True),
     # After that, words were right at 4 % though their letters were told at 82: reading is learned from many texts.
-    Stage("reading", (Phase(0, _READING),), steps=5000, tiles=24, rate=4e-4, encoder=0.3),
+    Stage("reading", (Phase(0, _READING),), steps=5000, tiles=24, rate=4e-4, encoder=0.3, emoji_names=True),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
