@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
-from edgevl.recipe import emoji, heads, heldout, nlvr, packs, questions, scenes, subjects, train
-from edgevl.recipe.batches import DENSE, Batches, Writer, collate
+from edgevl.recipe import emoji, heldout, nlvr, packs, questions, subjects, train
+from edgevl.recipe.batches import Batches, Writer, collate
 from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
 from edgevl.recipe.glyphs import HALVES
 from edgevl.recipe.heads import Statistics, TokenHeads, emoji_pieces
@@ -558,8 +558,3 @@ def _drawn(batches: Batches, source: Source, index: int) -> tuple[list[int], lis
 
     examples = batches.examples(random.Random(f"3-{index}"), Noting(), index)  # type: ignore[arg-type]
     return classes, [example.rgb.tobytes() for example in examples]
-
-
-def test_dense_labels_are_those_of_the_heads() -> None:
-    assert {*heads.DENSE, emoji.LABEL} == set(DENSE)
-    assert heads.DENSE["shape"] == 1 + len(scenes.SHAPES)

@@ -19,15 +19,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevl.image import pixels
 
-from . import emoji, glyphs
 from .data import SIZES, Example, Paths, Source
-from .plan import GRID, IGNORE
+from .heads import LABELS
+from .plan import IGNORE, N_PATCHES
 from .stages import Stage
 from .tokenizer import END, PAD
 
-N_PATCHES = GRID**2
-DENSE = ("shape", "colour", *glyphs.HALVES, emoji.LABEL)
-"""What the encoder stage learns to tell of each patch."""
 CHAT = 0.25
 """The share of batches whose questions are one conversation."""
 Row = tuple[list[int], list[int], list[int]]
@@ -90,7 +87,7 @@ def collate(examples: list[Example], writer: Writer | None, chat: bool = False) 
         "pack": np.array([example.pack for example in examples], np.int64),
         "label": np.array([example.label for example in examples], np.int64),
     }
-    batch |= {name: np.stack([example.dense.get(name, none) for example in examples]) for name in DENSE}
+    batch |= {name: np.stack([example.dense.get(name, none) for example in examples]) for name in LABELS}
     return batch | (writer.text(examples, chat) if writer else {})
 
 

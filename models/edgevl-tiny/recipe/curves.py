@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batches import DENSE
 from .goals import GROUP_OF, GROUPS
+from .heads import LABELS
 from .stages import STAGES
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def panels(runs: Mapping[str, Run]) -> dict[str, dict[str, Points]]:
 
 
 def dense(runs: Mapping[str, Run]) -> dict[str, dict[str, Points]]:
-    """Return a panel for each of DENSE that all runs of the encoder stage were measured by: a curve a run, percent."""
-    shared = [name for name in DENSE if all(name in _tasks(run["training"]) for run in runs.values())]
+    """Return a panel for each of LABELS that all runs of the encoder stage were measured by: a curve a run, percent."""
+    shared = [name for name in LABELS if all(name in _tasks(run["training"]) for run in runs.values())]
     return {
         name.replace("_", " "): {label: _mean(run["training"], [name]) for label, run in runs.items()}
         for name in shared

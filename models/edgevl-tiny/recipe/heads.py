@@ -16,16 +16,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from . import emoji, glyphs, scenes
-from .batches import N_PATCHES
 from .data import CLASS_PACKS
 from .model import pixel_shuffle
-from .plan import IGNORE
+from .plan import IGNORE, N_PATCHES
 
 DENSE = {
     "shape": 1 + len(scenes.SHAPES),
     "colour": 1 + len(scenes.COLOURS),
     **dict.fromkeys(glyphs.HALVES, 1 + len(glyphs.GLYPHS)),
 }
+LABELS = (*DENSE, emoji.LABEL)
+"""What is told of each patch."""
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
 

@@ -12,6 +12,7 @@ TILE = 128
 PATCH = 8
 GRID = TILE // PATCH
 """Patches along a side of a tile."""
+N_PATCHES = GRID**2
 IGNORE = -100
 """The label of a patch of which it is not sure what it shows."""
 LONGEST_EDGE = 384
