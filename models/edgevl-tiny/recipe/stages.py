@@ -79,7 +79,7 @@ _ALL = _mix(
     charts=0.02, screens=0.02, documents=0.01, photos=0.18,
 )  # fmt: skip
 _READING = _mix(
-    scenes=0.14, many=0.07, printed=0.11, text=0.32, pages=0.04, emoji=0.02, emoji_tiles=0.04, blind=0.07, nlvr=0.01,
+    scenes=0.18, many=0.07, printed=0.11, text=0.26, pages=0.04, emoji=0.03, emoji_tiles=0.05, blind=0.07, nlvr=0.01,
     charts=0.02, screens=0.03, documents=0.02, photos=0.11,
 )  # fmt: skip
 
@@ -124,6 +124,6 @@ STAGES = (
     # By the answers alone no emoji was named after 89,000 pictures, though the encoder told 96 % of their patches.
     Stage("whole", (Phase(0, _ALL),), steps=6000, tiles=24, rate=6e-4, encoder=0.3, emoji_names=True),
     # After that, words were right at 4 % though their letters were told at 82: reading is learned from many texts.
-    Stage("reading", (Phase(0, _READING),), steps=4200, tiles=24, rate=4e-4, encoder=0.3, emoji_names=True),
+    Stage("reading", (Phase(0, _READING),), steps=4000, tiles=24, rate=4e-4, encoder=0.3, emoji_names=True),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
