@@ -124,6 +124,6 @@ STAGES = (
     # By the answers alone no emoji was named after 89,000 pictures, though the encoder told 96 % of their patches.
     Stage("whole", (Phase(0, _ALL),), steps=6000, tiles=24, rate=6e-4, encoder=0.3, emoji_names=True),
     # After that, words were right at 4 % though their letters were told at 82: reading is learned from many texts.
-    Stage("reading", (Phase(0, _READING),), steps=4000, tiles=24, rate=4e-4, encoder=0.3, emoji_names=True),
+    Stage("reading", (Phase(0, _READING),), steps=3400, tiles=24, rate=4e-4, encoder=0.3, emoji_names=True),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
