@@ -6,13 +6,11 @@ Training alone has them; they are no part of the model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from . import emoji, glyphs, scenes
@@ -29,6 +27,8 @@ LABELS = (*DENSE, emoji.LABEL)
 """What is told of each patch."""
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
+Encode = Callable[[str], list[int]]
+"""Turns a text into token ids."""
 
 
 class TokenHeads(nn.Module):
@@ -48,8 +48,8 @@ class TokenHeads(nn.Module):
     def loss(self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], seen: Statistics) -> Tensor:
         """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
         factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
-        total = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
-        return total if self.spelled is None else total + self._emoji(tokens, words, batch, factor, seen)
+        found = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
+        return found + self._emoji(tokens, words, batch, factor, seen)
 
     def _words(
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
@@ -77,21 +77,20 @@ class TokenHeads(nn.Module):
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
     ) -> Tensor:
         """Tell by which tokens of text the emoji in an image token is named: it shall point where they point."""
-        assert self.spelled is not None
-        rows = (batch[emoji.LABEL] != IGNORE).any(1)
-        if not rows.any():
+        if self.spelled is None or not (rows := (batch[emoji.LABEL] != IGNORE).any(1)).any():
             return tokens.new_zeros((), dtype=torch.float32)
         patches = pixel_shuffle(batch[emoji.LABEL][rows][..., None], factor)  # [n, tokens, patches of a token]
         named, empty = patches > 0, (patches == 0).all(-1)
-        target = (self.spelled[patches.clamp(0)] * named[..., None]).sum(-2) / named.sum(-1, keepdim=True).clamp(1)
-        target[empty] = self.spelled[0]
         known = named.any(-1) | empty
+        patches, named, empty = patches[known], named[known], empty[known]
+        told = named | empty[:, None]
+        target = (self.spelled[patches.clamp(0)] * told[..., None]).sum(-2) / told.sum(-1, keepdim=True)
         logits = tokens[rows].float() @ words[emoji.LABEL].float().T
         logits = F.pad(logits, (1, 0))[known]  # nothing there scores 0
-        weight = torch.where(empty, BACKGROUND_WEIGHT, 1.0)[known]
-        likeliest = target[known].gather(1, logits.argmax(-1, keepdim=True))[:, 0]
-        seen.add("emoji_tokens", (likeliest > 0)[named.any(-1)[known]].float().mean())
-        loss = F.cross_entropy(logits, target[known], reduction="none")
+        weight = torch.where(empty, BACKGROUND_WEIGHT, 1.0)
+        likeliest = target.gather(1, logits.argmax(-1, keepdim=True))[:, 0]
+        seen.add("emoji_tokens", (likeliest > 0)[~empty].float().mean())
+        loss = F.cross_entropy(logits, target, reduction="none")
         return (loss * weight).sum() / weight.sum()
 
     def _glyphs(self, tokens: Tensor, batch: dict[str, Tensor], factor: int, seen: Statistics) -> Tensor:
@@ -163,22 +162,17 @@ class Statistics:
         return means
 
 
-def word_ids(tokenizer: Path) -> dict[str, Tensor]:
+def word_ids(encode: Encode) -> dict[str, Tensor]:
     """Return the token ids of the names of shapes and colours behind a space; for several tokens, the first."""
-    encode = Tokenizer.from_file(str(tokenizer)).encode
-    return {
-        name: torch.tensor([encode(f" {word}", add_special_tokens=False).ids[0] for word in words])
-        for name, words in WORDS.items()
-    }
+    return {name: torch.tensor([encode(f" {word}")[0] for word in words]) for name, words in WORDS.items()}
 
 
-def emoji_pieces(tokenizer: Path, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def emoji_pieces(encode: Encode, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the token ids [m] that occur in names behind a space, and which of them each name has.
 
     That is [1 + names, 1 + m], each row a distribution; the first row and column stand for no emoji.
     """
-    encode = Tokenizer.from_file(str(tokenizer)).encode
-    spelled = [encode(f" {name}", add_special_tokens=False).ids for name in names]
+    spelled = [encode(f" {name}") for name in names]
     pieces = sorted({piece for ids in spelled for piece in ids})
     has = torch.zeros(1 + len(names), 1 + len(pieces))
     has[0, 0] = 1

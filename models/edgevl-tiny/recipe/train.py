@@ -87,12 +87,12 @@ class Trainer:
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
         names = [known.name for known in emoji.read_pack(paths.packs / "emoji.zip").known]
         self.heads = Heads(config.vision.hidden_size, classes, len(names))
-        self.word_ids = word_ids(work / "tokenizer.json") if stage.asks else {}
+        self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
+        self.word_ids = word_ids(self.writer.encode) if stage.asks else {}
         spelled = None
         if stage.emoji_names:
-            self.word_ids[emoji.LABEL], spelled = emoji_pieces(work / "tokenizer.json", names)
+            self.word_ids[emoji.LABEL], spelled = emoji_pieces(self.writer.encode, names)
         self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2, spelled)
-        self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         matrices, others = self._groups()
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
