@@ -203,9 +203,9 @@ def held_out_word(word: str) -> bool:
 
 
 def augment(rng: random.Random, rgb: NDArray[np.uint8], pack: packs.Pack, side: int) -> NDArray[np.uint8]:
-    """Crop a square of at least 70 % of the side, mirror or turn it where that keeps the meaning, tint it."""
+    """Crop a square of at least 60 % of the side, mirror or turn it where that keeps the meaning, tint it."""
     whole = rgb.shape[0]
-    crop = rng.randint(int(0.7 * whole), whole)
+    crop = rng.randint(int(0.6 * whole), whole)
     top, left = rng.randint(0, whole - crop), rng.randint(0, whole - crop)
     picture = Image.fromarray(rgb[top : top + crop, left : left + crop])
     picture = picture.resize((side, side), Image.Resampling.BILINEAR)
