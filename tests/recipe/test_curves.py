@@ -50,10 +50,9 @@ def test_stages_that_ask_follow_one_another(tmp_path: Path) -> None:
         line(20, stage="decoder", kind="training", loss=3.0),
         line(5, stage="whole", colours=0.4),
         line(10, stage="whole", kind="training", loss=2.0),
-        line(5, stage="reading", colours=0.6),
     ]
     run = curves.read(write(tmp_path / "log.jsonl", lines))
-    assert [row["pictures"] for row in run["held_out"]] == [160, 320 + 80, 480 + 80]
+    assert [row["pictures"] for row in run["held_out"]] == [160, 320 + 80]
     assert [row["pictures"] for row in run["training"]] == [320, 480]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgevl.recipe import emoji
+from edgevl.recipe import emoji, questions
 from edgevl.recipe.colours import SHADES
 from edgevl.recipe.data import Paths
 from edgevl.recipe.drawn import Stock
@@ -22,6 +22,12 @@ from tests.recipe.pictures import EMOJI_COLOURS as COLOURS
 from tests.recipe.tracing import phrasings, plain
 
 DESCRIBED = {text.lower().rstrip("?.") for text in emoji.DESCRIBE}
+
+
+def listed(answer: str) -> set[str]:
+    """Return the names in a list, without articles."""
+    parts = re.split(r", | and ", answer.removesuffix("."))
+    return {re.sub(r"^an? ", "", part) for part in parts}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +68,9 @@ def test_training_never_shows_what_is_kept(pack: Path, training: Stock, held_out
     for seed in range(60):
         for name in ("emoji", "emoji_count"):
             for _, answer in rows[name].make(random.Random(seed), training).pairs:
-                assert not {part.strip() for part in answer.strip(".").split(",")} & kept
+                assert not listed(answer) & kept
         described = rows["emoji"].make(random.Random(seed), held_out).pairs[0][1]
-        assert not {part.strip() for part in described.strip(".").split(",")} & kept  # it is asked for by name
+        assert not listed(described) & kept  # it is asked for by name
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -92,7 +98,8 @@ def test_answers_are_those_of_the_scene(pack: Path, training: Stock) -> None:
         rng = random.Random(seed)
         scene = emoji.make_scene(rng, read.known, 1 + seed % 4)
         names = [one.emoji.name for one in sorted(scene.shown, key=lambda one: one.x)]
-        assert emoji.describe(rng, training, read, scene)[1] == ", ".join(names) + "."
+        described = emoji.describe(rng, training, read, scene)[1]
+        assert described == questions.join([emoji.with_article(name) for name in names]) + "."
         assert emoji.count(rng, training, read, scene)[1] == str(len(names))
         question, answer = emoji.exists(rng, training, read, scene)
         answers[answer] += 1
@@ -122,7 +129,7 @@ def test_patches_of_a_tile_are_labelled_with_the_emoji_that_they_show(pack: Path
         assert (labels == again.labels[name]).all()
         described = next(answer for question, answer in drawn.pairs if question.lower().rstrip("?.") in DESCRIBED)
         shown = {read.known[label - 1].name for label in labels if label > 0}
-        assert shown == set(described.removesuffix(".").split(", "))
+        assert shown == listed(described)
         assert drawn.picture.size == (128, 128)
         seen.add(len(shown))
     assert seen == set(range(1, emoji.MOST_IN_TILE + 1))

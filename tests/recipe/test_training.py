@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader
 import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
-from edgevl.recipe import emoji, heldout, nlvr, packs, questions, subjects, train
+from edgevl.recipe import emoji, heldout, names, nlvr, packs, questions, subjects, train
 from edgevl.recipe.batches import Batches, Writer, collate
-from edgevl.recipe.data import SIZES, Example, Paths, Source, fitted, held_out_word, stock
+from edgevl.recipe.data import CLASS_PACKS, NAMED, SIZES, Example, Paths, Source, corpus, fitted, held_out_word, stock
 from edgevl.recipe.glyphs import HALVES
-from edgevl.recipe.heads import Statistics, TokenHeads, emoji_pieces
+from edgevl.recipe.heads import NAMES, Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
@@ -78,7 +78,8 @@ def test_a_stage_goes_from_phase_to_phase(places: Paths, source: Source, monkeyp
     asked: list[str] = []
     draw = source.example
     monkeypatch.setattr(source, "example", lambda rng, name, most: asked.append(name) or draw(rng, name, most))
-    phases = tuple(Phase(4 * n, {name: Share(1.0)}) for n, name in enumerate(("few", "text", "crowds")))
+    subjects_of = ("few", "text", "crowds")
+    phases = tuple(Phase(4 * n, {name: Share(1.0)}, basics=n == 0) for n, name in enumerate(subjects_of))
     stage = replace(ENCODER, phases=phases, tiles=4)
     for grounded, drawn in ((False, ["few", "text", "crowds", "crowds"]), (True, ["text", "text", "crowds", "crowds"])):
         maker = Batches(places, Writer(TOKENIZER, 64), stage, seed=3, grounded=grounded)
@@ -109,7 +110,7 @@ def test_shares_are_whole_and_every_subject_has_one() -> None:
         assert set(subjects.GENERATED) < set(phase.mix)
 
 
-def test_what_knows_something_begins_with_the_second_phase_if_there_is_one() -> None:
+def test_what_knows_something_begins_behind_the_basics_if_there_are_any() -> None:
     decoder = BY_NAME["decoder"]
     assert [decoder.mix(0) is phase.mix for phase in decoder.phases] == [True, False]
     assert [decoder.mix(0, grounded=True) is phase.mix for phase in decoder.phases] == [False, True]
@@ -406,42 +407,83 @@ def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
     assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
 
 
-def test_names_of_emoji_are_told_by_the_tokens_of_text_that_they_consist_of() -> None:
-    names = ["apple", "red apple", "pear"]
+def test_names_are_told_by_the_tokens_of_text_that_they_consist_of() -> None:
+    emoji_names = [(" apple",), (" red apple",)]
+    photos = [("pear", " pear"), ("green pear", "fruit", " green pear", " fruit")]
     encode = Writer(TOKENIZER, 64).encode
-    of_names = [encode(f" {name}") for name in names]
-    pieces, spelled = emoji_pieces(encode, names)
-    assert spelled.shape == (1 + len(names), 1 + len(pieces))
-    assert torch.equal(spelled.sum(1), torch.ones(1 + len(names)))
-    assert spelled[0].nonzero().tolist() == [[0]]
-    for row, ids in zip(spelled[1:], of_names, strict=True):
-        assert {int(pieces[place - 1]) for place in row.nonzero()[:, 0]} == set(ids)
+    told = names.spell(encode, [emoji_names, photos[:1], photos[1:]])
+    assert told.spelled.shape == (5, 1 + len(told.pieces))
+    assert told.spelled.sum(1).tolist() == pytest.approx([1] * 5)
+    assert told.spelled[0].nonzero().tolist() == [[0]]
+    assert told.first.tolist() == [3, 4]
+    for row, texts in zip(told.spelled[1:], [*emoji_names, *photos], strict=True):
+        tokens = {token for text in texts for token in encode(text)}
+        assert {int(told.pieces[place - 1]) for place in row.nonzero()[:, 0]} == tokens
+
+
+def test_each_class_of_a_pack_has_its_names_where_its_label_says(places: Paths) -> None:
+    writer = Writer(TOKENIZER, 64)
+    told = names.read(places.packs, writer.encode)
+    products = packs.classes(places.packs, "grocery")
+    row = told.spelled[told.first[CLASS_PACKS.index("grocery")] + products.index(products[-1])]
+    kind = next(photo.kind for photo in packs.photos(places.packs, "grocery", None) if photo.label == products[-1])
+    wanted = {token for name in (products[-1], kind) for text in (name, f" {name}") for token in writer.encode(text)}
+    assert kind
+    assert {int(told.pieces[place - 1]) for place in row.nonzero()[:, 0]} == wanted
+
+
+def test_the_tokenizer_meets_every_name_so_often_that_its_words_become_tokens(places: Paths) -> None:
+    met = Counter(corpus(places, 4))
+    labels = [label for pack in CLASS_PACKS for label in packs.classes(places.packs, pack)]
+    inside = [f" {known.name}" for known in emoji.read_pack(places.packs / "emoji.zip").known]
+    assert min(met[name] for name in (*labels, *inside, *(f" {label}" for label in labels))) >= NAMED
+
+
+def teach(of_tokens: TokenHeads, tokens: Tensor, embeddings: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
+    """Step `tokens` until they point where the labels say; return the last accuracies."""
+    optimizer = torch.optim.Adam([tokens], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        of_tokens.loss(tokens, {NAMES: embeddings}, labels, Statistics()).backward()
+        optimizer.step()
+    seen = Statistics()
+    of_tokens.loss(tokens, {NAMES: embeddings}, labels, seen)
+    return seen.take()
+
+
+TOLD = names.Names(
+    torch.arange(2),
+    torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]),  # the second name has the word of the first
+    torch.tensor([2]),
+)
 
 
 def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> None:
-    spelled = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]])  # the second emoji has the word of the first
-    of_tokens, seen = TokenHeads(8, 4, spelled), Statistics()
-    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)}
+    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)} | {"pack": torch.full((2,), -1)}
     labels[emoji.LABEL][0] = 0
     labels[emoji.LABEL][0, :2] = 1  # the first token shows the first emoji, in two of its 2x2 patches
     labels[emoji.LABEL][0, 2] = 2
     labels[emoji.LABEL][0, [254, 255]] = IGNORE  # the last token may show something
-    words = {emoji.LABEL: torch.eye(8)[:2]}
+    embeddings = torch.eye(8)[:2]
     tokens = torch.zeros(2, 64, 8, requires_grad=True)
-    optimizer = torch.optim.Adam([tokens], lr=0.1)
-    for _ in range(300):
-        optimizer.zero_grad()
-        of_tokens.loss(tokens, words, labels, seen).backward()
-        optimizer.step()
-    seen.take()
-    of_tokens.loss(tokens, words, labels, seen)
-    assert seen.take() == {"emoji_tokens": 1.0}
-    points = F.pad(tokens.detach() @ words[emoji.LABEL].T, (1, 0)).softmax(-1)  # nothing, first word, second word
+    assert teach(TokenHeads(8, 4, TOLD), tokens, embeddings, labels) == {"emoji_tokens": 1.0}
+    points = F.pad(tokens.detach() @ embeddings.T, (1, 0)).softmax(-1)  # nothing, first word, second word
     assert points[0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.05)
     assert points[0, 1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
     assert points[0, 2:63, 0].min() > 0.9
     assert not tokens[0, 63].any()
     assert not tokens[1].any()
+
+
+def test_the_mean_of_a_photos_image_tokens_is_taught_to_point_where_its_name_points() -> None:
+    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)}
+    labels |= {"pack": torch.tensor([-1, 0]), "label": torch.tensor([0, 0])}  # its name is the second
+    embeddings = torch.eye(8)[:2]
+    tokens = torch.zeros(2, 64, 8, requires_grad=True)
+    assert teach(TokenHeads(8, 4, TOLD), tokens, embeddings, labels) == {"photo_tokens": 1.0}
+    points = F.pad(tokens.detach().mean(1) @ embeddings.T, (1, 0)).softmax(-1)
+    assert points[1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
+    assert not tokens[0].any()
 
 
 @pytest.mark.usefixtures("_one_thread")

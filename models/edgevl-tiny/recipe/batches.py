@@ -35,7 +35,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
     """Endless batches of a stage from (seed, index); worker k of n takes every n-th index.
 
     Of several ranks that train together, each takes one batch of every step, from step `start` on. Those of a stage
-    that asks have text. With `grounded`, the second phase stands for the first.
+    that asks have text. With `grounded`, basics are left out.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ from .colours import RGB, ground, mix
 from .drawn import Drawn, Stock, Task
 from .places import ninth
 from .plan import IGNORE, TILE, by_patch
-from .questions import QA
+from .questions import QA, join
 from .wording import spelled
 
 DESCRIBE = spelled(
@@ -332,8 +332,8 @@ def absent(rng: random.Random, pack: Pack, scene: Scene) -> Emoji:
 
 def describe(rng: random.Random, stock: Stock, pack: Pack, scene: Scene) -> QA:
     """Name all emoji from left to right."""
-    names = [shown.emoji.name for shown in scene.shown]
-    return stock.one_of(rng, DESCRIBE, DESCRIBE_HELD_OUT), ", ".join(names) + "."
+    names = [with_article(shown.emoji.name) for shown in scene.shown]
+    return stock.one_of(rng, DESCRIBE, DESCRIBE_HELD_OUT), f"{join(names)}."
 
 
 def exists(rng: random.Random, stock: Stock, pack: Pack, scene: Scene) -> QA:

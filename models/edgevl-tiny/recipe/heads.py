@@ -6,7 +6,6 @@ Training alone has them; they are no part of the model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from . import emoji, glyphs, scenes
 from .data import CLASS_PACKS
 from .model import pixel_shuffle
+from .names import Encode, Names
 from .plan import IGNORE, N_PATCHES
 
 DENSE = {
@@ -27,21 +27,19 @@ LABELS = (*DENSE, emoji.LABEL)
 """What is told of each patch."""
 WORDS = {"shape": scenes.SHAPES, "colour": tuple(scenes.COLOURS)}
 BACKGROUND_WEIGHT = 0.3
-Encode = Callable[[str], list[int]]
-"""Turns a text into token ids."""
+NAMES = "names"
+"""Names the tokens of `Names.pieces` among those that image tokens point at."""
 
 
 class TokenHeads(nn.Module):
     """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches.
 
-    With `spelled` (see `emoji_pieces`) it is taught the names of emoji too.
+    With `names` it is taught those of emoji and of photos too.
     """
 
-    spelled: Tensor | None
-
-    def __init__(self, width: int, n_patches: int, spelled: Tensor | None = None) -> None:
+    def __init__(self, width: int, n_patches: int, names: Names | None = None) -> None:
         super().__init__()
-        self.register_buffer("spelled", spelled, persistent=False)
+        self.names = names
         self.word_bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(WORDS[name]))) for name in WORDS})
         self.glyphs = nn.Linear(width, n_patches * len(glyphs.HALVES) * DENSE[glyphs.HALVES[0]])
 
@@ -49,7 +47,11 @@ class TokenHeads(nn.Module):
         """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
         factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
         found = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
-        return found + self._emoji(tokens, words, batch, factor, seen)
+        if self.names is None:
+            return found
+        embeddings = words[NAMES].float()
+        found = found + self._emoji(tokens, embeddings, self.names, batch[emoji.LABEL], factor, seen)
+        return found + self._photos(tokens, embeddings, self.names, batch, seen)
 
     def _words(
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
@@ -74,24 +76,32 @@ class TokenHeads(nn.Module):
         return total
 
     def _emoji(
-        self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
+        self, tokens: Tensor, embeddings: Tensor, names: Names, labels: Tensor, factor: int, seen: Statistics
     ) -> Tensor:
         """Tell by which tokens of text the emoji in an image token is named: it shall point where they point."""
-        if self.spelled is None or not (rows := (batch[emoji.LABEL] != IGNORE).any(1)).any():
+        if not (rows := (labels != IGNORE).any(1)).any():
             return tokens.new_zeros((), dtype=torch.float32)
-        patches = pixel_shuffle(batch[emoji.LABEL][rows][..., None], factor)  # [n, tokens, patches of a token]
+        patches = pixel_shuffle(labels[rows][..., None], factor)  # [n, tokens, patches of a token]
         named, empty = patches > 0, (patches == 0).all(-1)
         known = named.any(-1) | empty
         patches, named, empty = patches[known], named[known], empty[known]
         told = named | empty[:, None]
-        target = (self.spelled[patches.clamp(0)] * told[..., None]).sum(-2) / told.sum(-1, keepdim=True)
-        logits = tokens[rows].float() @ words[emoji.LABEL].float().T
-        logits = F.pad(logits, (1, 0))[known]  # nothing there scores 0
+        target = (names.spelled[patches.clamp(0)] * told[..., None]).sum(-2) / told.sum(-1, keepdim=True)
+        logits = pointed(tokens[rows][known], embeddings)
+        seen.add("emoji_tokens", pointing_right(logits, target)[~empty].mean())
         weight = torch.where(empty, BACKGROUND_WEIGHT, 1.0)
-        likeliest = target.gather(1, logits.argmax(-1, keepdim=True))[:, 0]
-        seen.add("emoji_tokens", (likeliest > 0)[~empty].float().mean())
-        loss = F.cross_entropy(logits, target, reduction="none")
-        return (loss * weight).sum() / weight.sum()
+        return (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+
+    def _photos(
+        self, tokens: Tensor, embeddings: Tensor, names: Names, batch: dict[str, Tensor], seen: Statistics
+    ) -> Tensor:
+        """Tell by which tokens of text a photo is named: the mean of its image tokens shall point where they point."""
+        if not (rows := batch["pack"] >= 0).any():
+            return tokens.new_zeros((), dtype=torch.float32)
+        target = names.spelled[names.first[batch["pack"][rows]] + batch["label"][rows]]
+        logits = pointed(tokens[rows].float().mean(1), embeddings)
+        seen.add("photo_tokens", pointing_right(logits, target).mean())
+        return F.cross_entropy(logits, target)
 
     def _glyphs(self, tokens: Tensor, batch: dict[str, Tensor], factor: int, seen: Statistics) -> Tensor:
         """Tell which letter lies in each half of a token's patches, so that the projector lets none of them go."""
@@ -162,20 +172,16 @@ class Statistics:
         return means
 
 
+def pointed(tokens: Tensor, embeddings: Tensor) -> Tensor:
+    """Return how far `tokens` [n, width] point at each of `embeddings` [m, width]: [n, 1 + m], first nothing, at 0."""
+    return F.pad(tokens.float() @ embeddings.T, (1, 0))
+
+
+def pointing_right(logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 where the likeliest of `logits` is one of those that have a share in `target`, [n]."""
+    return (target.gather(1, logits.argmax(-1, keepdim=True))[:, 0] > 0).float()
+
+
 def word_ids(encode: Encode) -> dict[str, Tensor]:
     """Return the token ids of the names of shapes and colours behind a space; for several tokens, the first."""
     return {name: torch.tensor([encode(f" {word}")[0] for word in words]) for name, words in WORDS.items()}
-
-
-def emoji_pieces(encode: Encode, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return the token ids [m] that occur in names behind a space, and which of them each name has.
-
-    That is [1 + names, 1 + m], each row a distribution; the first row and column stand for no emoji.
-    """
-    spelled = [encode(f" {name}") for name in names]
-    pieces = sorted({piece for ids in spelled for piece in ids})
-    has = torch.zeros(1 + len(names), 1 + len(pieces))
-    has[0, 0] = 1
-    for row, ids in zip(has[1:], spelled, strict=True):
-        row[[1 + pieces.index(piece) for piece in ids]] = 1
-    return torch.tensor(pieces), has / has.sum(1, keepdim=True)

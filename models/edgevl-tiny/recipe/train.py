@@ -40,10 +40,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import emoji, packs
+from . import emoji, names, packs
 from .batches import Batches, Writer
 from .data import CLASS_PACKS, Paths, corpus
-from .heads import Heads, Statistics, TokenHeads, emoji_pieces, word_ids
+from .heads import NAMES, Heads, Statistics, TokenHeads, word_ids
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
 from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, sized, text_config
@@ -85,14 +85,12 @@ class Trainer:
         self.model = EdgeVLTiny(config)
         self.model.vision.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = {name: len(packs.classes(paths.packs, name)) for name in CLASS_PACKS}
-        names = [known.name for known in emoji.read_pack(paths.packs / "emoji.zip").known]
-        self.heads = Heads(config.vision.hidden_size, classes, len(names))
+        n_emoji = len(emoji.read_pack(paths.packs / "emoji.zip").known)
+        self.heads = Heads(config.vision.hidden_size, classes, n_emoji)
         self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
-        self.word_ids = word_ids(self.writer.encode) if stage.asks else {}
-        spelled = None
-        if stage.emoji_names:
-            self.word_ids[emoji.LABEL], spelled = emoji_pieces(self.writer.encode, names)
-        self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2, spelled)
+        named = names.read(paths.packs, self.writer.encode)
+        self.word_ids = {**word_ids(self.writer.encode), NAMES: named.pieces}
+        self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2, named)
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         matrices, others = self._groups()
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
@@ -224,7 +222,7 @@ class Trainer:
         return loss + 0.25 * auxiliary + found
 
     def _words(self) -> dict[str, Tensor]:
-        """Return the decoder's embeddings of names of shapes, colours and emoji, as they stand inside a sentence."""
+        """Return the decoder's embeddings of the names of shapes and colours, and of the tokens of all other names."""
         embed = self.model.text.get_input_embeddings()
         return {name: embed(ids) for name, ids in self.word_ids.items()}
 
