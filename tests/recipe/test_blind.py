@@ -275,3 +275,28 @@ def test_canvases_are_of_many_sizes() -> None:
     sizes = [canvas_size(random.Random(seed)) for seed in range(200)]
     assert {min(256 <= side <= 512 for side in size) for size in sizes} == {True}
     assert 0.45 < sum(height == width for height, width in sizes) / 200 < 0.75
+
+
+def test_what_is_told_of_a_picture_is_what_answers_say(training: Stock) -> None:
+    told_by = {"line_crossings": "crossings", "overlapping_shapes": "shapes", "nested_squares": "squares"}
+    for seed in SEEDS:
+        for task, name in told_by.items():
+            drawn = TASKS[task].make(random.Random(seed), training)
+            assert drawn.told == {name: number(drawn.pairs[0][1])}
+        circles = TASKS["two_circles"].make(random.Random(seed), training)
+        for question, answer in circles.pairs:
+            about = "overlapping" if re.search("overlap|on top|cover", question.lower()) else "touching"
+            assert ("no", "yes")[circles.told[about]] == answer
+        letter = TASKS["circled_letter"].make(random.Random(seed), training)
+        assert chr(ord("a") + letter.told["circled"]) == letter.pairs[0][1].strip("{}").lower()
+        grid = TASKS["grid"].make(random.Random(seed), training)
+        for question, answer in grid.pairs:
+            found = [int(digit) for digit in re.findall(r"\d", answer)]
+            one = grid.told["rows" if "row" in question.lower() else "columns"]
+            assert found == ([grid.told["rows"], grid.told["columns"]] if len(found) == 2 else [one])
+
+
+def test_of_a_map_all_paths_are_told(training: Stock) -> None:
+    for seed in SEEDS:
+        drawn = TASKS["subway"].make(random.Random(seed), training)
+        assert sum(number(answer) for _, answer in drawn.pairs) <= drawn.told["paths"] <= 9

@@ -26,8 +26,8 @@ from edgevl.image import pixels
 from edgevl.recipe import emoji, heldout, names, nlvr, packs, questions, subjects, train
 from edgevl.recipe.batches import Batches, Writer, collate
 from edgevl.recipe.data import CLASS_PACKS, NAMED, SIZES, Example, Paths, Source, corpus, fitted, held_out_word, stock
-from edgevl.recipe.glyphs import HALVES
-from edgevl.recipe.heads import NAMES, Statistics, TokenHeads
+from edgevl.recipe.drawn import TOLD
+from edgevl.recipe.heads import LABELS, NAMES, PictureHeads, Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
@@ -394,9 +394,15 @@ def test_the_decoder_learns_and_the_heads_while_the_encoder_is_held_still(
         assert not torch.equal(training.heads.state_dict()[name], new[name]), name
 
 
+def untold(n: int) -> dict[str, Tensor]:
+    """Return the labels of `n` pictures of which nothing is told."""
+    patches = {name: torch.full((n, 256), IGNORE) for name in LABELS}
+    return patches | {name: torch.full((n,), IGNORE) for name in TOLD} | {"pack": torch.full((n,), -1)}
+
+
 def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
     of_tokens, seen = TokenHeads(8, n_patches=4), Statistics()
-    labels = {name: torch.full((2, 256), IGNORE) for name in HALVES}
+    labels = untold(2)
     labels["left_glyph"][0, 17] = 5  # row 1, column 1: of the first token, whose patches are 2x2
     labels["right_glyph"][0, 34] = 0  # row 2, column 2: no letter, in the second row of tokens
     labels["right_glyph"][0, 255] = 7
@@ -439,6 +445,22 @@ def test_the_tokenizer_meets_every_name_so_often_that_its_words_become_tokens(pl
     assert min(met[name] for name in (*labels, *inside, *(f" {label}" for label in labels))) >= NAMED
 
 
+def test_of_all_of_a_picture_the_mean_of_its_patches_is_taught_what_is_told() -> None:
+    heads, seen = PictureHeads(8), Statistics()
+    labels = untold(3)
+    labels["rows"][:2], labels["columns"][1] = torch.tensor([2, 9]), torch.tensor(3)
+    patches = torch.randn(3, 256, 8, requires_grad=True)
+    optimizer = torch.optim.Adam([patches, *heads.parameters()], lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        heads.loss(patches, labels, Statistics()).backward()
+        optimizer.step()
+    assert float(heads.loss(patches, labels, seen).detach()) < 0.05
+    assert seen.take() == {"columns": 1.0, "rows": 1.0}
+    assert patches.grad is not None
+    assert not patches.grad[2].any()
+
+
 def teach(of_tokens: TokenHeads, tokens: Tensor, embeddings: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
     """Step `tokens` until they point where the labels say; return the last accuracies."""
     optimizer = torch.optim.Adam([tokens], lr=0.1)
@@ -451,7 +473,7 @@ def teach(of_tokens: TokenHeads, tokens: Tensor, embeddings: Tensor, labels: dic
     return seen.take()
 
 
-TOLD = names.Names(
+TWO_NAMES = names.Names(
     torch.arange(2),
     torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]),  # the second name has the word of the first
     torch.tensor([2]),
@@ -459,14 +481,14 @@ TOLD = names.Names(
 
 
 def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> None:
-    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)} | {"pack": torch.full((2,), -1)}
+    labels = untold(2)
     labels[emoji.LABEL][0] = 0
     labels[emoji.LABEL][0, :2] = 1  # the first token shows the first emoji, in two of its 2x2 patches
     labels[emoji.LABEL][0, 2] = 2
     labels[emoji.LABEL][0, [254, 255]] = IGNORE  # the last token may show something
     embeddings = torch.eye(8)[:2]
     tokens = torch.zeros(2, 64, 8, requires_grad=True)
-    assert teach(TokenHeads(8, 4, TOLD), tokens, embeddings, labels) == {"emoji_tokens": 1.0}
+    assert teach(TokenHeads(8, 4, TWO_NAMES), tokens, embeddings, labels) == {"emoji_tokens": 1.0}
     points = F.pad(tokens.detach() @ embeddings.T, (1, 0)).softmax(-1)  # nothing, first word, second word
     assert points[0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.05)
     assert points[0, 1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
@@ -476,11 +498,10 @@ def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> 
 
 
 def test_the_mean_of_a_photos_image_tokens_is_taught_to_point_where_its_name_points() -> None:
-    labels = {name: torch.full((2, 256), IGNORE) for name in (*HALVES, emoji.LABEL)}
-    labels |= {"pack": torch.tensor([-1, 0]), "label": torch.tensor([0, 0])}  # its name is the second
+    labels = untold(2) | {"pack": torch.tensor([-1, 0]), "label": torch.tensor([0, 0])}  # its name is the second
     embeddings = torch.eye(8)[:2]
     tokens = torch.zeros(2, 64, 8, requires_grad=True)
-    assert teach(TokenHeads(8, 4, TOLD), tokens, embeddings, labels) == {"photo_tokens": 1.0}
+    assert teach(TokenHeads(8, 4, TWO_NAMES), tokens, embeddings, labels) == {"photo_tokens": 1.0}
     points = F.pad(tokens.detach().mean(1) @ embeddings.T, (1, 0)).softmax(-1)
     assert points[1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
     assert not tokens[0].any()

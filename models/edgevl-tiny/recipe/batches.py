@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from edgevl.image import pixels
 
 from .data import SIZES, Example, Paths, Source
+from .drawn import TOLD
 from .heads import LABELS
 from .plan import IGNORE, N_PATCHES
 from .stages import Stage
@@ -88,6 +89,7 @@ def collate(examples: list[Example], writer: Writer | None, chat: bool = False) 
         "label": np.array([example.label for example in examples], np.int64),
     }
     batch |= {name: np.stack([example.dense.get(name, none) for example in examples]) for name in LABELS}
+    batch |= {name: np.array([example.told.get(name, IGNORE) for example in examples], np.int64) for name in TOLD}
     return batch | (writer.text(examples, chat) if writer else {})
 
 

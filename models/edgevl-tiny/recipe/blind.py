@@ -105,7 +105,7 @@ def crossings(rng: random.Random, stock: Stock) -> Drawn:
     if not stock.is_held_out:
         pairs.append((vary(rng, rng.choice(AT_ALL).format(**names)), "yes" if n else "no"))
         pairs.append(more_than(rng, n, "crossings"))
-    return Drawn(canvas.picture(), tuple(pairs))
+    return Drawn(canvas.picture(), tuple(pairs), told={"crossings": n})
 
 
 def lines_that_cross(
@@ -173,7 +173,8 @@ def two_circles(rng: random.Random, stock: Stock) -> Drawn:
     touching = stock.one_of(rng, TOUCHING, TOUCHING_HELD_OUT), "yes" if yes or just else "no"
     overlapping = stock.one_of(rng, OVERLAPPING, OVERLAPPING_HELD_OUT), "yes" if yes and not just else "no"
     first, second = (touching, overlapping) if about_touching else (overlapping, touching)
-    return Drawn(canvas.picture(), several(rng, first, () if stock.is_held_out else (second,)))
+    told = {"touching": int(yes or just), "overlapping": int(yes and not just)}
+    return Drawn(canvas.picture(), several(rng, first, () if stock.is_held_out else (second,)), told=told)
 
 
 def _radii(rng: random.Random, side: int) -> list[float]:
@@ -237,7 +238,7 @@ def circled_letter(rng: random.Random, stock: Stock) -> Drawn:
         asked = rng.choice((letter, *word))
         pairs.append((rng.choice(IS_CIRCLED).format(letter=asked, mark=mark), "yes" if asked == letter else "no"))
         pairs.append((vary(rng, rng.choice(LONG)), str(len(word))))
-    return Drawn(canvas.picture(), tuple(pairs))
+    return Drawn(canvas.picture(), tuple(pairs), told={"circled": ascii_lowercase.index(letter.lower())})
 
 
 def _word_with(rng: random.Random, stock: Stock, letter: str) -> tuple[str, int]:

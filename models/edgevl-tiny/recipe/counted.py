@@ -65,7 +65,7 @@ def overlapping_shapes(rng: random.Random, stock: Stock) -> Drawn:
             _shape(canvas, shape, centre, radius, turn, fill, None, width)
     for centre, ink in zip(centres, inks, strict=True):
         _shape(canvas, shape, centre, radius, turn, None, ink, width)
-    return Drawn(canvas.picture(), _asked(rng, stock, f"{shape}s", n))
+    return Drawn(canvas.picture(), _asked(rng, stock, f"{shape}s", n), told={"shapes": n})
 
 
 def _asked(rng: random.Random, stock: Stock, many: str, n: int) -> tuple[QA, ...]:
@@ -149,7 +149,7 @@ def nested_squares(rng: random.Random, stock: Stock) -> Drawn:
         corners = [(x + _turned(dx, dy, side, turn)[0], y + _turned(dx, dy, side, turn)[1])
                    for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]  # fmt: skip
         canvas.polygon(corners, ink if style == "filled" else None, ink, width)
-    return Drawn(canvas.picture(), _asked(rng, stock, "squares", n))
+    return Drawn(canvas.picture(), _asked(rng, stock, "squares", n), told={"squares": n})
 
 
 def _alternating(rng: random.Random, stock: Stock, n: int) -> list[RGB]:
@@ -204,7 +204,7 @@ def grid(rng: random.Random, stock: Stock) -> Drawn:
     if rng.random() < 0.5:
         _write(rng, stock, canvas, across, down, text_on(paper), rng.choice((1.0, 1.0, 0.6)))
     pairs = [_ask_grid(rng, stock, rows, columns) for _ in range(1 if stock.is_held_out else 3)]
-    return Drawn(canvas.picture(), tuple(dict.fromkeys(pairs)))
+    return Drawn(canvas.picture(), tuple(dict.fromkeys(pairs)), told={"rows": rows, "columns": columns})
 
 
 def _rules(rng: random.Random, n: int, side: int) -> list[int]:

@@ -60,7 +60,7 @@ class Paths:
 
 @dataclass
 class Example:
-    """One picture [h, w, 3] with its questions, and what the auxiliary heads should say of it.
+    """One picture [h, w, 3] with its questions, and what the auxiliary heads should say of its patches and of it all.
 
     Answers are written letter by letter where they are `by_letter`.
     """
@@ -68,6 +68,7 @@ class Example:
     rgb: NDArray[np.uint8]
     pairs: list[QA]
     dense: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
     pack: int = -1
     label: int = 0
     by_letter: bool = False
@@ -152,7 +153,7 @@ class Source:
         pairs = questions.about_photo(rng, name, photo.label, self._labels[name], photo.kind)
         if name == "cards":
             return Example(rgb, pairs)
-        return Example(rgb, pairs, {}, CLASS_PACKS.index(name), self._labels[name].index(photo.label))
+        return Example(rgb, pairs, {}, {}, CLASS_PACKS.index(name), self._labels[name].index(photo.label))
 
     def _drawn(self, rng: random.Random, generated: Generated, most_tiles: int) -> Example:
         """Draw until a picture is legible at `most_tiles`; of `DRAWS` in vain take the most legible."""
@@ -164,7 +165,8 @@ class Source:
                 picture = drawn.picture
                 if size != (picture.height, picture.width):
                     picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-                best = scale, Example(np.asarray(picture.convert("RGB")), list(drawn.pairs[:MOST_PAIRS]))
+                pairs = list(drawn.pairs[:MOST_PAIRS])
+                best = scale, Example(np.asarray(picture.convert("RGB")), pairs, told=drawn.told)
             if scale >= generated.least:
                 break
         assert best is not None

@@ -21,18 +21,33 @@ from PIL import Image, ImageFont
 from .questions import QA
 
 T = TypeVar("T")
+TOLD = {
+    "crossings": 3,
+    "touching": 2,
+    "overlapping": 2,
+    "circled": 26,
+    "shapes": 10,
+    "squares": 8,
+    "rows": 10,
+    "columns": 10,
+    "paths": 10,
+}
+"""What may be told of all of a picture: how many values it has. A value is a number, 0 or 1 for no or yes, or the
+place of a letter in the alphabet."""
 
 
 @dataclass(frozen=True)
 class Drawn:
     """A picture (RGB) with questions and answers about it; every pair is asked and graded by itself.
 
-    Of a tile of 128 px, `labels` may tell what each patch shows: int64 [256] by the name of what is told.
+    Of a tile of 128 px, `labels` may tell what each patch shows: int64 [256] by the name of what is told. Of all of a
+    picture, `told` may tell what `TOLD` names.
     """
 
     picture: Image.Image
     pairs: tuple[QA, ...] = ()
     labels: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

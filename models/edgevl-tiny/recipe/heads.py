@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import emoji, glyphs, scenes
 from .data import CLASS_PACKS
+from .drawn import TOLD
 from .model import pixel_shuffle
 from .names import Encode, Names
 from .plan import IGNORE, N_PATCHES
@@ -31,6 +32,29 @@ NAMES = "names"
 """Names the tokens of `Names.pieces` among those that image tokens point at."""
 
 
+class PictureHeads(nn.Module):
+    """Auxiliary heads on the mean of a picture's patches or tokens: what is told of all of it, such as a number.
+
+    By the answers alone the tasks of BlindTest were learned from some 2,000 pictures each, most of them badly.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.told = nn.ModuleDict({name: nn.Linear(width, n) for name, n in TOLD.items()})
+
+    def loss(self, hidden: Tensor, batch: dict[str, Tensor], seen: Statistics, suffix: str = "") -> Tensor:
+        """Return the mean loss for `hidden` [n, length, width] over all that is told; notes accuracies in `seen`."""
+        total, n = hidden.new_zeros((), dtype=torch.float32), 0
+        pooled = hidden.float().mean(1)
+        for name, head in self.told.items():
+            rows = batch[name] != IGNORE
+            if rows.any():
+                logits, target = head(pooled[rows]).float(), batch[name][rows]
+                total, n = total + F.cross_entropy(logits, target, reduction="sum"), n + len(target)
+                seen.add(name + suffix, (logits.argmax(-1) == target).float().mean())
+        return total / max(1, n)
+
+
 class TokenHeads(nn.Module):
     """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches.
 
@@ -40,6 +64,7 @@ class TokenHeads(nn.Module):
     def __init__(self, width: int, n_patches: int, names: Names | None = None) -> None:
         super().__init__()
         self.names = names
+        self.pictures = PictureHeads(width)
         self.word_bias = nn.ParameterDict({name: nn.Parameter(torch.zeros(len(WORDS[name]))) for name in WORDS})
         self.glyphs = nn.Linear(width, n_patches * len(glyphs.HALVES) * DENSE[glyphs.HALVES[0]])
 
@@ -47,6 +72,7 @@ class TokenHeads(nn.Module):
         """Return the summed loss for `tokens` [n, tokens, text width] of the overviews; notes accuracies in `seen`."""
         factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
         found = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
+        found = found + self.pictures.loss(tokens, batch, seen, "_tokens")
         if self.names is None:
             return found
         embeddings = words[NAMES].float()
@@ -122,6 +148,7 @@ class Heads(nn.Module):
         dense = {**DENSE, emoji.LABEL: 1 + n_emoji}
         self.dense = nn.ModuleDict({name: nn.Linear(width, n) for name, n in dense.items()})
         self.packs = nn.ModuleDict({name: nn.Linear(width, n) for name, n in classes.items()})
+        self.pictures = PictureHeads(width)
 
     def loss(self, patches: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
         """Return the summed loss for `patches` [n, 256, width] of the overviews; notes accuracies in `seen`."""
@@ -130,6 +157,7 @@ class Heads(nn.Module):
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
                 total = total + dense_loss(head(patches[rows]).float(), batch[name][rows], name, seen)
+        total = total + self.pictures.loss(patches, batch, seen)
         pooled = patches.float().mean(1)
         for number, name in enumerate(CLASS_PACKS):
             rows = batch["pack"] == number

@@ -84,7 +84,9 @@ def subway(rng: random.Random, stock: Stock) -> Drawn:
         canvas.text(place, name, letters, text_on(paint), "mm")
     others = [pair for pair in combinations(sorted(plan.stations), 2) if set(pair) != set(asked)]
     pairs = (asked, *(() if stock.is_held_out else rng.sample(others, 2)))
-    return Drawn(canvas.picture(), tuple(_ask(rng, stock, plan, *pair) for pair in pairs))
+    return Drawn(
+        canvas.picture(), tuple(_ask(rng, stock, plan, *pair) for pair in pairs), told={"paths": len(plan.paths)}
+    )
 
 
 def _ask(rng: random.Random, stock: Stock, plan: Map, a: str, b: str) -> QA:
