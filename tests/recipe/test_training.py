@@ -394,6 +394,13 @@ def test_the_decoder_learns_and_the_heads_while_the_encoder_is_held_still(
         assert not torch.equal(training.heads.state_dict()[name], new[name]), name
 
 
+TWO_NAMES = names.Names(
+    torch.arange(2),
+    torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]),  # the second name has the word of the first
+    torch.tensor([2]),
+)
+
+
 def untold(n: int) -> dict[str, Tensor]:
     """Return the labels of `n` pictures of which nothing is told."""
     patches = {name: torch.full((n, 256), IGNORE) for name in LABELS}
@@ -401,13 +408,13 @@ def untold(n: int) -> dict[str, Tensor]:
 
 
 def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
-    of_tokens, seen = TokenHeads(8, n_patches=4), Statistics()
+    of_tokens, seen = TokenHeads(8, 4, TWO_NAMES), Statistics()
     labels = untold(2)
     labels["left_glyph"][0, 17] = 5  # row 1, column 1: of the first token, whose patches are 2x2
     labels["right_glyph"][0, 34] = 0  # row 2, column 2: no letter, in the second row of tokens
     labels["right_glyph"][0, 255] = 7
     tokens = torch.randn(2, 64, 8, requires_grad=True)
-    of_tokens.loss(tokens, {}, labels, seen).backward()
+    of_tokens.loss(tokens, {NAMES: torch.eye(8)[:2]}, labels, seen).backward()
     assert seen.take().keys() == {"token_glyphs"}
     assert tokens.grad is not None
     assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
@@ -471,13 +478,6 @@ def teach(of_tokens: TokenHeads, tokens: Tensor, embeddings: Tensor, labels: dic
     seen = Statistics()
     of_tokens.loss(tokens, {NAMES: embeddings}, labels, seen)
     return seen.take()
-
-
-TWO_NAMES = names.Names(
-    torch.arange(2),
-    torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]),  # the second name has the word of the first
-    torch.tensor([2]),
-)
 
 
 def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> None:

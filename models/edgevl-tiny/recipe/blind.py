@@ -236,7 +236,8 @@ def circled_letter(rng: random.Random, stock: Stock) -> Drawn:
     pairs = [ask(rng, stock, question, letter, rng.choice(ascii_lowercase), "letter")]
     if not stock.is_held_out:
         asked = rng.choice((letter, *word))
-        pairs.append((rng.choice(IS_CIRCLED).format(letter=asked, mark=mark), "yes" if asked == letter else "no"))
+        question = vary(rng, rng.choice(IS_CIRCLED).format(letter=asked, mark=mark))
+        pairs.append((question, "yes" if asked == letter else "no"))
         pairs.append((vary(rng, rng.choice(LONG)), str(len(word))))
     return Drawn(canvas.picture(), tuple(pairs), told={"circled": ascii_lowercase.index(letter.lower())})
 

@@ -244,9 +244,8 @@ def corpus(paths: Paths, n: int, seed: int = 0) -> Iterator[str]:
         for pair in asked:
             yield from pair
     named = [label for name in CLASS_PACKS for label in labels[name]]
-    inside = [
-        f" {name}" for name in (*named, *(known.name for known in emoji.read_pack(paths.packs / "emoji.zip").known))
-    ]
+    known = [one.name for one in emoji.read_pack(paths.packs / "emoji.zip").known]
+    inside = [f" {name}" for name in (*named, *known)]
     for _ in range(NAMED):
         yield from named
         yield from inside

@@ -56,12 +56,12 @@ class PictureHeads(nn.Module):
 
 
 class TokenHeads(nn.Module):
-    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches.
+    """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches, and in all of them.
 
-    With `names` it is taught those of emoji and of photos too.
+    Tokens are taught to point at what is named by its name: of `words`, or of `names`.
     """
 
-    def __init__(self, width: int, n_patches: int, names: Names | None = None) -> None:
+    def __init__(self, width: int, n_patches: int, names: Names) -> None:
         super().__init__()
         self.names = names
         self.pictures = PictureHeads(width)
@@ -73,11 +73,9 @@ class TokenHeads(nn.Module):
         factor = round((N_PATCHES / tokens.shape[1]) ** 0.5)
         found = self._words(tokens, words, batch, factor, seen) + self._glyphs(tokens, batch, factor, seen)
         found = found + self.pictures.loss(tokens, batch, seen, "_tokens")
-        if self.names is None:
-            return found
         embeddings = words[NAMES].float()
-        found = found + self._emoji(tokens, embeddings, self.names, batch[emoji.LABEL], factor, seen)
-        return found + self._photos(tokens, embeddings, self.names, batch, seen)
+        found = found + self._emoji(tokens, embeddings, batch[emoji.LABEL], factor, seen)
+        return found + self._photos(tokens, embeddings, batch, seen)
 
     def _words(
         self, tokens: Tensor, words: dict[str, Tensor], batch: dict[str, Tensor], factor: int, seen: Statistics
@@ -89,11 +87,9 @@ class TokenHeads(nn.Module):
         """
         total = tokens.new_zeros((), dtype=torch.float32)
         for name, bias in self.word_bias.items():
-            if name not in words:
-                continue
-            embeddings = words[name]
             rows = (batch[name] != IGNORE).any(1)
             if rows.any():
+                embeddings = words[name]
                 logits = tokens[rows].float() @ embeddings.float().T + bias
                 patches = pixel_shuffle(batch[name][rows][..., None], factor)  # [n, tokens, patches of a token]
                 target = (patches[..., None] == 1 + torch.arange(len(embeddings))).any(-2)
@@ -101,9 +97,7 @@ class TokenHeads(nn.Module):
                 seen.add(f"{name}_tokens", (logits > 0)[target].float().mean())
         return total
 
-    def _emoji(
-        self, tokens: Tensor, embeddings: Tensor, names: Names, labels: Tensor, factor: int, seen: Statistics
-    ) -> Tensor:
+    def _emoji(self, tokens: Tensor, embeddings: Tensor, labels: Tensor, factor: int, seen: Statistics) -> Tensor:
         """Tell by which tokens of text the emoji in an image token is named: it shall point where they point."""
         if not (rows := (labels != IGNORE).any(1)).any():
             return tokens.new_zeros((), dtype=torch.float32)
@@ -112,19 +106,17 @@ class TokenHeads(nn.Module):
         known = named.any(-1) | empty
         patches, named, empty = patches[known], named[known], empty[known]
         told = named | empty[:, None]
-        target = (names.spelled[patches.clamp(0)] * told[..., None]).sum(-2) / told.sum(-1, keepdim=True)
+        target = (self.names.spelled[patches.clamp(0)] * told[..., None]).sum(-2) / told.sum(-1, keepdim=True)
         logits = pointed(tokens[rows][known], embeddings)
         seen.add("emoji_tokens", pointing_right(logits, target)[~empty].mean())
         weight = torch.where(empty, BACKGROUND_WEIGHT, 1.0)
         return (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
 
-    def _photos(
-        self, tokens: Tensor, embeddings: Tensor, names: Names, batch: dict[str, Tensor], seen: Statistics
-    ) -> Tensor:
+    def _photos(self, tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor], seen: Statistics) -> Tensor:
         """Tell by which tokens of text a photo is named: the mean of its image tokens shall point where they point."""
         if not (rows := batch["pack"] >= 0).any():
             return tokens.new_zeros((), dtype=torch.float32)
-        target = names.spelled[names.first[batch["pack"][rows]] + batch["label"][rows]]
+        target = self.names.spelled[self.names.first[batch["pack"][rows]] + batch["label"][rows]]
         logits = pointed(tokens[rows].float().mean(1), embeddings)
         seen.add("photo_tokens", pointing_right(logits, target).mean())
         return F.cross_entropy(logits, target)
