@@ -32,8 +32,8 @@ MOST_PAIRS = 8
 NAMED = 20
 """How often the tokenizer meets a name, inside a sentence and, of photos, at its start.
 
-So often that each word becomes a token. Of 824 names of emoji 119 were one token, and others had up to nine: none was
-ever written to its end.
+So often that each word becomes a token. Of 824 names of emoji 119 were one token, and others had up to nine: of 120
+that were shown, 13 were named.
 """
 
 PACK_MIX = {
@@ -153,7 +153,7 @@ class Source:
         pairs = questions.about_photo(rng, name, photo.label, self._labels[name], photo.kind)
         if name == "cards":
             return Example(rgb, pairs)
-        return Example(rgb, pairs, {}, {}, CLASS_PACKS.index(name), self._labels[name].index(photo.label))
+        return Example(rgb, pairs, pack=CLASS_PACKS.index(name), label=self._labels[name].index(photo.label))
 
     def _drawn(self, rng: random.Random, generated: Generated, most_tiles: int) -> Example:
         """Draw until a picture is legible at `most_tiles`; of `DRAWS` in vain take the most legible."""

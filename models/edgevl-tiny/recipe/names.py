@@ -1,7 +1,7 @@
 """The names of what pictures show, as tokens of text: what image tokens are taught to point at.
 
-Of 81 products the encoder's own heads told 74 % of held-out photos, and the answers 40 %: too few photos of each ask
-for its name. What points at the tokens of a name need only be copied.
+Of 81 products the encoder's own heads told 74 % of 746 held-out photos, and the answers 40 % of 48: too few photos of
+each ask for its name. What points at the tokens of a name need only be copied.
 """
 
 from __future__ import annotations
