@@ -261,11 +261,6 @@ SHORT void narrow_avx512(Wide_avx512 x, uint16_t* to) {
   _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #include "kernels.h"
-#undef NAME
-#undef LANES
-#undef ZERO_8
-#undef N_TOGETHER
-#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -324,11 +319,6 @@ SHORT Wide_avx512 add_terms_avx512bf16(Wide_avx512 sum, const uint16_t* lanes, c
                                        (__m512bh)_mm512_set1_epi32(both));
 }
 #include "kernels.h"
-#undef NAME
-#undef LANES
-#undef ZERO_8
-#undef N_TOGETHER
-#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -405,11 +395,6 @@ SHORT void narrow_avx2(__m256 x, uint16_t* to) {
   _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #include "kernels.h"
-#undef NAME
-#undef LANES
-#undef ZERO_8
-#undef N_TOGETHER
-#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -450,11 +435,6 @@ SHORT Ints_avx2 dot_avxvnni(Ints_avx2 sum, __m256i weights, __m256i values) {
 }
 #define dot_8_avxvnni dot_avxvnni
 #include "kernels.h"
-#undef NAME
-#undef LANES
-#undef ZERO_8
-#undef N_TOGETHER
-#undef TOGETHER
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -1,6 +1,6 @@
 /* A run of the decoder for one instruction set: included once for each, with NAME() to tell them apart and the
    primitives of that set before it (load_bytes, spread, repeat, dot, fma, quarter, ZERO_8, TOGETHER; TERMS where it has
-   more than one). Everything else is GCC's and Clang's vectors.
+   more than one). What it is given as macros is undefined at its end. Everything else is GCC's and Clang's vectors.
 
    A token's result never depends on the number of threads, nor on which other ones are fed with it, if all of them are
    few (GROUP) or all many, in the last layer those with scores: each row of a product and each block of attention is
@@ -950,3 +950,8 @@ static void NAME(forward)(Run* run) {
 #undef CHUNK
 #undef CHUNK_BYTES
 #undef INLINE
+#undef NAME
+#undef LANES
+#undef ZERO_8
+#undef N_TOGETHER
+#undef TOGETHER
