@@ -18,12 +18,12 @@ def test_export_against_the_recipe(tmp_path: Path) -> None:
     import torch
 
     from edgevl.recipe.model import load_checkpoint
-    from edgevl.recipe.plan import SHIPPED_EDGE, TILE
+    from edgevl.recipe.plan import LONGEST_EDGE, TILE
 
     checkpoint = make_edgevl_tiny(tmp_path / "checkpoint")
     spec = export_model(checkpoint, tmp_path / "model", vision="int8", decoder="int8", block_size=16, fidelity=0.999)
     assert spec.family == "edgevl-tiny"
-    assert (spec.image.tile, spec.image.longest_edge, spec.image.tokens_per_tile) == (TILE, SHIPPED_EDGE, 64)
+    assert (spec.image.tile, spec.image.longest_edge, spec.image.tokens_per_tile) == (TILE, LONGEST_EDGE, 64)
     assert spec.fidelity is not None
     assert _block_sizes(tmp_path / "model" / "decoder.onnx") == {16}
     assert spec.fidelity.feature_cosine >= 0.999

@@ -24,8 +24,8 @@ from .plan import LONGEST_EDGE, TILE, plan
 from .questions import QA
 from .subjects import BY_LETTER, GENERATED, Generated, generators
 
-SIZES = (1, 5, 10)
-"""The size classes of pictures: as many tiles at most, with the overview (a picture alone, a grid of 2x2, of 3x3)."""
+SIZES = (1, 5)
+"""The size classes of pictures: as many tiles at most, with the overview (a picture alone, a grid of up to 2x2)."""
 DRAWS = 4
 """Pictures drawn in a row until one is legible within a size class; then the most legible is taken."""
 MOST_PAIRS = 8
@@ -195,8 +195,7 @@ def fitted(size: tuple[int, int], most_tiles: int, least: float) -> tuple[tuple[
 
 def _canvas(rng: random.Random, most_tiles: int) -> tuple[int, int]:
     """Draw the size of a scene: whole tiles, or a little more than they show."""
-    grids = {1: ((1, 1),), 5: ((1, 2), (2, 1), (2, 2)), 10: ((1, 3), (3, 1), (2, 3), (3, 2), (3, 3))}[most_tiles]
-    rows, cols = rng.choice(grids)
+    rows, cols = rng.choice({1: ((1, 1),), 5: ((1, 2), (2, 1), (2, 2))}[most_tiles])
     size = rows * TILE, cols * TILE
     if rng.random() < (0.8 if most_tiles == 1 else 0.5):
         return size

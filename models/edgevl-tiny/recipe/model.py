@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .plan import SHIPPED_EDGE, TILE
+from .plan import LONGEST_EDGE, TILE
 
 MODEL_TYPE = "edgevl_tiny"
 
@@ -328,7 +328,7 @@ class EdgeVLTiny(nn.Module):
             "image_std": [0.5, 0.5, 0.5],
             "rescale_factor": 1 / 255,
             "resample": 1,
-            "size": {"longest_edge": SHIPPED_EDGE},
+            "size": {"longest_edge": LONGEST_EDGE},
             "max_image_size": {"longest_edge": self.config.vision.image_size},
         }
         generation = {"eos_token_id": eos, "pad_token_id": self.config.text_config["pad_token_id"]}
