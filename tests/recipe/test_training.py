@@ -16,18 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 import edgevl
 from edgevl.eval.metrics import METRICS
 from edgevl.image import pixels
-from edgevl.recipe import emoji, heldout, names, nlvr, packs, questions, subjects, train
+from edgevl.recipe import emoji, heldout, nlvr, packs, questions, subjects, train
 from edgevl.recipe.batches import Batches, Writer, collate
 from edgevl.recipe.data import CLASS_PACKS, NAMED, SIZES, Example, Paths, Source, corpus, fitted, held_out_word, stock
 from edgevl.recipe.drawn import TOLD
-from edgevl.recipe.heads import LABELS, NAMES, PictureHeads, Statistics, TokenHeads
+from edgevl.recipe.heads import LABELS, PictureHeads, Statistics, TokenHeads
 from edgevl.recipe.model import EdgeVLTiny, TinyConfig, load_checkpoint, sized, text_config
 from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
@@ -394,13 +393,6 @@ def test_the_decoder_learns_and_the_heads_while_the_encoder_is_held_still(
         assert not torch.equal(training.heads.state_dict()[name], new[name]), name
 
 
-TWO_NAMES = names.Names(
-    torch.arange(2),
-    torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]),  # the second name has the word of the first
-    torch.tensor([2]),
-)
-
-
 def untold(n: int) -> dict[str, Tensor]:
     """Return the labels of `n` pictures of which nothing is told."""
     patches = {name: torch.full((n, 256), IGNORE) for name in LABELS}
@@ -408,41 +400,16 @@ def untold(n: int) -> dict[str, Tensor]:
 
 
 def test_image_tokens_are_taught_the_letters_that_lie_in_them() -> None:
-    of_tokens, seen = TokenHeads(8, 4, TWO_NAMES), Statistics()
+    of_tokens, seen = TokenHeads(8, 4), Statistics()
     labels = untold(2)
     labels["left_glyph"][0, 17] = 5  # row 1, column 1: of the first token, whose patches are 2x2
     labels["right_glyph"][0, 34] = 0  # row 2, column 2: no letter, in the second row of tokens
     labels["right_glyph"][0, 255] = 7
     tokens = torch.randn(2, 64, 8, requires_grad=True)
-    of_tokens.loss(tokens, {NAMES: torch.eye(8)[:2]}, labels, seen).backward()
+    of_tokens.loss(tokens, {}, labels, seen).backward()
     assert seen.take().keys() == {"token_glyphs"}
     assert tokens.grad is not None
     assert (tokens.grad != 0).any(-1).nonzero().tolist() == [[0, 0], [0, 9], [0, 63]]
-
-
-def test_names_are_told_by_the_tokens_of_text_that_they_consist_of() -> None:
-    emoji_names = [(" apple",), (" red apple",)]
-    photos = [("pear", " pear"), ("green pear", "fruit", " green pear", " fruit")]
-    encode = Writer(TOKENIZER, 64).encode
-    told = names.spell(encode, [emoji_names, photos[:1], photos[1:]])
-    assert told.spelled.shape == (5, 1 + len(told.pieces))
-    assert told.spelled.sum(1).tolist() == pytest.approx([1] * 5)
-    assert told.spelled[0].nonzero().tolist() == [[0]]
-    assert told.first.tolist() == [3, 4]
-    for row, texts in zip(told.spelled[1:], [*emoji_names, *photos], strict=True):
-        tokens = {token for text in texts for token in encode(text)}
-        assert {int(told.pieces[place - 1]) for place in row.nonzero()[:, 0]} == tokens
-
-
-def test_each_class_of_a_pack_has_its_names_where_its_label_says(places: Paths) -> None:
-    writer = Writer(TOKENIZER, 64)
-    told = names.read(places.packs, writer.encode)
-    products = packs.classes(places.packs, "grocery")
-    row = told.spelled[told.first[CLASS_PACKS.index("grocery")] + products.index(products[-1])]
-    kind = next(photo.kind for photo in packs.photos(places.packs, "grocery", None) if photo.label == products[-1])
-    wanted = {token for name in (products[-1], kind) for text in (name, f" {name}") for token in writer.encode(text)}
-    assert kind
-    assert {int(told.pieces[place - 1]) for place in row.nonzero()[:, 0]} == wanted
 
 
 def test_the_tokenizer_meets_every_name_so_often_that_its_words_become_tokens(places: Paths) -> None:
@@ -466,45 +433,6 @@ def test_of_all_of_a_picture_the_mean_of_its_patches_is_taught_what_is_told() ->
     assert seen.take() == {"columns": 1.0, "rows": 1.0}
     assert patches.grad is not None
     assert not patches.grad[2].any()
-
-
-def teach(of_tokens: TokenHeads, tokens: Tensor, embeddings: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
-    """Step `tokens` until they point where the labels say; return the last accuracies."""
-    optimizer = torch.optim.Adam([tokens], lr=0.1)
-    for _ in range(300):
-        optimizer.zero_grad()
-        of_tokens.loss(tokens, {NAMES: embeddings}, labels, Statistics()).backward()
-        optimizer.step()
-    seen = Statistics()
-    of_tokens.loss(tokens, {NAMES: embeddings}, labels, seen)
-    return seen.take()
-
-
-def test_image_tokens_are_taught_to_point_where_names_of_their_emoji_point() -> None:
-    labels = untold(2)
-    labels[emoji.LABEL][0] = 0
-    labels[emoji.LABEL][0, :2] = 1  # the first token shows the first emoji, in two of its 2x2 patches
-    labels[emoji.LABEL][0, 2] = 2
-    labels[emoji.LABEL][0, [254, 255]] = IGNORE  # the last token may show something
-    embeddings = torch.eye(8)[:2]
-    tokens = torch.zeros(2, 64, 8, requires_grad=True)
-    assert teach(TokenHeads(8, 4, TWO_NAMES), tokens, embeddings, labels) == {"emoji_tokens": 1.0}
-    points = F.pad(tokens.detach() @ embeddings.T, (1, 0)).softmax(-1)  # nothing, first word, second word
-    assert points[0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.05)
-    assert points[0, 1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
-    assert points[0, 2:63, 0].min() > 0.9
-    assert not tokens[0, 63].any()
-    assert not tokens[1].any()
-
-
-def test_the_mean_of_a_photos_image_tokens_is_taught_to_point_where_its_name_points() -> None:
-    labels = untold(2) | {"pack": torch.tensor([-1, 0]), "label": torch.tensor([0, 0])}  # its name is the second
-    embeddings = torch.eye(8)[:2]
-    tokens = torch.zeros(2, 64, 8, requires_grad=True)
-    assert teach(TokenHeads(8, 4, TWO_NAMES), tokens, embeddings, labels) == {"photo_tokens": 1.0}
-    points = F.pad(tokens.detach().mean(1) @ embeddings.T, (1, 0)).softmax(-1)
-    assert points[1].tolist() == pytest.approx([0, 0.5, 0.5], abs=0.05)
-    assert not tokens[0].any()
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -40,10 +40,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from . import emoji, names, packs
+from . import emoji, packs
 from .batches import Batches, Writer
 from .data import CLASS_PACKS, Paths, corpus
-from .heads import NAMES, Heads, Statistics, TokenHeads, word_ids
+from .heads import Heads, Statistics, TokenHeads, word_ids
 from .heldout import TRAINING_CHECK, held_out_batches
 from .lean import decode
 from .model import EdgeVLTiny, TinyConfig, load_checkpoint, load_config, sized, text_config
@@ -88,9 +88,8 @@ class Trainer:
         n_emoji = len(emoji.read_pack(paths.packs / "emoji.zip").known)
         self.heads = Heads(config.vision.hidden_size, classes, n_emoji)
         self.writer = Writer(work / "tokenizer.json", config.tokens_per_tile)
-        named = names.read(paths.packs, self.writer.encode)
-        self.word_ids = {**word_ids(self.writer.encode), NAMES: named.pieces}
-        self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2, named)
+        self.word_ids = word_ids(self.writer.encode)
+        self.token_heads = TokenHeads(config.text_config["hidden_size"], config.scale_factor**2)
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         matrices, others = self._groups()
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
@@ -222,7 +221,7 @@ class Trainer:
         return loss + 0.25 * auxiliary + found
 
     def _words(self) -> dict[str, Tensor]:
-        """Return the decoder's embeddings of the names of shapes and colours, and of the tokens of all other names."""
+        """Return the decoder's embeddings of the names of shapes and colours."""
         embed = self.model.text.get_input_embeddings()
         return {name: embed(ids) for name, ids in self.word_ids.items()}
 
