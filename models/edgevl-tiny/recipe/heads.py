@@ -56,9 +56,9 @@ class PictureHeads(nn.Module):
 class TokenHeads(nn.Module):
     """Auxiliary heads behind the projector: what lies in each image token, of `n_patches` patches.
 
-    Shapes, colours and letters alone: with what is told of a whole picture, and taught to point at the names of emoji
-    and photos too, tokens held less of each (colours 80 % against 83, 37,194 pictures into the decoder's stage), and
-    the loss of the answers was 1.58 against 1.46. After 220,000 more, no place of a thing could be told.
+    Shapes, colours and letters alone. Told of whole pictures too, and taught to point at the names of emoji and photos,
+    tokens held less of a thing (colours 80 % against 83) and the answers' loss was 1.58 against 1.46, both 8,400
+    pictures after one same state. In 309,000 pictures, 29 % of places were learned, where 89,000 had taught 58.
     """
 
     def __init__(self, width: int, n_patches: int) -> None:
