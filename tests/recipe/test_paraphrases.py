@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edgevl.recipe import blind, charts, documents, paraphrases, printed, questions, screens
+from edgevl.recipe.data import Paths, Source, stock
 from edgevl.recipe.drawn import Stock, Task
 from edgevl.recipe.goals import GROUPS
 from edgevl.recipe.heldout import SCENE_TASKS, scene_question
@@ -128,3 +131,22 @@ def test_words_around_a_question_are_not_those_of_paraphrases() -> None:
     said = [questions.spoken(rng, "what is this?") for _ in range(600)]
     assert all("what is this?" in one for one in said)
     assert 150 < sum(one != "what is this?" for one in said) < 250
+
+
+def test_any_words_may_stand_around_a_question_but_those_of_paraphrases(places: Paths, tmp_path: Path) -> None:
+    unfit = ("thank", "thanks", "thankful", "please", "pleased")
+    words = tmp_path / "words"
+    words.write_text("\n".join((*unfit, *places.words.read_text(encoding="utf-8").split())), encoding="utf-8")
+    places = replace(places, words=words)
+    others = stock(places, is_held_out=False).words
+    assert set(unfit).intersection(others)
+    source = Source(places, any_words=True)
+    asked = [pair[0].lower() for seed in range(300) for pair in source.example(random.Random(seed), "few", 1).pairs]
+    used = {word for question in asked for word in re.findall(r"[a-z]+", question)}
+    assert used.isdisjoint(unfit)
+    listed = {word for text in questions.BEFORE + questions.AFTER for word in re.findall(r"[a-z]+", text)}
+    assert len(used.intersection(others) - listed) > 300
+    rng = random.Random(5)
+    around = [questions.spoken(rng, "what is this?", others) for _ in range(600)]
+    assert all("what is this?" in one for one in around)
+    assert 250 < sum(one != "what is this?" for one in around) < 350

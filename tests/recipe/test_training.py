@@ -94,7 +94,7 @@ def test_what_is_asked_of_one_picture_does_not_change_the_next(
     """So that a stage that does not ask sees the same pictures when questions are worded anew."""
     maker = batches(places, ENCODER, n_tiles=6)
     before = maker.examples(random.Random(5), source, 3)
-    monkeypatch.setattr(questions, "spoken", lambda rng, question: f"{question} {rng.random()} {rng.random()}")
+    monkeypatch.setattr(questions, "spoken", lambda rng, question, _: f"{question} {rng.random()} {rng.random()}")
     after = maker.examples(random.Random(5), source, 3)
     assert len(before) == 6
     assert any(one.pairs != other.pairs for one, other in zip(before, after, strict=True))

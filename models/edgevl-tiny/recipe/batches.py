@@ -48,7 +48,7 @@ class Batches(IterableDataset[dict[str, NDArray[Any]]]):
         self._rank, self._n_ranks = rank, n_ranks
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
-        source = Source(self._paths)
+        source = Source(self._paths, self._stage.any_words)
         worker = get_worker_info()
         step, first = (worker.num_workers, worker.id) if worker else (1, 0)
         for number in count(self._start + first, step):

@@ -105,11 +105,13 @@ def stock(paths: Paths, is_held_out: bool) -> Stock:
 
 
 class Source:
-    """Draws examples of the training part by the names of subjects."""
+    """Draws examples of the training part by the names of subjects; with `any_words` around questions."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, any_words: bool = False) -> None:
         packs.require(paths.packs)
         self._stock = stock(paths, is_held_out=False)
+        idle = (word for word in self._stock.words if not word.startswith(questions.NEVER_IDLE))
+        self._idle = tuple(idle) if any_words else ()
         self._generated = generators(paths.packs)
         self._tiles: dict[str, Maker] = {
             "text": text_tile,
@@ -123,7 +125,7 @@ class Source:
     def example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:
         """Draw a picture of a subject (of `SCENES`, `GENERATED`, photos, labelled tiles), of so many tiles at most."""
         found = self._example(rng, subject, most_tiles)
-        pairs = [(questions.spoken(rng, question), answer) for question, answer in found.pairs]
+        pairs = [(questions.spoken(rng, question, self._idle), answer) for question, answer in found.pairs]
         return replace(found, pairs=pairs, by_letter=subject in BY_LETTER)
 
     def _example(self, rng: random.Random, subject: str, most_tiles: int) -> Example:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -260,6 +260,13 @@ AFTER = spelled(
     "[say no more|it matters to me|come on|and nothing else|i have no idea|so i can go on|help me|be honest][.|]",
 )
 """Idle words before and after a question."""
+LINKS = spelled(
+    "[a|the|of|to|and|it|you|i|is|are|that|this|in|on|for|with|not|very|much|lot|can|do|so|we|me|my|your|all|if|but]",
+    "[as|be|at|many|more|from|here|there|now|then|was|has|have|had|will|would|by|or|an|just|how|who|when]",
+)
+"""Words that stand between others."""
+NEVER_IDLE = ("please", "thank")
+"""Beginnings of idle words that only held-out questions have."""
 
 _NOUNS = """
     cat car house tree apple ball bird boat cup fish chair book hat horse key lamp leaf plane shoe table train
@@ -694,13 +701,26 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
     return [(vary(rng, question), answer) for question, answer in pairs[:n]]
 
 
-def spoken(rng: random.Random, question: str) -> str:
-    """Put idle words around one question in three: a model that met few of them takes others for the question."""
-    if rng.random() < 1 / 6:
-        question = f"{rng.choice(BEFORE)} {question}"
-    if rng.random() < 1 / 5:
-        question = f"{question} {rng.choice(AFTER)}"
+def spoken(rng: random.Random, question: str, words: Sequence[str] = ()) -> str:
+    """Put idle words around one question in three, or around one in two where they may be any of `words` too.
+
+    A model that met few idle words takes others for the question: one that had met those above answered "no" to
+    whatever ended in "thanks a lot."
+    """
+    before, after = (1 / 4, 1 / 3) if words else (1 / 6, 1 / 5)
+    if rng.random() < before:
+        question = f"{_idle(rng, BEFORE, words)} {question}"
+    if rng.random() < after:
+        question = f"{question} {_idle(rng, AFTER, words)}"
     return question
+
+
+def _idle(rng: random.Random, known: Sequence[str], words: Sequence[str]) -> str:
+    """Draw what is known to be said, or, as often where there are `words`, up to five of them and of `LINKS`."""
+    if not words or rng.random() < 0.5:
+        return rng.choice(known)
+    said = [rng.choice(rng.choice((LINKS, words))) for _ in range(rng.randint(1, 5))]
+    return " ".join(said) + rng.choice((".", ".", "", "!", ","))
 
 
 def vary(rng: random.Random, question: str) -> str:

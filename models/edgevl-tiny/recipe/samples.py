@@ -16,7 +16,7 @@ from PIL import Image
 from .scenes import Scene, Thing, make_scene, render, render_word
 
 FONT = "DejaVuSans.ttf"
-WORD = "hello"
+WORD = "open"
 SEEDS = {"shapes": 3, "counting": 8, "relation": 11, "wide": 8, "word": 5}
 """Chosen so that the grounds are light and the word lies well inside its picture."""
 

@@ -36,6 +36,7 @@ class Stage:
 
     `phases` in order. `tiles` of a batch at most, `rate` at its peak.
     `encoder` is the encoder's share of the rate; 0 holds it still. One that does not ask trains the encoder alone.
+    With `any_words`, words without a meaning for the question stand around it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     rate: float
     encoder: float
     asks: bool = True
+    any_words: bool = False
 
     def mix(self, tiles: int, grounded: bool = False) -> Mix:
         """Return what is drawn after so many tiles; with `grounded` the phase after the basics stands for them."""
@@ -131,6 +133,17 @@ STAGES = (
         tiles=24,
         rate=6e-4,
         encoder=0.3,
+    ),
+    # What stands around questions in the stages before are two hundred sayings. Of 80 questions, a model of those alone
+    # had 74 right, 32 where they ended in "thank you." and 6 in "thanks a lot.": it answered yes or no.
+    Stage(
+        "phrasing",
+        (Phase(0, _READING),),
+        steps=3000,
+        tiles=24,
+        rate=4e-4,
+        encoder=0.3,
+        any_words=True,
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
