@@ -40,7 +40,9 @@ class _Past:
     def __init__(self, past: Sequence[Sequence[torch.Tensor]]) -> None:
         self._past, self.present = past, list[torch.Tensor]()
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put a layer's new keys and values behind its past ones."""
         both = tuple(torch.cat([old, new], 2) for old, new in zip(self._past[layer], (key, value), strict=True))
         self.present += both

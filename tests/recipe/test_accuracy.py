@@ -11,11 +11,17 @@ import pytest
 from edgevl.export import checkpoint
 from edgevl.model import manifest
 from edgevl.recipe import packs
+from edgevl.recipe.datasets import FORMS
+from edgevl.recipe.heldout import TASKS
 
 _PATH = Path(__file__).parents[2] / "models" / "edgevl-tiny" / "accuracy.json"
 _ROWS: dict[str, dict[str, Any]] = json.loads(_PATH.read_text(encoding="utf-8"))
 _LOWEST = {"naming": 0.92, "counting": 0.75, "relations": 0.75, "yes_no": 0.85, "satellite": 0.75, "flowers": 0.50}
 _ROUNDING = 1e-9
+
+
+def test_the_table_has_every_task_and_every_form_of_questions() -> None:
+    assert set(_ROWS) == {*TASKS, *FORMS}
 
 
 @pytest.mark.parametrize("task", _LOWEST)
