@@ -123,7 +123,7 @@ def test_no_paraphrase_is_a_phrasing_of_training() -> None:
 def test_words_around_a_question_are_not_those_of_paraphrases() -> None:
     around, held_out = (
         {word for text in texts for word in re.findall(r"\w+", text)}
-        for texts in (questions.BEFORE + questions.AFTER, paraphrases.SPELLINGS)
+        for texts in (questions.BEFORE + questions.AFTER + questions.LINKS, paraphrases.SPELLINGS)
     )
     assert held_out == {"please", "thank", "you"}
     assert around & held_out == {"you"}

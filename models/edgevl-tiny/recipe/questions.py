@@ -704,8 +704,7 @@ def about_photo(rng: random.Random, pack: str, label: str, labels: list[str], ki
 def spoken(rng: random.Random, question: str, words: Sequence[str] = ()) -> str:
     """Put idle words around one question in three, or around one in two where they may be any of `words` too.
 
-    A model that met few idle words takes others for the question: one that had met those above answered "no" to
-    whatever ended in "thanks a lot."
+    A model that met few idle words takes others for the question.
     """
     before, after = (1 / 4, 1 / 3) if words else (1 / 6, 1 / 5)
     if rng.random() < before:
