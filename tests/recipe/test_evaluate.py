@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from edgevl.cli import run as run_cli
+from edgevl.errors import InputError
 from edgevl.eval import run, tasks
 from edgevl.eval.item import Item
 from edgevl.model import hub, manifest
@@ -169,6 +170,15 @@ def test_tasks_asked_side_by_side_give_the_same_report(asked: Path, answers: Pat
     found, before = read(tmp_path / "report.json")["tasks"], read(answers / "report.json")["tasks"]
     assert {task: row["accuracy"] for task, row in found.items()} == {t: row["accuracy"] for t, row in before.items()}
     assert list(found) == list(before)
+
+
+def test_there_is_no_report_of_half_the_tasks(asked: Path, answers: Path, tmp_path: Path) -> None:
+    shutil.copytree(asked, tmp_path / "data")
+    shutil.copytree(answers / "report", tmp_path / "report")
+    (tmp_path / "data" / datasets.FORMS[-1] / datasets.TABLE).write_text("", encoding="utf-8")
+    with pytest.raises(InputError):
+        evaluate.measure(hub.find(None), tmp_path / "data", tmp_path / "report.json", {})
+    assert not (tmp_path / "report.json").exists()
 
 
 def test_the_change_of_a_form_is_paired(answers: Path) -> None:

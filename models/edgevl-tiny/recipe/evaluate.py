@@ -64,7 +64,8 @@ def measure(
 
     `workers` tasks are asked at once, each in a process of its own with `threads` threads. The report has a row a
     task: the figures, those of each other model with the paired difference, and some of the wrong answers. It is
-    written after every task. Raises what `edgevl eval` raises, and FileNotFoundError for a folder without tasks.
+    written when all are asked: a table of some tasks would look like one of all. Raises what `edgevl eval` raises, and
+    FileNotFoundError for a folder without tasks.
     """
     tasks = [task for task in (*TASKS, *FORMS) if (data / task / TABLE).exists()]
     if not tasks:
@@ -80,8 +81,8 @@ def measure(
         if task in FORMS[1:] and (drop := compare(units[task], units[FORMS[0]])) is not None:
             row["drop"] = asdict(drop)
         report["models"] = {name: asdict(one.outcomes[-1].run) for name, one in found.items()}
-        output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{task:<20} {row['accuracy']:.3f} of {row['n']} (constant {row['baseline']:.3f})", flush=True)
+    output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _all_asked(settings: Sequence[Settings], against: Mapping[str, Path], workers: int) -> Iterator[Found]:
