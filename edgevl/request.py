@@ -452,8 +452,8 @@ def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
     for index in range(len(keys) - 2, n_same - 1, -1):
         if request.ends_image(index) and _restore(model, request, keys[: index + 1]):
             return index + 1
-    model.decoder.truncate(model.held[n_same - 1].n_tokens if n_same else 0)
     del model.held[n_same:]
+    model.decoder.truncate(model.held[-1].n_tokens if model.held else 0)
     return n_same
 
 
@@ -477,7 +477,9 @@ def _restore(model: Loaded, request: Request, keys: Sequence[str]) -> bool:
     if state is None:
         return False
     ends = list(accumulate(map(n_tokens, request.steps[: len(keys)])))
+    held, model.held[:] = model.held[:], []  # a load that Ctrl-C stops leaves nothing that could be relied on
     if not model.decoder.load(state, ends[-1]):
+        model.held[:] = held
         return False
     model.held[:] = [Held(key, end) for key, end in zip(keys, ends, strict=True)]
     return True

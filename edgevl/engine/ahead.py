@@ -154,7 +154,7 @@ class OnnxAheadDecoder(OnnxDecoder):
         """Feed the last `n` tokens again, at once; return whether all bits are the same, and leave all as it was."""
         if self._cache.n_times < self.n_at_once:
             can = self._cache.mirror(self.n_at_once, self.n_past)
-            self._bind_cache()
+            self._follow_cache()
             machine.give_back()  # where it was before
             if not can:
                 return False

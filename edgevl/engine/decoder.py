@@ -120,6 +120,7 @@ class CachedDecoder:
         """Hold what `save` returned for `n` tokens; return whether shape and precision are this decoder's."""
         if state.dtype != self._saved_dtype or state.shape != self._cache.saved_shape(n):
             return False
+        self.n_past = self._n_settled = 0  # of what was held, nothing is to be relied on from here on
         self._reserve(n, 0)
         self._cache.load(state)
         self.n_past = self._n_settled = n
@@ -127,8 +128,14 @@ class CachedDecoder:
 
     def _reserve(self, n_tokens: int, n_used: int) -> None:
         """Make room in the cache, and tell whatever runs on it where it lies if it moved."""
-        if self._cache.reserve(n_tokens, n_used):
+        self._cache.reserve(n_tokens, n_used)
+        self._follow_cache()
+
+    def _follow_cache(self) -> None:
+        """Take the cache from where it lies now if it moved, be it that this was once begun and stopped by Ctrl-C."""
+        if self._cache.has_moved:
             self._bind_cache()
+            self._cache.has_moved = False
 
     def _bind_cache(self) -> None:
         """Take the cache from where it lies now."""
@@ -217,9 +224,10 @@ class OnnxDecoder(CachedDecoder):
             if self.takes_turns:
                 self._let_go()
             self._require(graph)
-            self._bindings[graph] = binding = graph.bind()
+            binding = graph.bind()
             binding.bind_output("logits", self._logits)
             self._bind_state(binding)
+            self._bindings[graph] = binding
         return self._bindings[graph]
 
     def _let_go(self) -> None:

@@ -16,6 +16,9 @@ class KVCache:
 
     Pages of the buffers are untouched until used, so unused capacity costs address space, not memory. What a graph
     keeps in a device's memory is brought here by `fetch` before it is read, and taken back by `send` once changed.
+
+    `has_moved` says that the buffers are others than whoever runs on them knows, until that sets it back. Where there
+    is no memory for larger ones, or a Ctrl-C comes while they are filled, all stays as it was.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class KVCache:
         self._limit = limit
         self._expected = 0
         self.capacity = 0
+        self.has_moved = True
         self.arrays: dict[str, NDArray[Any]] = {
             f"{layer}.{kind}": self._empty(0) for layer in range(n_layers) for kind in ("key", "value")
         }
@@ -49,14 +53,11 @@ class KVCache:
         """Make room for so many at once when there has to be more: growing bit by bit leaves holes in memory."""
         self._expected = n_tokens
 
-    def reserve(self, n_tokens: int, n_used: int) -> bool:
-        """Make room for `n_tokens`, keeping the first `n_used`; return whether the buffers moved."""
-        if n_tokens <= self.capacity:
-            return False
-        self._fetch()
-        self._grow(n_tokens)
-        self._move(n_used)
-        return True
+    def reserve(self, n_tokens: int, n_used: int) -> None:
+        """Make room for `n_tokens`, keeping the first `n_used`."""
+        if n_tokens > self.capacity:
+            self._fetch()
+            self._move(self._grown(n_tokens), n_used)
 
     def turn(self) -> None:
         """Go on from what the graph wrote, which is in its place."""
@@ -91,16 +92,21 @@ class KVCache:
             array[0, :, : state.shape[2]] = part
         self._send()
 
-    def _grow(self, n_tokens: int) -> None:
-        """Set a capacity of `n_tokens` or more."""
+    def _grown(self, n_tokens: int) -> int:
+        """Return a capacity of `n_tokens` or more."""
         wanted = max(n_tokens, min(max(2 * self.capacity, self._expected), self._limit))
-        self.capacity = min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
+        return min(-(-wanted // BLOCK) * BLOCK, max(self._limit, n_tokens))
 
-    def _move(self, n_used: int) -> None:
-        """Take new buffers of this capacity, with the first `n_used` tokens of the old ones."""
-        for name, old in self.arrays.items():
-            self.arrays[name] = new = self._empty(self.capacity)
+    def _move(self, capacity: int, n_used: int) -> None:
+        """Take new buffers of `capacity`, with the first `n_used` tokens of the old ones."""
+        arrays = self._buffers(capacity)
+        for new, old in zip(arrays.values(), self.arrays.values(), strict=True):
             new[:, :, :n_used] = old[:, :, :n_used]
+        self.has_moved = True
+        self.arrays, self.capacity = arrays, capacity
+
+    def _buffers(self, capacity: int) -> dict[str, NDArray[Any]]:
+        return {name: self._empty(capacity) for name in self.arrays}
 
     def _empty(self, capacity: int) -> NDArray[Any]:
         batch, heads, dim = self._shape
@@ -117,30 +123,31 @@ class TurningKVCache(KVCache):
     def __init__(self, *sizes: Any, **settings: Any) -> None:
         """Begin empty; see `KVCache`."""
         super().__init__(*sizes, **settings)
-        self._present = self._buffers()
-        self._used, self._spare = self._buffers(), self._buffers()
+        self._present = self._buffers(0)
+        self._used, self._spare = self._buffers(0), self._buffers(0)
 
     @property
     def present(self) -> dict[str, NDArray[Any]]:
         """Where the graph writes past and new tokens."""
         return self._present
 
-    def reserve(self, n_tokens: int, n_used: int) -> bool:
-        """Make `arrays` the first `n_used` tokens and `present` a place for `n_tokens`; return that they moved."""
-        grows = n_tokens > self.capacity
-        if moves := grows or n_used != self._n_held:
-            self._fetch()
+    def reserve(self, n_tokens: int, n_used: int) -> None:
+        """Make `arrays` the first `n_used` tokens and `present` a place for `n_tokens`."""
+        capacity, arrays, used, spare = self.capacity, self.arrays, self._used, self._spare
+        grows, is_cut = n_tokens > capacity, n_used != self._n_held
         if grows:
-            self._grow(n_tokens)
-            self._used, self._spare = self._buffers(), self._buffers()
-        elif n_used != self._n_held:
-            self._used, self._spare = self._spare, self._used
-        if moves:
-            held, self.arrays = self.arrays, _fronts(self._used, n_used)
-            for name, array in self.arrays.items():
-                array[...] = held[name][:, :, :n_used]
-        self._present = _fronts(self._spare, n_tokens)
-        return True
+            capacity = self._grown(n_tokens)
+            used, spare = self._buffers(capacity), self._buffers(capacity)
+        elif is_cut:
+            used, spare = spare, used
+        if grows or is_cut:
+            self._fetch()
+            arrays = _fronts(used, n_used)
+            for new, old in zip(arrays.values(), self.arrays.values(), strict=True):
+                new[...] = old[:, :, :n_used]
+        present = _fronts(spare, n_tokens)
+        self.has_moved = True
+        self.arrays, self._present, self._used, self._spare, self.capacity = arrays, present, used, spare, capacity
 
     def turn(self) -> None:
         """Go on from what the graph wrote."""
@@ -155,9 +162,6 @@ class TurningKVCache(KVCache):
     @property
     def _n_held(self) -> int:
         return int(next(iter(self.arrays.values())).shape[2])
-
-    def _buffers(self) -> dict[str, NDArray[Any]]:
-        return {name: self._empty(self.capacity) for name in self.arrays}
 
 
 def _fronts(buffers: dict[str, NDArray[Any]], n_tokens: int) -> dict[str, NDArray[Any]]:

@@ -32,7 +32,11 @@ class MirroredKVCache(KVCache):
         The buffers move.
         """
         self.n_times = n_times
-        self._move(n_used)
+        try:
+            self._move(self.capacity, n_used)
+        except BaseException:  # the old buffers stay, which lie there once
+            self.n_times = 1
+            raise
         return self.n_times == n_times
 
     def batch(self, n: int) -> dict[str, NDArray[Any]]:

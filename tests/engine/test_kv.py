@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edgevl.engine.kv import BLOCK, KVCache, TurningKVCache
 
@@ -33,22 +38,23 @@ def test_room_for_what_is_expected_comes_at_once() -> None:
     cache = small_cache(limit=4 * BLOCK)
     cache.expect(3 * BLOCK - 1)
     assert cache.capacity == 0
-    assert cache.reserve(1, 0)
+    cache.reserve(1, 0)
     assert cache.capacity == 3 * BLOCK
     cache.expect(9 * BLOCK)
-    assert not cache.reserve(3 * BLOCK, 1)
-    assert cache.reserve(3 * BLOCK + 1, 1)
+    cache.reserve(3 * BLOCK, 1)
+    assert cache.capacity == 3 * BLOCK
+    cache.reserve(3 * BLOCK + 1, 1)
     assert cache.capacity == 4 * BLOCK
 
 
-def test_reserve_says_whether_the_buffers_moved() -> None:
+def test_it_says_whether_the_buffers_moved() -> None:
     cache = small_cache()
-    assert cache.reserve(10, 0)
-    before = cache.arrays["0.key"]
-    assert not cache.reserve(BLOCK, 10)
-    assert cache.arrays["0.key"] is before
-    assert cache.reserve(BLOCK + 1, 10)
-    assert cache.arrays["0.key"] is not before
+    assert cache.has_moved  # nobody knows them yet
+    for n_tokens, moves in ((10, True), (BLOCK, False), (BLOCK + 1, True)):
+        cache.has_moved, before = False, cache.arrays["0.key"]
+        cache.reserve(n_tokens, 0)
+        assert cache.has_moved is moves
+        assert (cache.arrays["0.key"] is not before) is moves
 
 
 def test_growing_keeps_what_is_used() -> None:
@@ -65,7 +71,8 @@ def test_capacity_ends_at_the_limit() -> None:
     cache = small_cache(limit=300)
     cache.reserve(257, 0)
     assert cache.capacity == 300
-    assert not cache.reserve(300, 257)
+    cache.reserve(300, 257)
+    assert cache.capacity == 300
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(1, 2000), max_size=8))
@@ -78,6 +85,33 @@ def test_there_is_always_room_and_never_past_the_limit(limit: int, wishes: list[
         used = n_tokens
         assert n_tokens <= cache.capacity <= limit
         assert cache.arrays["1.value"].shape[2] == cache.capacity
+
+
+@pytest.mark.parametrize("kind", [KVCache, TurningKVCache])
+@pytest.mark.parametrize("n_before", range(4))
+def test_growing_that_is_interrupted_leaves_all_as_it_was(
+    kind: type[KVCache], n_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = kind(n_layers=2, n_kv_heads=3, head_dim=4, dtype=np.float32, limit=1000)
+    cache.reserve(9, 0)
+    for number, array in enumerate(cache.present.values()):
+        array[:, :, :9] = number + np.arange(9)[:, None]
+    cache.turn()
+    before, n_made, empty = cache.save(9, np.float32), count(), kind._empty
+
+    def interrupted(self: KVCache, capacity: int) -> NDArray[Any]:
+        if next(n_made) == n_before:
+            raise KeyboardInterrupt
+        return empty(self, capacity)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "_empty", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.reserve(BLOCK + 1, 9)
+    assert cache.capacity == BLOCK
+    np.testing.assert_array_equal(cache.save(9, np.float32), before)
+    cache.reserve(BLOCK + 1, 9)
+    np.testing.assert_array_equal(cache.save(9, np.float32), before)
 
 
 class TestTurning:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gc
 import sys
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgevl.engine import mirrored
 from edgevl.engine.kv import BLOCK
@@ -41,7 +44,8 @@ def test_more_room_lies_several_times_too() -> None:
     made = cache()
     before = {name: array[:, :, :10].copy() for name, array in made.arrays.items()}
     assert made.mirror(4, 10)
-    assert made.reserve(BLOCK + 1, 10)
+    made.reserve(BLOCK + 1, 10)
+    assert made.capacity == 2 * BLOCK
     for name, array in made.batch(4).items():
         assert array.shape == (4, 2, 2 * BLOCK, 16)
         np.testing.assert_array_equal(array[3:, :, :10], before[name])
@@ -55,6 +59,24 @@ def test_where_room_ends_within_a_page_it_stays_as_it_is() -> None:
     assert made.n_times == 1
     for name, array in made.arrays.items():
         np.testing.assert_array_equal(array[:, :, :10], before[name])
+
+
+def test_mirroring_that_is_interrupted_leaves_it_lying_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, n_made, empty = cache(), count(), mirrored.empty
+    before = {name: array[:, :, :10].copy() for name, array in made.arrays.items()}
+
+    def interrupted(*given: Any) -> NDArray[Any]:
+        if next(n_made) == 1:
+            raise KeyboardInterrupt
+        return empty(*given)
+
+    monkeypatch.setattr(mirrored, "empty", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.mirror(3, 10)
+    assert made.n_times == 1  # what lies behind the buffers is other memory
+    for name, array in made.arrays.items():
+        np.testing.assert_array_equal(array[:, :, :10], before[name])
+    assert made.mirror(3, 10)
 
 
 def n_mapped() -> int:

@@ -61,7 +61,7 @@ class NativeDecoder(CachedDecoder):
         self._weights = Weights(data_path(path), plan, n_threads=n_threads, max_tokens=PIECE)
         self._limit = spec.context_length
         self._is_scored = True
-        self._bind_cache()
+        self._follow_cache()
 
     def extend(
         self, chunk: NDArray[Any], cancelled: threading.Event | None = None, positions: NDArray[Any] | None = None
