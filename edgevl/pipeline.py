@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +189,7 @@ class VLM:
         picture = open_image(image, max_pixels, reduce)
         if isinstance(picture, Features):
             return picture
-        with self._turn:
+        with self._turn.lock():
             model = self._open()
             plan = model.plan(picture.size, detail)
             source = TileSource(model, [picture], [plan])
@@ -211,8 +213,12 @@ class VLM:
         return n_tokens(with_image) - n_tokens(model.chunks([Message("user", (question,))], []))
 
     def close(self) -> None:
-        """Free the graphs, after the running request, and write what is to be stored. Closing twice is allowed."""
-        with self._turn:
+        """Free the graphs, after the running request, and write what is to be stored. Closing twice is allowed.
+
+        An answer that this thread has not read to its end is closed first.
+        """
+        self._turn.end_own()
+        with self._turn.lock():
             self._model = None
             if self._disk is not None:
                 self._disk.flush()
@@ -239,7 +245,7 @@ class VLM:
             if self._profile is None:
                 from edgevl.probe import profile_of
 
-                with self._turn:
+                with self._turn.lock():
                     self._profile = profile_of(model, key)
         return self._profile
 
@@ -287,7 +293,7 @@ class Stream(Iterator[Delta]):
         self._on_answer = on_answer
         self._answer: Answer | None = None
         self.forecast = request.forecast
-        self._steps = self._run(vlm, request, on_tile)
+        self._deltas = _deltas(vlm, request, cancel, on_tile, weakref.ref(self))
 
     @property
     def answer(self) -> Answer:
@@ -298,8 +304,9 @@ class Stream(Iterator[Delta]):
 
     def finish(self) -> Answer:
         """Run to the end and return the answer."""
-        for _ in self:
-            pass
+        with self:
+            for _ in self:
+                pass
         return self.answer
 
     def cancel(self) -> None:
@@ -308,10 +315,18 @@ class Stream(Iterator[Delta]):
 
     def close(self) -> None:
         """End the request now."""
-        self._steps.close()
+        self._deltas.close()
 
     def __next__(self) -> Delta:
-        return next(self._steps)
+        try:
+            return next(self._deltas)
+        except StopIteration as end:
+            answer = end.value
+        if answer is not None:
+            self._answer = answer
+            if self._on_answer is not None:
+                self._on_answer(answer)
+        raise StopIteration
 
     def __enter__(self) -> Self:
         return self
@@ -321,16 +336,24 @@ class Stream(Iterator[Delta]):
     ) -> None:
         self.close()
 
-    def _run(self, vlm: VLM, request: Request, on_tile: OnTile | None) -> Generator[Delta, None, None]:
-        """Prefill and generate, holding the model's turn."""
-        with vlm._turn:
+
+def _deltas(
+    vlm: VLM,
+    request: Request,
+    cancel: threading.Event,
+    on_tile: OnTile | None,
+    stream: weakref.ref[Stream],
+) -> Generator[Delta, None, Answer]:
+    """Prefill and generate, holding the model's turn for `stream`, which is not kept alive: nobody else may read it."""
+    with vlm._turn.lock():
+        try:
+            vlm._turn.taken_by(stream)
             model = vlm._open()
             source = TileSource(model, request.images, request.plans)
-            prefilled = prefill(model, request, source, self._cancel, on_tile)
+            prefilled = prefill(model, request, source, cancel, on_tile)
             clock = _Clock(request, source, prefilled, model.load_s)
             if not prefilled.complete:
-                self._end(clock.answer(vlm.name, "", [], "cancelled"))
-                return
+                return clock.answer(vlm.name, "", [], "cancelled")
             generation = Generation(
                 model.decoder,
                 model.tokenizer,
@@ -338,20 +361,19 @@ class Stream(Iterator[Delta]):
                 eos_token_ids=model.manifest.tokenizer.eos_token_ids,
                 params=request.params,
                 limit=request.limit,
-                cancelled=self._cancel,
+                cancelled=cancel,
             )
             texts = []
             for delta in generation:
                 clock.token()
                 texts.append(delta.text)
                 yield delta
-            self._end(clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason))
-            vlm._check_profile(self.answer)
-
-    def _end(self, answer: Answer) -> None:
-        self._answer = answer
-        if self._on_answer is not None:
-            self._on_answer(answer)
+                vlm._turn.taken_by(stream)
+            answer = clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason)
+            vlm._check_profile(answer)
+            return answer
+        finally:
+            vlm._turn.taken_by(None)
 
 
 class _Clock:
@@ -397,17 +419,31 @@ class _Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._owner: int | None = None
+        self._stream: weakref.ref[Stream] | None = None
+        self._reader: int | None = None
 
-    def __enter__(self) -> None:
-        if self._owner == threading.get_ident():
+    def lock(self) -> threading.Lock:
+        """Return the lock, to be entered itself: Ctrl-C cannot come between, as it could in a method of ours.
+
+        Raises Busy where this thread would wait for itself.
+        """
+        if self._is_own():
             raise Busy("this thread is still reading an answer of this model; finish that stream or close() it first")
-        self._lock.acquire()
-        self._owner = threading.get_ident()
+        return self._lock
 
-    def __exit__(self, *_: object) -> None:
-        self._owner = None
-        self._lock.release()
+    def taken_by(self, stream: weakref.ref[Stream] | None) -> None:
+        """Note, from within the lock, whose turn it is, and that this thread reads it."""
+        self._stream, self._reader = stream, threading.get_ident() if stream else None
+
+    def end_own(self) -> None:
+        """Close the stream that this thread left unfinished, if there is one."""
+        stream = self._stream() if self._stream is not None and self._is_own() else None
+        if stream is not None:
+            with contextlib.suppress(ValueError):  # asked for by what the stream itself has called
+                stream.close()
+
+    def _is_own(self) -> bool:
+        return self._reader == threading.get_ident() and self._lock.locked()
 
 
 def _sampling(options: Mapping[str, Any]) -> SamplingParams:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,7 +18,10 @@ from PIL import Image
 import edgevl
 from edgevl import InputError
 from edgevl.image.read import read
+from edgevl.pipeline import Stream
 from edgevl.types import Features
+
+T = TypeVar("T")
 
 SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
 QUESTION = "what's here?"
@@ -45,6 +51,16 @@ def fresh(vlm: edgevl.VLM) -> None:
     model.held.clear()
     model.tiles.clear()
     model.prefixes.clear()
+
+
+def elsewhere(do: Callable[[], T]) -> T:
+    """Return what is done in another thread, which is not to wait for this one."""
+    done: list[T] = []
+    thread = threading.Thread(target=lambda: done.append(do()), daemon=True)
+    thread.start()
+    thread.join(30)
+    [result] = done
+    return result
 
 
 def test_the_same_by_path_bytes_base64_array_and_pil(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
@@ -179,6 +195,71 @@ def test_leaving_a_stream_early_frees_the_model(vlm: edgevl.VLM, answer: edgevl.
         with pytest.raises(edgevl.Busy, match="finish that stream or close"):
             vlm.ask(SHAPES, QUESTION)
     assert vlm.ask(SHAPES, QUESTION).token_ids == answer.token_ids
+
+
+def test_a_stream_that_nobody_has_any_more_frees_the_model(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
+    gc.disable()  # a process that waits collects no cycles
+    try:
+        for _ in vlm.stream(SHAPES, QUESTION):
+            break
+        assert elsewhere(lambda: vlm.ask(SHAPES, QUESTION).token_ids) == answer.token_ids
+    finally:
+        gc.enable()
+
+
+def test_an_answer_that_is_interrupted_frees_the_model(
+    vlm: edgevl.VLM, answer: edgevl.Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following, n_read = Stream.__next__, count()
+
+    def interrupted(stream: Stream) -> edgevl.Delta:
+        if next(n_read) == 2:  # between two tokens, where the stream itself is not at work
+            raise KeyboardInterrupt
+        return following(stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "__next__", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            vlm.ask(SHAPES, QUESTION)
+    assert kept.value.__traceback__ is not None  # with its frames, as a notebook keeps them
+    assert elsewhere(lambda: vlm.ask(SHAPES, QUESTION).token_ids) == answer.token_ids
+
+
+def test_an_error_while_a_stream_is_read_is_the_one_that_is_seen(folder: Path | None) -> None:
+    def read() -> None:
+        with edgevl.load(folder, store=False) as vlm:
+            for delta in vlm.stream(SHAPES, QUESTION):
+                raise ZeroDivisionError(delta.text)
+
+    with pytest.raises(ZeroDivisionError):
+        read()
+
+
+def test_a_model_is_not_closed_by_what_its_own_answer_calls(folder: Path | None) -> None:
+    with edgevl.load(folder, store=False) as vlm:
+        with pytest.raises(edgevl.Busy, match="finish that stream or close"):
+            vlm.ask(SHAPES, QUESTION, on_tile=lambda done, total: vlm.close())
+        assert vlm.ask(SHAPES, QUESTION).text
+
+
+def test_who_reads_a_stream_on_is_who_may_not_ask_meanwhile(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
+    stream = vlm.stream(SHAPES, QUESTION)
+    next(stream)
+
+    def read_on() -> None:
+        next(stream)
+        with pytest.raises(edgevl.Busy):
+            vlm.ask(SHAPES, QUESTION)
+
+    elsewhere(read_on)
+    threading.Timer(0.1, stream.close).start()
+    assert vlm.ask(SHAPES, QUESTION).token_ids == answer.token_ids  # having waited for it
+
+
+def test_what_is_told_of_an_answer_may_ask_the_next_question(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
+    told: list[edgevl.Answer] = []
+    vlm.ask(SHAPES, QUESTION, on_answer=lambda _: told.append(vlm.ask(SHAPES, QUESTION)))
+    assert [one.token_ids for one in told] == [answer.token_ids]
 
 
 def test_several_threads_queue_up(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
