@@ -150,10 +150,13 @@ class Loaded:
 
     @cached_property
     def vision_id(self) -> str:
-        """What features depend on beside pixels: the vision graph's SHA-256, the normalisation, and what runs it."""
+        """What features depend on beside an image and its plan.
+
+        That is the vision graph's SHA-256, how pixels are resized and normalised, and what runs it.
+        """
         image, processor = self.manifest.image, machine.describe().processor
         content = manifest.content(self.manifest, self.folder, self.manifest.vision.file)
-        return f"{content}:{image.mean}:{image.std}:{processor}:{self.encoder.backend}"
+        return f"{content}:{image.resample}:{image.mean}:{image.std}:{processor}:{self.encoder.backend}"
 
     @cached_property
     def decoder_id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -222,6 +223,20 @@ def test_a_changed_file_at_the_same_path_is_another_image(tmp_path: Path) -> Non
             answers.append(vlm.ask(path, "what's here?", max_tokens=4))
     assert [answer.images[0].n_encoded > 0 for answer in answers] == [True, True, False]
     assert answers[0].images[0].id == answers[2].images[0].id != answers[1].images[0].id
+
+
+def test_pixels_resized_in_another_way_are_another_prompt(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(installed_folder() / BUNDLED, tmp_path / "model"))
+    spec = folder / "edgevl.json"
+    raw = json.loads(spec.read_text("utf-8"))
+    found = []
+    for resample in ("lanczos", "nearest", "nearest"):
+        raw["image"]["resample"] = resample
+        spec.write_text(json.dumps(raw))
+        with edgevl.load(folder, store=tmp_path / "store") as vlm:
+            answer = vlm.ask(picture(1, 400, 300), "what's here?", max_tokens=1)
+            found.append((answer.images[0].n_encoded > 0, answer.usage.cached_tokens > 0))
+    assert found == [(True, False), (True, False), (False, True)]
 
 
 def test_another_kind_of_processor_finds_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
