@@ -61,7 +61,8 @@ def mmbench(tables: Sequence[Path]) -> Iterator[Item | Problem]:
     """Read MMBench's TSV: index, question, hint, A to D, answer, category, l2-category and image in base64.
 
     A row of index i + 1000000 k asks row i with its choices shifted; its image may be the index of the row that has
-    it. Version 1.1 names the row in g_index. Prompt: hint, question and choices, as VLMEvalKit orders them.
+    it. Version 1.1 names the row in g_index. Where any question has several orders, one that lacks orders is named.
+    Prompt: hint, question and choices, as VLMEvalKit orders them.
     """
     for table in tables:
         found = list(rows(table, ["image"]))
@@ -70,8 +71,30 @@ def mmbench(tables: Sequence[Path]) -> Iterator[Item | Problem]:
         def parse(row: Row, table: Path, images: Mapping[str, object] = images) -> Iterable[Item]:
             return [_mmbench_item(row, images)]
 
+        asked: list[Item | Problem] = []
         for row in found:
-            yield from [row] if isinstance(row, Problem) else _items(row, table, parse, _mmbench_group(row))
+            asked += [row] if isinstance(row, Problem) else _items(row, table, parse, _mmbench_group(row))
+        yield from asked
+        yield from _mmbench_incomplete(asked, table)
+
+
+def _mmbench_incomplete(asked: Sequence[Item | Problem], table: Path) -> Iterator[Problem]:
+    """Yield each question that is there in fewer orders than it has choices, unless all are there in one order alone.
+
+    Those that a problem names already are left out.
+    """
+    named = {one.group for one in asked if isinstance(one, Problem)}
+    groups: dict[str, dict[str, Item]] = {}
+    for item in asked:
+        if isinstance(item, Item):
+            groups.setdefault(item.group, {})[item.id] = item
+    if all(len(orders) == 1 for orders in groups.values()):
+        return
+    for group, orders in groups.items():
+        n_choices = max(len(item.choices) for item in orders.values())
+        if len(orders) < n_choices and group not in named:
+            what = f"is there in {len(orders)} of the {n_choices} orders of its choices; get the file again"
+            yield Problem(f"{told(Path(table.name))}, index {group}", what, group)
 
 
 def _mmbench_group(row: Row) -> str:
@@ -239,7 +262,8 @@ def _mmmu_items(row: Row, table: Path) -> Iterable[Item]:
 
 
 def _list(row: Row, name: str) -> tuple[str, ...]:
-    return tuple(whole(name, text) for text in list_of(row.text(name)))
+    """Return a list as Python writes it, with at least one text and none of them empty. Raises BadRow."""
+    return Row(row.where, {name: list_of(row.text(name))}).texts(name)
 
 
 def _known(answers: tuple[str, ...]) -> tuple[str, ...]:
@@ -311,10 +335,17 @@ def _frames(row: Row, table: Path) -> list[Image]:
     names = [row.optional(name) for name in ("videoID", "video_id") if row.optional(name)]
     folders = [folder / "frames" / name for folder in list(table.parents)[:3] for name in names]
     for folder in folders:
-        files = [path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
-        if files:
+        if files := _pictures(folder):
             return [_file(path) for path in sorted(files, key=_in_order)]
     raise BadRow(f"its frames are missing: there are no pictures in frames/{names[0] if names else 'VIDEO'}")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder; none where there is no such folder, nor can be."""
+    try:
+        return [path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
+    except (OSError, ValueError):  # too long a name, or no name at all
+        return []
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:

@@ -337,7 +337,7 @@ def list_of(text: str) -> tuple[str, ...]:
     if text.strip().startswith("["):
         try:
             found = literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return (text,)
         if isinstance(found, list):
             return tuple(map(str, found))

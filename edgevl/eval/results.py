@@ -1,10 +1,11 @@
 """The results file: every answer as it is given, so that a run that was ended goes on from there.
 
-JSON Lines. A line of a run says what answered: model and digest of its files, machine, versions, settings. A line of an
-answer names its run, the item, and the digest of what was asked. A line with the figures and the digest of the data set
-ends every evaluation. One file may hold several models; the same question is not asked again of the same model with the
-same settings, versions and processor. An item that asks what another one asked, or whose right answers have changed,
-gets a line of its own with the same answer: of several lines of a run, an item and a question, the last one counts.
+JSON Lines. A line of a run says what answered: model and digest of its files, what runs its parts, machine, versions,
+settings. A line of an answer names its run, the item, and the digest of what was asked. A line with the figures and the
+digest of the data set ends every evaluation. One file may hold several models; the same question is not asked again of
+the same model with the same settings, engines, versions and processor. An item that asks what another one asked, or
+whose right answers have changed, gets a line of its own with the same answer: of several lines of a run, an item and a
+question, the last one counts.
 """
 
 from __future__ import annotations
@@ -23,22 +24,28 @@ from edgevl.model.manifest import Manifest
 
 FORMAT = 2
 """In format 1, digests depended on where pictures lie: its answers would all be asked again."""
+_BEGINNING = f'{{"edgevl_eval": {FORMAT}, "run": '.encode()
+"""What a results file begins with."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What answers: a model, by its name, precision and the digest of its files, on a machine, with settings."""
+    """What answers: a model, by its name, precision and the digest of its files, on a machine, with settings.
+
+    `engines` are what runs its "vision" and its "decoder".
+    """
 
     model: str
     model_id: str
     precision: str
     machine: Machine
     settings: dict[str, Any]
+    engines: dict[str, str]
 
     @property
     def key(self) -> str:
         """A digest of what answers depend on; the date and a machine's memory are not part of it."""
-        content = [self.model_id, self.machine.cpu, self.machine.versions, self.settings]
+        content = [self.model_id, self.machine.cpu, self.machine.versions, self.settings, self.engines]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -119,7 +126,8 @@ class Results:
                 if line.endswith(b"\n"):
                     self._take_line(number, line)
                     whole += len(line)
-        if not self._runs and line:
+        begins = not whole and line[: len(_BEGINNING)] == _BEGINNING[: len(line)]  # a full disk may cut the first line
+        if not self._runs and not begins:
             raise InputError(f"{self.path}: is no results file; choose another --output")
         if not line.endswith(b"\n"):
             os.truncate(self.path, whole)
@@ -142,9 +150,19 @@ class Results:
         if "edgevl_eval" in line:
             self._runs.add(line["run"])
         elif "summary" not in line:
-            if not isinstance(line["answer"], str):
-                raise TypeError("'answer' is no text")
+            _check(line)
             self._keep(line)
+
+
+def _check(line: dict[str, Any]) -> None:
+    """Raise TypeError or KeyError where a line of an answer holds something else than what is written."""
+    texts = {"finish_reason": "", "refused": "", "answer": line["answer"], **line}
+    for name in ("answer", "finish_reason", "refused"):
+        if not isinstance(texts[name], str):
+            raise TypeError(f"{name!r} is no text")
+    images = line.get("images", [])
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise TypeError("'images' is no list of texts")
 
 
 def check_is_file(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Ask a model, or two, every item of a data set, and say what came of it.
 
 Answers are greedy, and nothing is remembered on disk but the results file. A model is opened only where something is
-left to ask, one at a time; pictures are read one item at a time.
+left to ask, one at a time; its encoder alone is opened before, to say what runs it. Pictures are read one item at a
+time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgevl.eval.tasks import Dataset, Task, load, nothing
 from edgevl.machine import describe
 from edgevl.model import manifest
 from edgevl.pipeline import VLM
+from edgevl.placement import Placement
 from edgevl.types import Answer, Detail, ImagePart, Message, TextPart
 
 T = TypeVar("T")
@@ -162,7 +164,14 @@ def evenly(values: Sequence[T], limit: int | None) -> list[T]:
 def _run(folder: Path, settings: Settings) -> Run:
     spec = manifest.read(folder)
     options = {"detail": settings.detail, "threads": settings.threads}
-    return Run(spec.name, spec.content_id, precision_of(spec), describe(), options)
+    manifest.check_sizes(spec, folder)
+    engines = _engines(Placement(folder, spec, device="auto", threads=settings.threads))
+    return Run(spec.name, spec.content_id, precision_of(spec), describe(), options, engines)
+
+
+def _engines(placed: Placement) -> dict[str, str]:
+    """Return what runs each part; a decoder is opened only where that has not been measured here."""
+    return {"vision": placed.encoder().backend, "decoder": placed.likely_decoder() or placed.decoder().backend}
 
 
 class _Asker:

@@ -101,7 +101,10 @@ def _tsv(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
         lines = _Lines(file)
         table = csv.reader(lines, delimiter="\t")
         csv.field_size_limit(max(csv.field_size_limit(), 1 << 30))  # a picture is longer than csv's default
-        header = next(table, [])
+        try:
+            header = next(table, [])
+        except csv.Error as error:
+            raise InputError(f"{path}: its first line cannot be read: {_in_english(error)}") from error
         if len(set(header)) < max(len(header), 2):
             raise InputError(f"{path}: has no first line with the names of its columns; get the file again")
         for number in count(1):
@@ -111,9 +114,16 @@ def _tsv(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Problem(where, f"cannot be read, nor can what follows ({error})")
+                yield Problem(where, f"cannot be read, nor can what follows: {_in_english(error)}")
                 return
             yield _tsv_row(path, where, start, header, cells, images) if cells else Problem(where, "is empty")
+
+
+def _in_english(error: csv.Error) -> str:
+    """Return what is wrong and what to do, for what csv says to programmers."""
+    if "new-line character" in str(error):
+        return "a carriage return stands outside quotes where no line ends; save the table with line feeds as line ends"
+    return f"{error}; get the file again"
 
 
 class _Lines:

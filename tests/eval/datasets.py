@@ -41,9 +41,11 @@ MMBENCH = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category"
 
 
 def mmbench(folder: Path) -> Path:
-    """Two questions: one with two choices in both orders, one in one order alone with four."""
+    """Two questions in every order of their choices: one with two, one with four."""
     shapes, word = (base64.b64encode(path.read_bytes()).decode() for path in (SHAPES, WORD))
     question = 'which "shape"\tis blue?'
+    things = ("a word", "a cat", "a dog", "an ant")
+    turned = [[f"{n}000008", "what is it?", "", *things[n:], *things[:n], "ADCB"[n]] for n in (1, 2, 3)]
     return tsv(
         folder / "MMBench_DEV_EN.tsv",
         MMBENCH,
@@ -51,6 +53,7 @@ def mmbench(folder: Path) -> Path:
             ["7", question, "look\nwell", "circle", "square", "", "", "B", "attribute", shapes, "perception", "dev"],
             ["8", "what is it?", "", "a word", "a cat", "a dog", "an ant", "A", "ocr", word, "perception", "dev"],
             ["1000007", question, "look\nwell", "square", "circle", "", "", "A", "attribute", "7", "perception", "dev"],
+            *([*asked, "ocr", "8", "perception", "dev"] for asked in turned),
         ],
     )
 

@@ -218,6 +218,7 @@ def test_an_answer_may_be_anything() -> None:
         ("[a, b]", ("[a, b]",)),
         ("['a'", ("['a'",)),
         ("[" * 5000, ("[" * 5000,)),
+        ("[{[]: 1}]", ("[{[]: 1}]",)),
     ],
 )
 def test_lists_as_python_writes_them(text: str, found: tuple[str, ...]) -> None:

@@ -16,15 +16,19 @@ from typing import Any
 import pytest
 
 import edgevl
+from edgevl.engine.native import decoder as native
 from edgevl.errors import ChecksumMismatch, InputError
 from edgevl.eval import page, run, tasks
 from edgevl.eval.results import Results
 from edgevl.eval.run import Evaluation, Settings
 from edgevl.eval.stats import mcnemar, wilson
-from edgevl.machine import describe
+from edgevl.machine import describe, version
 from edgevl.model import hub, manifest
+from edgevl.placement import Placement, installed
+from edgevl.store import kept as store
 from tests.eval import datasets
 from tests.eval.conftest import ASKED
+from tests.natively import MISSING
 
 Answers = Mapping[tuple[str, str], str]
 N = len(ASKED)
@@ -215,6 +219,26 @@ def test_other_settings_are_asked_anew(answers: Answers, tmp_path: Path) -> None
     assert [line.get("settings", {}).get("detail") for line in kept(asked.output)] == ["low", None, "2", None]
 
 
+@pytest.mark.skipif(native.backend() is None, reason=MISSING)
+def test_another_engine_is_asked_anew(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEVL_PROFILE_DIR", str(tmp_path / "profiles"))
+    asked = settings(questions(tmp_path, answers), tmp_path, limit=1)
+    placed = Placement(asked.model, manifest.read(asked.model), device="auto", threads=None)
+    graphs, openvino = f"onnxruntime {version('onnxruntime')} cpu", f"openvino {installed('openvino')} cpu"
+    wanted = [{"vision": graphs, "decoder": native.backend()}, {"vision": graphs, "decoder": graphs}]
+    for seconds in ({"cpu": 1.0}, {"cpu": 1.0}, {"cpu": 2.0, "openvino": 1.0}):
+        store.write(placed.key("vision"), seconds)
+        for _ in range(2):  # the second time it is known
+            run.evaluate(asked)
+        monkeypatch.setenv("EDGEVL_NATIVE", "off")
+    if installed("openvino"):
+        wanted.append({"vision": openvino, "decoder": graphs})
+    begins, lines = kept(asked.output)[::2], kept(asked.output)[1::2]
+    assert [begin["engines"] for begin in begins] == wanted
+    assert [line["run"] for line in lines] == [begin["run"] for begin in begins]
+    assert len({begin["run"] for begin in begins}) == len(wanted)
+
+
 def test_a_limit_is_spread_evenly(answers: Answers, tmp_path: Path) -> None:
     dataset = tasks.load("jsonl", questions(tmp_path, answers))
     names = [item.id for item in dataset.items]
@@ -252,6 +276,9 @@ def test_a_model_that_is_not_what_it_says_is_not_asked(answers: Answers, damaged
     content[-1] ^= 1
     (model / "embeddings.npy").write_bytes(content)
     with pytest.raises(ChecksumMismatch, match=r"embeddings\.npy: content differs"):
+        run.evaluate(settings(questions(tmp_path, answers), tmp_path, model=model))
+    (model / "vision.onnx").write_bytes(b"cut off")
+    with pytest.raises(ChecksumMismatch, match=r"vision\.onnx: has 7 bytes, "):
         run.evaluate(settings(questions(tmp_path, answers), tmp_path, model=model))
 
 
@@ -295,21 +322,28 @@ def test_choices_that_are_not_named_are_counted(tmp_path: Path) -> None:
     outcome = found.outcomes[0]
     assert [figure.title for figure in outcome.figures] == ["right in every order of the choices", "as first asked"]
     assert [figure.n for figure in outcome.figures] == [2, 2]
-    texts = ("B", "a square, I think.", "nothing of it")
-    said = [replace(answer, text=text) for answer, text in zip(outcome.answers, texts, strict=True)]
-    assert replace(outcome, answers=said).n_unnamed == 1
+    texts = {"7": "B", "1000007": "a square, I think."}
+    said = [replace(answer, text=texts.get(answer.item.id, "nothing of it")) for answer in outcome.answers]
+    assert replace(outcome, answers=said).n_unnamed == 4
 
 
 def test_groups_count_when_they_are_whole_and_all_right(tmp_path: Path) -> None:
     dataset = tasks.load("mmbench", datasets.mmbench(tmp_path))
     assert [item.id for item in run.choose(dataset, 1)] == ["7", "1000007"], "a limit counts questions"
     outcome = run.evaluate(settings(dataset.tables[0], tmp_path, task="mmbench"))
-    scores = {"7": 1.0, "8": 1.0, "1000007": 0.0}
-    made = [replace(answer, score=scores[answer.item.id]) for answer in outcome.outcomes[0].answers]
+    made = [replace(answer, score=float(answer.item.id != "1000007")) for answer in outcome.outcomes[0].answers]
     found = run._outcome(dataset, outcome.outcomes[0].run, made)
     assert [figure.value for figure in found.figures] == [0.5, 1.0]
     damaged = replace(dataset, problems=[run.Problem("row 9", "is damaged", "8")])
     assert run._outcome(damaged, outcome.outcomes[0].run, made).figures[0].n == 1
+
+
+def test_a_group_without_its_last_order_is_not_counted(tmp_path: Path) -> None:
+    table = datasets.mmbench(tmp_path)
+    table.write_text("".join(table.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
+    [outcome] = run.evaluate(settings(table, tmp_path, task="mmbench")).outcomes
+    assert [unit.id for unit in outcome.units] == ["7"]
+    assert [figure.n for figure in outcome.figures] == [1, 2]
 
 
 @pytest.mark.parametrize("task", ["blindtest", "chartqa", "docvqa", "mmmu", "nlvr", "ocrbench", "video-mme"])
@@ -335,7 +369,20 @@ def test_every_task_can_be_asked(task: str, tmp_path: Path) -> None:
             "is of format 3, this edgevl goes on with 2 only; choose another --output",
         ),
         ('{"run": "a", "asked": "b", "answer": 5}\n', "('answer' is no text)"),
+        *(
+            (f'{{"run": "a", "asked": "b", "id": "c", "answer": "", "{name}": {value}}}\n', f"({name!r} is {what})")
+            for name, value, what in (
+                ("refused", 5, "no text"),
+                ("refused", "null", "no text"),
+                ("finish_reason", [], "no text"),
+                ("images", 5, "no list of texts"),
+                ("images", [5], "no list of texts"),
+                ("images", '"abc"', "no list of texts"),
+            )
+        ),
         ("no line end", "out.ndjson: is no results file; choose another --output"),
+        ('{"edgevl_eval": 1, "ru', "out.ndjson: is no results file; choose another --output"),
+        ('{"summary": {}}\n{"edgevl_eval": 2', "out.ndjson: is no results file; choose another --output"),
     ],
 )
 def test_other_files_are_not_written_to(content: str, words: str, answers: Answers, tmp_path: Path) -> None:
@@ -345,6 +392,16 @@ def test_other_files_are_not_written_to(content: str, words: str, answers: Answe
         run.evaluate(asked)
     assert words in str(caught.value)
     assert asked.output.read_text() == content
+
+
+def test_a_first_line_that_was_cut_off_is_written_anew(answers: Answers, tmp_path: Path) -> None:
+    asked = settings(questions(tmp_path, answers), tmp_path, limit=1)
+    run.evaluate(asked)
+    first = asked.output.read_bytes().splitlines(keepends=True)[0]
+    for n_bytes in (0, 1, 10, 18, 19, 40, len(first) - 1):
+        asked.output.write_bytes(first[:n_bytes])
+        assert given(run.evaluate(asked)) == list(answers.values())[:1]
+        assert len(kept(asked.output)) == 1 + 1
 
 
 def test_a_place_that_cannot_be_written(answers: Answers, tmp_path: Path) -> None:

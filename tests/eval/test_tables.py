@@ -58,6 +58,20 @@ def test_damaged_rows_of_a_tsv_are_named(tmp_path: Path) -> None:
     assert values(path) == [{"index": "1", "question": "a"}, {"index": "2", "question": "never closed\n3\tb\n"}]
 
 
+def test_a_carriage_return_that_ends_no_line_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    said = "a carriage return stands outside quotes where no line ends; save the table with line feeds as line ends"
+    path.write_bytes(b"index\tquestion\r1\ta\r")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: its first line cannot be read: {said}"
+    path.write_bytes(b"index\tquestion\r\n1\ta\r\n2\tb\rc\r\n3\td\r\n")
+    assert values(path) == [
+        {"index": "1", "question": "a"},
+        f"a.tsv, row 2: cannot be read, nor can what follows: {said}",
+    ]
+
+
 def test_json_lines_with_damage(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [{"a": 1, "b": None}, '{"a": ', "", "[1]", {"a": 2}])
     first, broken, other, last = values(path)

@@ -44,7 +44,7 @@ def problems(found: Dataset) -> list[str]:
 def test_mmbench(tmp_path: Path) -> None:
     datasets.mmbench(tmp_path)
     found = load("mmbench", tmp_path)
-    first, second, turned = found.items
+    first, second, turned, *others = found.items
     assert shown(first) == [
         "<shapes>",
         'Hint: look\nwell\nQuestion: which "shape"\tis blue?\nOptions:\nA. circle\nB. square\n'
@@ -56,7 +56,11 @@ def test_mmbench(tmp_path: Path) -> None:
         ("7", "7", ("B",)),
         ("8", "8", ("A",)),
         ("1000007", "7", ("A",)),
+        ("1000008", "8", ("D",)),
+        ("2000008", "8", ("C",)),
+        ("3000008", "8", ("B",)),
     ]
+    assert [item.choices[item.answers[0]] for item in others] == ["a word"] * 3
     assert turned.choices == {"A": "square", "B": "circle"}
     assert first.categories == {"group": "perception", "category": "attribute"}
     assert problems(found) == []
@@ -69,13 +73,43 @@ def test_mmbench_with_damage(tmp_path: Path) -> None:
     assert header.split("\t") == list(MMBENCH)
     table.write_text(header + "\n" + good[0] + "".join("\t".join(row) + "\n" for row in rows), "utf-8")
     found = load("mmbench", tmp_path)
-    assert len(found.items) == 3
+    assert len(found.items) == 6
     assert problems(found) == [
-        "MMBench_DEV_EN.tsv, row 4: its picture is that of row '77', which has none",
-        "MMBench_DEV_EN.tsv, row 5: its answer 'C' is none of its choices A, B",
-        "MMBench_DEV_EN.tsv, row 6: lacks 'answer'",
+        "MMBench_DEV_EN.tsv, row 7: its picture is that of row '77', which has none",
+        "MMBench_DEV_EN.tsv, row 8: its answer 'C' is none of its choices A, B",
+        "MMBench_DEV_EN.tsv, row 9: lacks 'answer'",
     ]
     assert [problem.group for problem in found.problems] == ["9"] * 3
+
+
+def test_mmbench_with_orders_that_are_missing(tmp_path: Path) -> None:
+    table = datasets.mmbench(tmp_path)
+    header, *lines = table.read_text("utf-8").splitlines(keepends=True)
+    *whole, third, last = lines
+    table.write_text("".join((header, *whole, third)), "utf-8")
+    missing = "MMBench_DEV_EN.tsv, index 8: is there in 3 of the 4 orders of its choices; get the file again"
+    found = load("mmbench", tmp_path)
+    assert ([str(one) for one in found.problems], found.problems[0].group) == ([missing], "8")
+    table.write_text("".join((header, *whole, third.rpartition("\t")[0] + "\n", last)), "utf-8")
+    assert problems(load("mmbench", tmp_path)) == [
+        "MMBench_DEV_EN.tsv, row 5: has 11 cells, the table 12 columns",
+        missing,
+    ]
+    table.write_text("".join((header, *whole, third.replace("\tC\t", "\tE\t"), last)), "utf-8")
+    assert problems(load("mmbench", tmp_path)) == [
+        "MMBench_DEV_EN.tsv, row 5: its answer 'E' is none of its choices A, B, C, D"
+    ], "it is named already"
+    table.write_text("".join((header, *whole, third, third)), "utf-8")
+    assert problems(load("mmbench", tmp_path)) == ["2000008: is there twice; only the first is asked", missing]
+
+
+def test_mmbench_with_one_order_a_question(tmp_path: Path) -> None:
+    table = datasets.mmbench(tmp_path)
+    header, *lines = table.read_text("utf-8").splitlines(keepends=True)
+    table.write_text("".join((header, *lines[:3])), "utf-8")  # the first cell with a line end is on two of them
+    found = load("mmbench", tmp_path)
+    assert [item.id for item in found.items] == ["7", "8"]
+    assert problems(found) == []
 
 
 def test_mmbench_of_version_1_1_names_the_group(tmp_path: Path) -> None:
@@ -180,6 +214,26 @@ def test_mmmu(tmp_path: Path) -> None:
     assert problems(found) == ["validation-00000-of-00001.parquet, row 3: its answer is not published"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"answer": "[]"}, "'answer' is empty"),
+        ({"answer": ""}, "'answer' is empty"),
+        ({"answer": "['', 'y']"}, "'answer' is empty"),
+        ({"question_type": "multiple-choice", "options": "[{[]: 1}]"}, "has 1 choices, where two or more are expected"),
+        ({"question_type": "multiple-choice", "options": "['a', ' ']"}, "'options' is empty"),
+        ({"question_type": "multiple-choice", "options": "[]"}, "'options' is empty"),
+    ],
+)
+def test_mmmu_with_damage(changes: dict[str, str], words: str, tmp_path: Path) -> None:
+    asked = {"question": "what?", "options": "[]", "answer": "x", "question_type": "open"}
+    rows = [{**asked, "id": f"validation_Math_{number}", "image_1": datasets.image(WORD)} for number in (1, 2)]
+    rows[0] |= {"answer": "A", **changes}
+    found = load("mmmu", datasets.parquet(tmp_path / "validation-0.parquet", rows))
+    assert [item.id for item in found.items] == ["validation_Math_2"]
+    assert problems(found) == [f"validation-0.parquet, row 1: {words}"]
+
+
 def test_every_subject_of_mmmu_has_a_discipline() -> None:
     from edgevl.eval.layouts import _SUBJECTS
 
@@ -214,6 +268,21 @@ def test_video_mme_as_json_with_damage(tmp_path: Path) -> None:
         "test.json, row 1, question 1: has 1 choices, where two or more are expected",
         "test.json, row 2: its frames are missing: there are no pictures in frames/002",
         "test.json, row 3: 'questions' is no list of objects",
+    ]
+
+
+def test_video_mme_with_a_name_that_no_folder_has(tmp_path: Path) -> None:
+    datasets.frames(tmp_path, "001")
+    rows = [
+        {**datasets.VIDEO, **datasets.video_question(number), "video_id": name}
+        for number, name in enumerate(("x" * 300, "a\0b", "001"))
+    ]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    found = load("video-mme", tmp_path)
+    assert [item.id for item in found.items] == ["001-2"]
+    assert problems(found) == [
+        f"test.json, row {number}: its frames are missing: there are no pictures in frames/{name}"
+        for number, name in ((1, "x" * 300), (2, "a\0b"))
     ]
 
 
