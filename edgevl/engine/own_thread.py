@@ -11,6 +11,8 @@ from queue import SimpleQueue
 from typing import Any
 
 _Call = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
+Calls = SimpleQueue[_Call | None]
+"""Calls that wait for a thread, and None for each that is told to end."""
 END_S = 10.0
 """How long the end of the process waits for what is under way in such a thread."""
 
@@ -18,28 +20,33 @@ END_S = 10.0
 class OwnThread:
     """Makes calls one after another in one thread, until it is told to end; then it calls `at_end`, as the last.
 
+    Of several threads with the same `calls` whichever is free makes the next call, or ends.
     `end` takes no lock, so that it may be called by a finalizer. Those run wherever Python happens to collect garbage,
     such as in the middle of starting some thread: to shut down a ThreadPoolExecutor from there waits for itself.
     """
 
-    def __init__(self, name: str, at_end: Callable[[], None]) -> None:
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+    def __init__(self, name: str, at_end: Callable[[], object] = lambda: None, calls: Calls | None = None) -> None:
+        self._calls: Calls = SimpleQueue() if calls is None else calls
         self._thread = threading.Thread(target=_work, args=(self._calls, at_end), name=name, daemon=True)
         self._thread.start()
         _open.add(self)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function after whatever is still under way there; return its result or raise its error."""
+        return self.submit(function, *arguments).result()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have a function called, unless its future is cancelled before."""
         future: Future[Any] = Future()
         self._calls.put((future, function, arguments))
-        return future.result()
+        return future
 
     def end(self) -> None:
         """Let it end after what it has been given so far; does not wait."""
         self._calls.put(None)
 
-    def join(self, timeout_s: float) -> None:
-        """Wait until it has ended."""
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until it has ended, at most `timeout_s`."""
         self._thread.join(timeout_s)
 
 
@@ -56,11 +63,12 @@ def _end_all() -> None:
         thread.join(END_S)
 
 
-def _work(calls: SimpleQueue[_Call | None], at_end: Callable[[], None]) -> None:
+def _work(calls: Calls, at_end: Callable[[], object]) -> None:
     while (call := calls.get()) is not None:
         future, function, arguments = call
         try:
-            future.set_result(function(*arguments))
+            if future.set_running_or_notify_cancel():
+                future.set_result(function(*arguments))
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller
             future.set_exception(error)
         del call, future, function, arguments  # which would be held until the next one comes

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl.engine.own_thread import Calls, OwnThread
 from edgevl.errors import GraphError
 
 T = TypeVar("T")
@@ -79,14 +81,17 @@ def run_ahead(
     here, a job's at its place. Closing this iterator lets the threads end what they are at, and waits for that.
     """
     coming, waiting = iter(jobs), deque[Future[T]]()
-    pool = ThreadPoolExecutor(n_workers, "edgevl-encoder")
+    calls: Calls = SimpleQueue()
+    threads: list[OwnThread] = []  # no pool, which takes nothing more once the main thread has ended
 
     def refill() -> None:
         while len(waiting) < n_workers + depth and (job := next(coming, None)) is not None:
-            waiting.append(pool.submit(job))
+            waiting.append(threads[0].submit(job))
 
     try:
-        first = pool.submit(before)
+        for number in range(n_workers):
+            threads.append(OwnThread(f"edgevl-encoder_{number}", calls=calls))
+        first = threads[0].submit(before)
         refill()
         _result(first)
         while waiting:
@@ -94,7 +99,12 @@ def run_ahead(
             refill()
             yield result
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        for thread in threads:
+            thread.end()
+        for thread in threads:
+            thread.join()
 
 
 def _result(future: Future[T]) -> T:

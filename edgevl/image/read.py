@@ -4,12 +4,16 @@ An image may come from anyone, so nothing in it is trusted. The format is told f
 the formats of `edgevl.image.kinds` are tried. The size is checked after the header is read and before pixels
 are; a damaged or cut-off image is refused, because a wrong picture is worse than an error. Every failure is an
 ImageError of one line.
+
+Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of the others damage
+is noticed where a decoder stumbles over it; where none does, the picture is a wrong one.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import io
 import os
@@ -41,6 +45,7 @@ MAX_BYTES = 1 << 29
 
 _MAX_SCANNED = 5_000_000_000  # pixels times scans of a progressive JPEG, about 5 s; encoders make 10 to 20 scans
 _STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
+_PIECE = 1 << 18  # bytes of a file that are summed at a time
 
 # What a decoder may raise on damaged data; Pillow promises nothing narrower.
 _DECODER_ERRORS = (
@@ -60,6 +65,13 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+_REMEDIES = {
+    # what the system is short of: what to do
+    errno.EMFILE: "close some of this program's files, or allow it more (ulimit -n)",
+    errno.ENFILE: "close some files of other programs",
+    errno.ENOMEM: "shrink it, or lower max_pixels",
+}
 
 _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -119,7 +131,8 @@ def read(source: object, *, max_pixels: int = MAX_PIXELS, reduce: bool = False) 
 
     `source` is a path, "-" for standard input, encoded bytes, a base64 data URL, a Pillow image, a uint8 array
     [h, w], [h, w, 1 to 4] (grey, grey + alpha, RGB, RGBA), or a `Picture`, which is returned as it is. Alpha is
-    laid over white; of an animation the first frame is taken; values of 16 bits keep their high byte.
+    laid over white; of an animation the first frame is taken; values of 16 bits keep their high byte, and a transparent
+    colour in RGB of 16 bits takes with it those that share its high bytes.
     An image of more than `max_pixels` is refused before its pixels are decoded; with `reduce`, a JPEG is
     decoded at 1/2, 1/4 or 1/8 of its size instead. Raises ImageError, one line: the source, what, the remedy.
     """
@@ -233,7 +246,8 @@ def _from_path(path: Path, limit: _Limit) -> Picture:
     except PermissionError as error:
         raise ImageError(f"{name}: may not be read (permission denied); change its permissions") from error
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
+        remedy = _REMEDIES.get(error.errno or 0, "check the path")
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error}); {remedy}") from error
     except ValueError as error:
         raise ImageError(f"{name}: is not a usable path ({error}); check it") from error
 
@@ -295,7 +309,12 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
         image = Image.OPEN[kind][0](file, "")
         if kind == "JPEG":
             _check_scans(image, file, name)
+        if kind == "PNG":
+            _fit_transparency(image)
         rgb, orientation = _load(image, limit, name)
+        if kind == "PNG":
+            _check_sums(file)
+        image.close()  # frees its own memory
     return _upright(rgb, orientation)
 
 
@@ -331,16 +350,56 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
 
 
 def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
-    """Decode an image that we opened into RGB as it is stored, and its orientation; its own memory is freed."""
+    """Decode an image that we opened into RGB as it is stored, and its orientation."""
     is_jpeg = image.format in ("JPEG", "MPO")
     if limit.reduce and is_jpeg:
         _reduce(image, limit)
     limit.check(image.height, image.width, name, is_jpeg=is_jpeg)
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
-    rgb, orientation = _to_rgb(image), _orientation(image)
-    image.close()
-    return rgb, orientation
+    return _to_rgb(image), _orientation(image)
+
+
+def _fit_transparency(image: Any) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits that its samples are brought to, before they are decoded.
+
+    Of colours of 16 bits Pillow keeps the high bytes, so that all are transparent that share those with it.
+    """
+    key, samples = image.info.get("transparency"), image.tile[0][3]
+    if key is None:
+        return
+    if samples == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif samples in ("L;2", "L;4"):
+        highest = 2 ** int(samples[2:]) - 1
+        image.info["transparency"] = (key & highest) * (255 // highest)
+
+
+def _check_sums(file: IO[bytes]) -> None:
+    """Raise ValueError or EOFError unless all that makes up a PNG's picture is there, up to IEND, as it was written.
+
+    Pillow ends at the last row, with whatever zlib made of wrong bytes. Chunks named with a small first letter are no
+    part of the picture: viewers show it with their sums wrong too. Source: PNG, third edition, section 5.
+    """
+    file.seek(8)
+    kind = b""
+    while kind != b"IEND":
+        n_bytes, kind = struct.unpack(">I4s", _exactly(file, 8))
+        if kind[:1].islower():
+            file.seek(n_bytes + 4, os.SEEK_CUR)
+            continue
+        total = zlib.crc32(kind)
+        for start in range(0, n_bytes, _PIECE):
+            total = zlib.crc32(_exactly(file, min(n_bytes - start, _PIECE)), total)
+        if total != int.from_bytes(_exactly(file, 4)):
+            raise ValueError("wrong check sum")
+
+
+def _exactly(file: IO[bytes], n_bytes: int) -> bytes:
+    data = file.read(n_bytes)
+    if len(data) < n_bytes:
+        raise EOFError("unexpected end of file")
+    return data
 
 
 def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
@@ -392,7 +451,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         if deep is not None:
             out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
         elif image.mode.startswith("I;16"):
-            out[rows] = (np.asarray(strip) >> 8)[..., None]
+            values = np.asarray(strip)
+            out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
         elif _has_alpha(image):
             rgba = np.asarray((strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA"))
             out[rows] = _over_white(rgba[..., :3], rgba[..., 3:])
@@ -456,6 +516,8 @@ def _plain_errors(name: str, label: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: holds a frame of far too many pixels; shrink it") from error
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in _REMEDIES:
+            raise ImageError(f"{name}: cannot be read ({error.strerror}); {_REMEDIES[error.errno]}") from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         if re.search(r"truncat|not enough|unexpected end|end of (file|data)|buffer of at least", reason, re.IGNORECASE):
             raise ImageError(f"{name}: this {label} is cut off ({reason}); copy or download it again") from error

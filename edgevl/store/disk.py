@@ -22,8 +22,9 @@ import struct
 import tempfile
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.errors import InputError
-from edgevl.machine import expanded
+from edgevl.machine import expanded, own_folder
 
 VERSION = "v1"
 """Name of the folder that holds entries as they are written here; another form of them gets another number.
@@ -43,6 +44,8 @@ What the others go by stays: an entry lies at `v<number>/<kind>/<SHA-256>.bin`, 
 DEFAULT_MAX_BYTES = 2_000_000_000
 MAX_WAITING_BYTES = 512 << 20
 """What may wait to be written; more than that is not kept."""
+MAPPED_BYTES = 1 << 20
+"""An entry of this size or more is mapped, which takes one of the process's open files; smaller ones are read."""
 OF_IMAGES = ("tiles", "prefixes")
 KINDS = (*OF_IMAGES, "graphs")
 OTHERS = "other_versions"
@@ -55,6 +58,8 @@ _NAMES = re.compile(r"[0-9a-f]{64}\.bin|tmp\w{8}\.part")  # of entries, and of h
 _ALIGN = 64
 _DTYPES = ("float32", "float16", "uint8")
 _TRIES = 5
+_COUNTS = 50
+"""How often a process counts the folder, at least, while it writes as much as the limit: others may write there too."""
 _STALE_S = 3600.0
 """After this long, a half-written file belongs to a process that was killed."""
 
@@ -71,13 +76,12 @@ class Entry:
     used_s: float
 
 
-def default_folder() -> Path:
-    """Return where the store lies: EDGEVL_STORE_DIR, else in the platform's cache folder. Raises InputError."""
-    if chosen := os.environ.get("EDGEVL_STORE_DIR"):
-        return expanded(chosen)
-    from platformdirs import user_cache_path
+def default_folder() -> Path | None:
+    """Return where the store lies: EDGEVL_STORE_DIR, else in the platform's cache folder; None where no home is known.
 
-    return user_cache_path("edgevl", appauthor=False) / "store"
+    Raises InputError.
+    """
+    return own_folder("EDGEVL_STORE_DIR", "cache", "store")
 
 
 def default_max_bytes() -> int:
@@ -91,11 +95,11 @@ def default_max_bytes() -> int:
 
 
 def open_disk(choice: bool | str | Path) -> Disk | None:
-    """Return the store's folder: the default one for True, none for False, or the one named."""
+    """Return the store's folder: the default one for True, if there is any, none for False, or the one named."""
     if choice is False:
         return None
     folder = default_folder() if choice is True else expanded(choice)
-    return Disk(folder, default_max_bytes())
+    return Disk(folder, default_max_bytes()) if folder else None
 
 
 class Disk:
@@ -104,14 +108,20 @@ class Disk:
     def __init__(self, folder: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.folder = folder / VERSION
         self.max_bytes = max_bytes
-        self._n_bytes: int | None = None  # what the folder holds, as far as this process knows
-        self._waiting = 0
-        self._counting = threading.Lock()  # the writer counts down what any thread counts up
-        self._writer = ThreadPoolExecutor(1, "edgevl-store")
+        self._room = 0  # bytes that may be written before the folder is counted
         self._told = False
+        self._begin()
+        _open.add(self)
         self._refused = _foreign(folder) or _foreign(self.folder)
         if self._refused:
             self._tell("it belongs to another user")
+
+    def _begin(self) -> None:
+        """Begin with nothing to write."""
+        self._turn = threading.Condition()  # for what follows
+        self._puts: deque[tuple[str, str, NDArray[Any]]] = deque()
+        self._waiting = 0
+        self._is_writing = False
 
     def get(self, kind: str, key: str) -> NDArray[Any] | None:
         """Return the array under `key`, read-only; None if it is not there, is damaged, or cannot be read."""
@@ -119,13 +129,10 @@ class Disk:
             return None
         path = self._path(kind, key)
         try:
-            with path.open("rb") as file:
-                # private pages: OpenVINO wants memory that may be written to, and runs graphs from here uncopied
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError):  # not there; or empty, which cannot be mapped
-            _remove(path, only_empty=True)
+            data = _read(path)
+        except OSError:
             return None
-        array = _decode(memoryview(data), key)
+        array = _decode(data, key)
         if array is None:
             log.info("%s: damaged, dropped", path)
             _remove(path)
@@ -144,15 +151,22 @@ class Disk:
         """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""
         if self._refused or array.nbytes > self.max_bytes:
             return
-        with self._counting:
+        with self._turn:
             if self._waiting + array.nbytes > MAX_WAITING_BYTES:
                 return
             self._waiting += array.nbytes
-        self._writer.submit(self._write, kind, key, array)
+            self._puts.append((kind, key, array))
+            begins, self._is_writing = not self._is_writing, True
+        if begins:
+            try:  # a thread, and no pool: those take nothing more once the main thread has ended
+                threading.Thread(target=self._write_all, name="edgevl-store", daemon=False).start()
+            except RuntimeError:  # the process may have no more of them
+                self._write_all()
 
     def flush(self) -> None:
         """Wait until everything that was put has been written, or given up."""
-        self._writer.submit(lambda: None).result()
+        with self._turn:
+            self._turn.wait_for(lambda: not self._is_writing)
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is there, in no order; what other versions wrote too."""
@@ -165,8 +179,22 @@ class Disk:
         wanted = frozenset(kinds)
         found = [(path, status) for kind, path, status in self._files() if kind in wanted]
         freed = sum(status.st_size for path, status in found if self._drop(path))
-        self._n_bytes = None
+        self._room = 0
         return freed
+
+    def _write_all(self) -> None:
+        """Write what waits, and what comes meanwhile."""
+        while (put := self._next()) is not None:
+            self._write(*put)
+
+    def _next(self) -> tuple[str, str, NDArray[Any]] | None:
+        """Take the first of what waits; where nothing does, this thread's writing has ended."""
+        with self._turn:
+            if self._puts:
+                return self._puts.popleft()
+            self._is_writing = False
+            self._turn.notify_all()
+            return None
 
     def _write(self, kind: str, key: str, array: NDArray[Any]) -> None:
         """Write one entry, unless it is there; tell of a failure."""
@@ -174,10 +202,10 @@ class Disk:
             path = self._path(kind, key)
             if not path.exists():
                 self._write_to(path, key, array)
-        except OSError as error:
-            self._tell(error.strerror or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - of any kind, or what waits would wait for ever
+            self._tell(getattr(error, "strerror", None) or type(error).__name__)
         finally:
-            with self._counting:
+            with self._turn:
                 self._waiting -= array.nbytes
 
     def _write_to(self, path: Path, key: str, array: NDArray[Any]) -> None:
@@ -188,7 +216,7 @@ class Disk:
         return self._write_once(path, key, array)
 
     def _write_once(self, path: Path, key: str, array: NDArray[Any]) -> None:
-        """Write one entry beside its place, then move it there. Raises OSError, and leaves nothing half-written."""
+        """Write one entry beside its place, then move it there. Leaves nothing half-written where that fails."""
         _make_private(self.folder.parent, self.folder, path.parent)
         handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)  # readable by its owner only
         part = Path(name)
@@ -197,22 +225,23 @@ class Disk:
                 n_bytes = _encode(file, key, array)
             self._make_room(n_bytes)
             part.replace(path)
-        except OSError:
+        except BaseException:
             _remove(part)
             raise
 
     def _make_room(self, n_bytes: int) -> None:
-        """Drop the longest unused entries until `n_bytes` more fit; the folder is counted once, then remembered."""
-        if self._n_bytes is None or self._n_bytes + n_bytes > self.max_bytes:
+        """Drop the longest unused entries where there may be no room for `n_bytes` more; the folder is counted then."""
+        if n_bytes > self._room:
+            wanted = max(n_bytes, self.max_bytes // _COUNTS)
             self._drop_stale()
             entries = sorted(self.entries(), key=lambda entry: entry.used_s)
             total = sum(entry.n_bytes for entry in entries)
             for entry in entries:
-                if total + n_bytes <= self.max_bytes:
+                if total + wanted <= self.max_bytes:
                     break
                 total -= entry.n_bytes if self._drop(entry.path) else 0
-            self._n_bytes = total
-        self._n_bytes += n_bytes
+            self._room = wanted
+        self._room -= n_bytes
 
     def _drop_stale(self) -> None:
         now = time.time()
@@ -253,6 +282,25 @@ class Disk:
         if not self._told:
             self._told = True
             log.warning("the store in %s is not used (%s); --no-store silences this", self.folder.parent, why)
+
+
+def _begin_anew() -> None:
+    """Let a child of a fork write: its parent writes what waits, and the thread that does so is not in the child."""
+    for disk in list(_open):
+        disk._begin()
+
+
+_open: weakref.WeakSet[Disk] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _read(path: Path) -> memoryview:
+    """Return a file's bytes, in memory that may be written to: OpenVINO wants such, and runs graphs there uncopied."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < MAPPED_BYTES:
+            return memoryview(bytearray(file.read()))
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _encode(file: Any, key: str, array: NDArray[Any]) -> int:
@@ -328,10 +376,8 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
-def _remove(path: Path, *, only_empty: bool = False) -> bool:
+def _remove(path: Path) -> bool:
     try:
-        if only_empty and path.stat().st_size:
-            return False
         path.unlink()
     except OSError:
         return False

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -144,6 +146,41 @@ class TestRunAhead:
         with pytest.raises(GraphError, match="no"):
             next(ahead)
         assert encoder_threads() == []
+
+    def test_may_be_left_to_the_end_of_the_process(self) -> None:
+        """No thread keeps it from ending, or computes on while it is taken down."""
+        run = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert run.stdout.count("begun") == run.stdout.count("ended") >= 1
+
+    def test_works_where_the_main_thread_has_ended(self) -> None:
+        run = subprocess.run([sys.executable, "-c", AFTER_THE_MAIN_THREAD], capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stdout, run.stderr) == (0, "[1, 2, 3]\n", "")
+
+
+LEFT = """
+import time
+from edgevl.engine.vision import run_ahead
+
+def job():
+    print("begun", flush=True)
+    time.sleep(0.3)
+    print("ended", flush=True)
+
+ahead = run_ahead([lambda: 1, *[job] * 5], 2)
+next(ahead)
+"""
+
+AFTER_THE_MAIN_THREAD = """
+import threading
+from edgevl.engine.vision import run_ahead
+
+def work():
+    threading.main_thread().join()
+    print(list(run_ahead([lambda: 1, lambda: 2, lambda: 3], 2)))
+
+threading.Thread(target=work).start()
+"""
 
 
 class FakeGraph:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
 import sys
 import threading
 import warnings
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +30,7 @@ from edgevl.image import read as module
 from edgevl.image.kinds import FORMATS
 from edgevl.image.read import Picture, draw_text, png_bytes, read, resize, save_png
 
+DRAWING = Path(__file__).parents[2] / "models" / "samples" / "word.png"
 HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 
@@ -53,7 +57,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(width: int, height: int, *extra: bytes, depth: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     data = zlib.compress(b"\0" * (height * (1 + width)) if rows is None else rows)
-    parts = (chunk(b"IHDR", header), *extra, chunk(b"IDAT", data), chunk(b"IEND", b""))
+    half = len(data) // 2
+    pixels = chunk(b"IDAT", data[:half]) + chunk(b"IDAT", data[half:])
+    parts = (chunk(b"IHDR", header), *extra, pixels, chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -221,6 +227,28 @@ def test_transparency_of_palettes_and_colour_keys() -> None:
     assert read(encode(grey, "PNG", transparency=5)).rgb[0].tolist() == [[255] * 3, [9] * 3]
     colour = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8))
     assert read(encode(colour, "PNG", transparency=(1, 2, 3))).rgb[0].tolist() == [[255] * 3, [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "key", "want"),
+    [
+        (1, 0, b"\x40", (0,), [255, 255]),
+        (2, 0, b"\x1b", (1,), [0, 255, 170, 255]),
+        (2, 0, b"\x1b", (6,), [0, 85, 255, 255]),  # of which two bits count
+        (4, 0, b"\x5a", (5,), [255, 170]),
+        (8, 0, b"\5\6", (5,), [255, 6]),
+        (16, 0, struct.pack(">3H", 0x0500, 0x0501, 0x0600), (0x0500,), [255, 5, 6]),
+        (16, 0, struct.pack(">2H", 0x0005, 0x0500), (5,), [255, 5]),
+        (16, 2, struct.pack(">6H", 0x0500, 0x0600, 0x0700, 0, 0, 0), (0x0500, 0x0600, 0x0700), [255, 0]),
+        (16, 2, struct.pack(">9H", *[0x0506] * 3, *[0x0507] * 3, *[0x0607] * 3), (0x0506,) * 3, [255, 255, 6]),
+    ],
+)
+def test_a_transparent_colour_of_any_depth(
+    depth: int, colour: int, row: bytes, key: tuple[int, ...], want: list[int]
+) -> None:
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+    got = read(png(len(want), 1, transparent, depth=depth, colour=colour, rows=b"\0" + row)).rgb[0].tolist()
+    assert got == [[value] * 3 for value in want]
 
 
 def test_one_bit_and_grey() -> None:
@@ -477,6 +505,56 @@ def test_cut_off_files_are_refused(kind: str, options: dict[str, Any]) -> None:
         assert "cut off" in message or "damaged" in message
 
 
+class TestDamagedPNG:
+    """What Pillow reads on over, since it ends at the last row and compares no check sum of pixels."""
+
+    whole = png(60, 40, colour=2, rows=b"".join(b"\0" + row.tobytes() for row in smooth()))
+
+    @settings(max_examples=200)
+    @given(data=st.data())
+    def test_any_flipped_bit_among_the_pixels_is_refused(self, data: st.DataObject) -> None:
+        damaged = bytearray(data.draw(st.sampled_from([self.whole, DRAWING.read_bytes()])))
+        at = data.draw(st.integers(damaged.index(b"IDAT") + 4, len(damaged) - 17))
+        damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+        message = failure(bytes(damaged))
+        assert message.startswith("bytes: this PNG image is ")
+        assert message.endswith(" or download it again")
+
+    @settings(max_examples=100)
+    @given(n_bytes=st.integers(1, len(whole) - 8))
+    def test_a_tail_of_zeros_is_refused(self, n_bytes: int) -> None:
+        message = failure(self.whole[:-n_bytes] + bytes(n_bytes))
+        assert message.startswith("bytes: this PNG image is ")
+        assert message.endswith(" or download it again")
+
+    def test_in_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "photo.png"
+        path.write_bytes(self.whole[:-16] + b"xxxx" + self.whole[-12:])
+        assert failure(path) == f"{path}: this PNG image is damaged (wrong check sum); save or download it again"
+        path.write_bytes(self.whole[:-12])
+        assert failure(path) == f"{path}: this PNG image is cut off (unexpected end of file); copy or download it again"
+
+    def test_what_pillow_refuses_is_refused_as_before(self) -> None:
+        message = failure(self.whole[: len(self.whole) // 2])
+        assert message.startswith("bytes: this PNG image is cut off (image file is truncated")
+
+    @pytest.mark.parametrize("kind", [b"tEXt", b"eXIf", b"prIv"])
+    def test_other_chunks_behind_the_pixels_may_be_wrong(self, kind: bytes) -> None:
+        other = chunk(kind, b"Title\0what")[:-1] + b"?"
+        assert np.array_equal(read(self.whole[:-12] + other + self.whole[-12:]).rgb, smooth())
+
+    def test_what_follows_the_end_is_no_part_of_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "photo.png"
+        for behind in (b"", b"\0", b"<html>", self.whole):
+            path.write_bytes(self.whole + behind)
+            assert np.array_equal(read(path).rgb, smooth())
+
+    def test_a_large_one_is_checked_piecewise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_PIECE", 7)
+        assert np.array_equal(read(self.whole).rgb, smooth())
+        assert "wrong check sum" in failure(self.whole[:-16] + b"xxxx" + self.whole[-12:])
+
+
 def test_web_addresses_and_file_addresses() -> None:
     url = "https://example.org/cat.jpg"
     assert failure(url) == f"{url}: is a web address; download it first and give the file"
@@ -536,6 +614,46 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "_to_rgb", fail)
     assert "does not fit into memory; shrink it" in failure(png_bytes(smooth()))
+
+
+OUT_OF_FILES = """
+import contextlib, os, resource, sys
+from edgevl.errors import ImageError
+from edgevl.image.read import read
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+data, free = open(sys.argv[1], "rb").read(), []
+with contextlib.suppress(OSError):
+    while True:
+        free.append(os.dup(0))
+for source in (data, sys.argv[1]):
+    try:
+        read(source)
+    except ImageError as error:
+        print(error)
+for file in free:
+    os.close(file)
+print(read(data).size)
+"""
+
+
+def test_a_process_that_may_open_no_more_files(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="limits of POSIX systems")
+    path = tmp_path / "whole.png"
+    save_png(smooth(), path)
+    run = subprocess.run([sys.executable, "-c", OUT_OF_FILES, str(path)], capture_output=True, text=True)
+    why = "cannot be read (Too many open files); close some of this program's files, or allow it more (ulimit -n)"
+    assert (run.stdout.splitlines(), run.stderr) == ([f"bytes: {why}", f"{path}: {why}", "(40, 60)"], "")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_system_is_short_of_is_no_damage(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "_to_rgb", fail)
+    message = failure(png_bytes(smooth()))
+    assert message.startswith(f"bytes: cannot be read ({os.strerror(number)}); ")
 
 
 def test_warnings_stay_inside_and_filters_stay_as_they_were() -> None:

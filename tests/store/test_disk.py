@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -271,6 +272,16 @@ def test_it_stays_under_its_limit(tmp_path: Path) -> None:
     assert 8_000 < total <= 10_000
 
 
+def test_several_that_write_stay_under_the_limit_of_one(tmp_path: Path) -> None:
+    several = [Disk(tmp_path, max_bytes=1_000_000) for _ in range(4)]
+    for number in range(90):
+        for writer, disk in enumerate(several):
+            disk.put("tiles", f"{writer}-{number}", array(number, 2500))
+            disk.flush()
+    total = sum(item.n_bytes for item in several[0].entries())
+    assert 900_000 < total <= 1_080_000  # each may write a fiftieth of it before it looks again
+
+
 def test_what_is_larger_than_the_store_is_not_kept(tmp_path: Path) -> None:
     disk = filled(tmp_path, "1")
     small = Disk(tmp_path, max_bytes=2000)
@@ -281,13 +292,19 @@ def test_what_is_larger_than_the_store_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_more_than_may_wait_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, all_put = disk_module._encode, threading.Event()
+
+    def blocked(*given: Any) -> int:
+        assert all_put.wait(10)
+        return real(*given)
+
     monkeypatch.setattr(disk_module, "MAX_WAITING_BYTES", 2500)
+    monkeypatch.setattr(disk_module, "_encode", blocked)
     disk = Disk(tmp_path)
-    blocked = disk._writer.submit(time.sleep, 0.2)
     for number in range(5):
         disk.put("tiles", str(number), array(number))
+    all_put.set()
     disk.flush()
-    assert blocked.done()
     assert [disk.has("tiles", str(number)) for number in range(5)] == [True, True, False, False, False]
     disk.put("tiles", "5", array(5))
     disk.flush()
@@ -312,6 +329,104 @@ def test_what_waits_is_counted_by_whoever_puts_and_writes(tmp_path: Path, monkey
     disk.flush()
     assert disk._waiting == 0
     assert len(list(disk.entries())) == 40
+
+
+def test_where_no_thread_can_be_begun_it_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    np.testing.assert_array_equal(found(filled(tmp_path, "1", "2"), "2"), array(2))
+
+
+def test_an_error_of_any_kind_keeps_nothing_else_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = disk_module._encode
+
+    def encode(file: Any, key: str, value: Any) -> int:
+        if key == "1":
+            raise MemoryError
+        return real(file, key, value)
+
+    monkeypatch.setattr(disk_module, "_encode", encode)
+    disk = filled(tmp_path, "1", "2")
+    assert [disk.has("tiles", key) for key in "12"] == [False, True]
+    assert "(MemoryError)" in warned(caplog)[0]
+    assert [path.name for path in entry(tmp_path, "2").parent.iterdir()] == ["2.bin"]
+
+
+AFTER_THE_MAIN_THREAD = """
+import sys, threading, numpy as np
+from pathlib import Path
+from edgevl.store.disk import Disk
+
+def work():
+    threading.main_thread().join()
+    disk = Disk(Path(sys.argv[1]))
+    disk.put("tiles", "1", np.arange(5, dtype=np.uint8))
+    disk.flush()
+    print(disk.get("tiles", "1"))
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_thread_may_go_on_where_the_main_thread_has_ended(tmp_path: Path) -> None:
+    assert printed(AFTER_THE_MAIN_THREAD, tmp_path) == "[0 1 2 3 4]\n"
+
+
+IN_A_CHILD = """
+import os, signal, sys, numpy as np
+from pathlib import Path
+from edgevl.store.disk import Disk
+
+def put(*keys):
+    for key in keys:
+        disk.put("tiles", key, np.full(300_000, int(key), np.uint8))
+
+disk = Disk(Path(sys.argv[1]))
+put("1", "2", "3")
+if not (child := os.fork()):  # while those are written
+    signal.alarm(30)
+    put("4")
+    disk.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+put("5")
+disk.flush()
+print(sorted(entry.path.stem for entry in disk.entries()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system knows no forks")
+def test_a_child_of_a_fork_writes_too(tmp_path: Path) -> None:
+    assert printed(IN_A_CHILD, tmp_path) == "['1', '2', '3', '4', '5']\n"
+
+
+def printed(script: str, folder: Path) -> str:
+    """Return what a script prints that is given a folder; fail where it fails or does not end."""
+    run = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list what is open")
+def test_small_entries_that_are_held_are_no_open_files(tmp_path: Path) -> None:
+    def n_open() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    numbers = [str(number) for number in range(30)]
+    disk = filled(tmp_path, *numbers)
+    large = array(31, disk_module.MAPPED_BYTES // 4)
+    disk.put("tiles", "31", large)
+    disk.flush()
+    before = n_open()
+    held = [found(disk, number) for number in numbers]
+    assert n_open() == before
+    held.append(found(disk, "31"))
+    assert n_open() == before + 1
+    np.testing.assert_array_equal(held[-1], large)
 
 
 def test_half_written_files_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
