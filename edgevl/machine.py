@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgevl.errors import InputError
 
@@ -126,6 +126,37 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(f"{path}: the home folder that ~ stands for is not known here; give the whole path") from error
+
+
+def home() -> Path:
+    """Return the user's home folder; raise InputError where none is known."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise InputError("no home folder is known here; set HOME") from error
+
+
+def own_folder(variable: str, kind: Literal["cache", "data"], name: str) -> Path | None:
+    """Return the folder that an environment variable names, else `name` in the platform's folder of a kind.
+
+    None where that needs a home folder, and none is known. Raises InputError for a ~NAME that is nobody's.
+    """
+    if chosen := os.environ.get(variable):
+        return expanded(chosen)
+    import platformdirs
+
+    find = {"cache": platformdirs.user_cache_path, "data": platformdirs.user_data_path}[kind]
+    try:
+        return find("edgevl", appauthor=False).expanduser() / name  # older versions leave a ~ that stands for nothing
+    except RuntimeError:
+        return None
+
+
+def known(folder: Path | None, variable: str) -> Path:
+    """Return what `own_folder` found; raise InputError, which says what to set, where that is none."""
+    if folder is None:
+        raise InputError(f"no home folder is known here; set HOME, or {variable} to a folder")
+    return folder
 
 
 def peak_bytes() -> int | None:

@@ -6,7 +6,6 @@ Int8 kernels differ a little between CPUs, so the verdict is on the features' co
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,6 +134,12 @@ def _ask(vlm: VLM, golden: Golden, recorded: dict[str, NDArray[Any]], path: Path
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            return {name: _numbers(name, arrays[name]) for name in arrays.files}
+    except Exception as error:  # archive, compression and header each have errors of their own
         raise ModelError(f"{path}: is not a readable .npz file ({error}); export the model again") from error
+
+
+def _numbers(name: str, array: Any) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uf" or not np.isfinite(array).all():
+        raise ValueError(f"{name} is no array of finite numbers")
+    return array

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from edgevl import machine
@@ -192,6 +193,13 @@ def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         str(caught.value)
         == "~nobody-here/model: the home folder that ~ stands for is not known here; give the whole path"
     )
+
+
+def test_a_home_that_is_not_known_is_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of platformdirs leave the ~ where it stands."""
+    monkeypatch.delenv("EDGEVL_STORE_DIR")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: Path("~nobody-here/.cache/edgevl"))
+    assert machine.own_folder("EDGEVL_STORE_DIR", "cache", "store") is None
 
 
 def test_onnxruntime_has_one_version_whether_it_is_loaded_or_not() -> None:

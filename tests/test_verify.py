@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,57 @@ def test_no_recorded_answers(copy: Path) -> None:
 def test_a_damaged_golden_file(copy: Path) -> None:
     rewrite(copy, "golden.npz", b"PK nonsense")
     with pytest.raises(ModelError, match=r"golden\.npz: is not a readable \.npz file"):
+        verify(copy)
+
+
+def zipped(features: bytes) -> bytes:
+    """Return a .npz file with a picture and `features` as what was recorded of it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("small.features.npy", features)
+        archive.writestr("small.picture.npy", plain(np.zeros((8, 8, 3), np.uint8)))
+    return file.getvalue()
+
+
+def plain(array: Any) -> bytes:
+    """Return a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def garbled(data: bytes, at: int, to: bytes) -> bytes:
+    return data[:at] + to + data[at + len(to) :]
+
+
+ARCHIVE = zipped(plain(np.zeros(999, np.float16)))
+DIRECTORY = ARCHIVE.index(b"PK\x01\x02")
+UNCLOSED = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + b"{'shape': (10L".ljust(118)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        garbled(ARCHIVE, 30 + len("small.features.npy"), b"\x07"),  # behind the head of the entry: zlib.error
+        garbled(ARCHIVE, DIRECTORY + 10, b"\x63"),  # a compression that is not known: NotImplementedError
+        garbled(ARCHIVE, DIRECTORY + 8, b"\x01"),  # encrypted: RuntimeError
+        zipped(UNCLOSED),  # tokenize.TokenError
+        zipped(b"hello"),  # no array: bytes
+        zipped(plain(np.full((1, 4, 64), "x"))),  # words: ValueError from whatever computes with them
+        zipped(plain(np.full((1, 4, 64), np.nan))),
+        plain(np.zeros(3)),  # no archive, but an array: TypeError
+    ],
+)
+def test_a_golden_file_that_is_damaged_behind_its_hash(copy: Path, data: bytes) -> None:
+    rewrite(copy, "golden.npz", data)
+    with pytest.raises(ModelError, match=r"golden\.npz: is not a readable \.npz file \(.+\); export the model again"):
+        verify(copy)
+
+
+@pytest.mark.parametrize("data", [ARCHIVE, garbled(ARCHIVE, DIRECTORY, b"xx"), UNCLOSED])
+def test_a_table_of_embeddings_that_is_none(copy: Path, data: bytes) -> None:
+    rewrite(copy, "embeddings.npy", data)
+    with pytest.raises(ModelError, match=r"embeddings\.npy: is not a readable \.npy table \(.+\); export the model"):
         verify(copy)
 
 

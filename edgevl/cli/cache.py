@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
+
+from edgevl.machine import known
 
 _MEANING = {
     "tiles": "image features of tiles",
@@ -25,9 +28,9 @@ def cache(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from edgevl.store.disk import KINDS, OTHERS, Disk, default_folder, default_max_bytes
+    from edgevl.store.disk import KINDS, OTHERS, Disk, default_max_bytes
 
-    disk = Disk(default_folder(), default_max_bytes())
+    disk = Disk(_folder(), default_max_bytes())
     found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in (*KINDS, OTHERS)}
     for entry in disk.entries():
         found[entry.kind]["n_entries"] += 1
@@ -46,10 +49,16 @@ def cache(context: click.Context, as_json: bool) -> None:
 @cache.command()
 def clear() -> None:
     """Delete everything that is remembered; it is computed again when it is needed."""
-    from edgevl.store.disk import Disk, default_folder
+    from edgevl.store.disk import Disk
 
-    disk = Disk(default_folder())
+    disk = Disk(_folder())
     click.echo(f"{disk.folder.parent}: {_mb(disk.clear())} freed")
+
+
+def _folder() -> Path:
+    from edgevl.store.disk import default_folder
+
+    return known(default_folder(), "EDGEVL_STORE_DIR")
 
 
 def _mb(n_bytes: int) -> str:

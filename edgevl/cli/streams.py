@@ -48,5 +48,5 @@ def _notes(stream: TextIO) -> TextIO:
 
 
 def _tolerate(stream: TextIO, errors: str) -> None:
-    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):  # in the C locale
         stream.reconfigure(errors=errors)

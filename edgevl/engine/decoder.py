@@ -264,8 +264,8 @@ def _each(bindings: Mapping[Graph, Binding], do: Callable[[Binding], None]) -> N
 def read_embeddings(path: Path, spec: DecoderSpec) -> NDArray[Any]:
     """Memory-map the embedding table [vocab, hidden]; raise ModelError if it is not that."""
     try:
-        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        table: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy's parser of the head has errors of its own
         raise ModelError(f"{path}: is not a readable .npy table ({error}); export the model again") from error
     if table.shape != (spec.vocab_size, spec.hidden_size) or table.dtype not in (np.float32, np.float16):
         raise ModelError(

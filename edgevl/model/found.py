@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevl.errors import ModelNotFound
+from edgevl.machine import home
 from edgevl.model.pairs import pairs
 
 _OLLAMA = "ollama:"
@@ -114,16 +115,16 @@ def _ollama_pair(root: Path, manifest: Path) -> tuple[Path, Path] | None:
 def _ollama_folders() -> list[Path]:
     """Return where Ollama keeps models: what OLLAMA_MODELS names, the user's folder, that of the service on Linux."""
     named = os.environ.get("OLLAMA_MODELS")
-    usual = [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
+    usual = [home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
     return [path for path in ([Path(named)] if named else usual) if path.is_dir()]
 
 
 def _folders() -> Iterator[tuple[str, Path]]:
     """Yield the other programs with the folders of theirs that are there."""
-    home = Path.home()
+    user = home()
     for program, path in (
-        ("LM Studio", home / ".lmstudio" / "models"),
-        ("LM Studio", home / ".cache" / "lm-studio" / "models"),
+        ("LM Studio", user / ".lmstudio" / "models"),
+        ("LM Studio", user / ".cache" / "lm-studio" / "models"),
         ("llama.cpp", _llama_cpp_folder()),
     ):
         if path.is_dir():
@@ -134,7 +135,7 @@ def _llama_cpp_folder() -> Path:
     if named := os.environ.get("LLAMA_CACHE"):
         return Path(named)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "llama.cpp"
+        return home() / "Library" / "Caches" / "llama.cpp"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "llama.cpp"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llama.cpp"
+        return Path(os.environ.get("LOCALAPPDATA", home() / "AppData" / "Local")) / "llama.cpp"
+    return Path(os.environ.get("XDG_CACHE_HOME", home() / ".cache")) / "llama.cpp"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from edgevl.errors import ChecksumMismatch, DownloadError, ModelNotFound
-from edgevl.machine import expanded
+from edgevl.machine import expanded, known, own_folder
 from edgevl.model import manifest
 
 BUNDLED = "edgevl-tiny"
@@ -77,12 +76,11 @@ def installed_folder() -> Path:
 
 
 def user_folder() -> Path:
-    """Return where the user's model folders live: EDGEVL_MODELS_DIR, else the platform's data folder."""
-    if chosen := os.environ.get("EDGEVL_MODELS_DIR"):
-        return expanded(chosen)
-    from platformdirs import user_data_path
+    """Return where the user's model folders live: EDGEVL_MODELS_DIR, else the platform's data folder.
 
-    return user_data_path("edgevl", appauthor=False) / "models"
+    Raises InputError where no home folder is known.
+    """
+    return known(own_folder("EDGEVL_MODELS_DIR", "data", "models"), "EDGEVL_MODELS_DIR")
 
 
 def find(name_or_dir: str | Path | None) -> Path:
@@ -97,7 +95,7 @@ def find(name_or_dir: str | Path | None) -> Path:
     if not name:
         raise ModelNotFound("the model's name is empty; `edgevl models` lists what is here")
     places = [path]
-    if _is_name(name):
+    if _is_name(name) and not (path / manifest.FILE_NAME).is_file():
         places += [user_folder() / name, installed_folder() / name]
     for place in places:
         if (place / manifest.FILE_NAME).is_file():

@@ -1,17 +1,19 @@
 """`edgevl.json`: what a model folder says about itself. Read strictly, written by the export.
 
-Every key is required and typed; unknown keys are errors, so that a folder of a newer version is refused
-instead of misread. All paths are relative to the folder and stay inside it.
+Every key is required and typed, and numbers that something is computed with have a range; unknown keys are errors, so
+that a folder of a newer version is refused instead of misread. All paths are relative to the folder and stay inside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from math import prod
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgevl.errors import ChecksumMismatch, ManifestError, ModelNotFound
 
@@ -20,6 +22,27 @@ FORMAT_VERSION = 3
 may be a second graph for prompts."""
 FILE_NAME = "edgevl.json"
 _AGAIN = "; export or download the model again"
+_MOST_TILES = 100
+"""Along a side of a grid; more than any model takes."""
+
+
+@dataclass(frozen=True)
+class _Between:
+    """The range of a number, both ends included; wider by far than any model needs."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.least} to {self.most}"
+
+
+_Side = Annotated[int, _Between(1, 10_000)]
+_Count = Annotated[int, _Between(1, 100_000)]
+_Tokens = Annotated[int, _Between(1, 20_000_000)]
+_Bytes = Annotated[int, _Between(0, 10**15)]
+_Mean = Annotated[float, _Between(-1000, 1000)]
+_Std = Annotated[float, _Between(0.001, 1000)]
 
 
 @dataclass(frozen=True)
@@ -29,11 +52,11 @@ class ImageSpec:
     `longest_edge` bounds the longer side of a grid of tiles; it is `tile` where there is one tile only.
     """
 
-    tile: int
-    longest_edge: int
-    tokens_per_tile: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    tile: _Side
+    longest_edge: _Count
+    tokens_per_tile: _Count
+    mean: tuple[_Mean, ...]
+    std: tuple[_Std, ...]
     resample: Literal["lanczos", "bicubic", "bilinear", "nearest"]
 
 
@@ -68,12 +91,12 @@ class DecoderSpec:
     kind: Literal["onnx", "merged", "gguf"]
     file: str
     precision: str
-    n_layers: int
-    n_kv_heads: int
-    head_dim: int
-    hidden_size: int
-    vocab_size: int
-    context_length: int
+    n_layers: _Count
+    n_kv_heads: _Count
+    head_dim: _Count
+    hidden_size: _Count
+    vocab_size: _Tokens
+    context_length: _Tokens
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     prefill: str | None = None
@@ -103,7 +126,7 @@ class TokenizerSpec:
 class FileSpec:
     """Length and SHA-256 of one file of the folder."""
 
-    n_bytes: int
+    n_bytes: _Bytes
     sha256: str
 
 
@@ -203,6 +226,8 @@ def read(folder: Path) -> Manifest:
         raise ManifestError(f"{path}: must hold a JSON object{_AGAIN}")
     _check_version(raw, path)
     manifest: Manifest = _typed(Manifest, raw, str(path), "")
+    _check_graph(manifest, path)
+    _check_image(manifest, path)
     if (manifest.embeddings is None) != (manifest.decoder.kind == "gguf"):
         wanted = "null for a gguf decoder" if manifest.embeddings else f"needed by an {manifest.decoder.kind} decoder"
         raise ManifestError(f"{path}: embeddings: {wanted}; export the model again")
@@ -270,6 +295,32 @@ def _check_version(raw: dict[str, Any], path: Path) -> None:
         raise ManifestError(f"{path}: format_version: expected 1 or more, got {version}{_AGAIN}")
 
 
+def _check_graph(manifest: Manifest, path: Path) -> None:
+    """Check that the vision graph takes such tiles and gives such features, where its sizes are recorded."""
+    image, vision = manifest.image, manifest.vision
+    taken, given = vision.inputs.get("pixel_values"), vision.outputs.get("image_features")
+    if taken and any(isinstance(side, int) and side != image.tile for side in taken.shape[-2:]):
+        raise ManifestError(
+            f"{path}: image.tile: is {image.tile}, but {vision.file} takes pixel_values of {list(taken.shape)}{_AGAIN}"
+        )
+    n_features = [size for size in given.shape[:-1] if isinstance(size, int)] if given else []
+    if given and len(n_features) == len(given.shape) - 1 and prod(n_features) != image.tokens_per_tile:
+        raise ManifestError(
+            f"{path}: image.tokens_per_tile: is {image.tokens_per_tile}, but {vision.file} gives image_features of "
+            f"{list(given.shape)}{_AGAIN}"
+        )
+
+
+def _check_image(manifest: Manifest, path: Path) -> None:
+    image = manifest.image
+    for key, values in (("mean", image.mean), ("std", image.std)):
+        if len(values) != 3:
+            raise ManifestError(f"{path}: image.{key}: expected 3 values, got {len(values)}{_AGAIN}")
+    if image.longest_edge > _MOST_TILES * image.tile:
+        wanted = f"at most {_MOST_TILES} tiles of {image.tile} pixels"
+        raise _mismatch(wanted, image.longest_edge, str(path), "image.longest_edge")
+
+
 def _check_inside(name: str, path: Path) -> None:
     if not name or "\\" in name or ":" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ManifestError(f"{path}: files: {name!r} points outside the model folder{_AGAIN}")
@@ -280,6 +331,11 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _build(kind, value, where, key)
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number, between = _typed(args[0], value, where, key), args[1]
+        if not between.least <= number <= between.most:
+            raise _mismatch(between, value, where, key)
+        return number
     if origin in (Union, UnionType):
         options = [option for option in args if option is not type(None)]
         if value is None and len(options) < len(args):
@@ -300,22 +356,24 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise _mismatch("object", value, where, key)
-        return {name: _typed(args[1], item, where, f"{key}.{name}") for name, item in value.items()}
+        return {_typed(str, name, where, key): _typed(args[1], value[name], where, f"{key}.{name}") for name in value}
     if not _plain_match(kind, value):
         raise _mismatch(kind.__name__, value, where, key)
     return float(value) if kind is float else value
 
 
 def _plain_match(kind: Any, value: Any) -> bool:
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float:  # and no NaN, no infinity, and no whole number beyond it
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if kind is str:  # and no half of a character, which cannot be printed or written
+        return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _build(kind: Any, value: Any, where: str, key: str) -> Any:
     if not isinstance(value, dict):
         raise _mismatch("object", value, where, key or "(top)")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     prefix = f"{key}." if key else ""
     names = {field.name for field in fields(kind)}
     later = {field.name for field in fields(kind) if field.default is not MISSING}  # than the first format

@@ -41,8 +41,10 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
             self._template: Template = environment.from_string(source)
-        except TemplateError as error:
-            raise ManifestError(f"{where}: is not a valid chat template ({error}); export the model again") from error
+        except Exception as error:  # jinja2 computes constants and writes Python, whose limits have errors of their own
+            raise ManifestError(
+                f"{where}: is not a valid chat template ({_one_line(error)}); export the model again"
+            ) from error
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt's text, each image as the template writes it, ready for the assistant's answer.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
 
 
 class Tokenizer:
-    """A model's tokenizer.json."""
+    """A model's tokenizer.json.
+
+    Whatever is asked of it raises ModelError where `tokenizers` cannot do what the file says.
+    """
 
     def __init__(self, path: Path) -> None:
         """Load it; raise ModelError if `tokenizers` refuses the file."""
         from tokenizers import Tokenizer as Backend  # here, so that the graphs load meanwhile
 
-        try:
+        with _explained(path, "readable"):
             self._backend = Backend.from_file(str(path))
-        except Exception as error:
-            raise ModelError(f"{path}: is not a readable tokenizer ({error}); export the model again") from error
-        self._start = _start(self._backend)
+        self._path = path
+        self._backend.no_truncation()  # a prompt is neither cut to what a training took nor filled up to it
+        self._backend.no_padding()
+        with _explained(self._path):
+            self._start = _start(self._backend)
 
     @property
     def n_tokens(self) -> int:
@@ -34,7 +40,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; special tokens written in it become their ids, none are added."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        with _explained(self._path):
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a whole prompt: those of `text` behind what the tokenizer puts before every text.
@@ -46,18 +53,19 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of `token_ids` without special tokens."""
-        return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
+        with _explained(self._path):
+            return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
 
     def stream(self) -> TextStream:
         """Return a decoder for one answer, token by token."""
-        return TextStream(self._backend)
+        return TextStream(self._backend, self._path)
 
 
 class TextStream:
     """Decodes one token at a time; bytes of an unfinished character are held back until it is whole."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, path: Path) -> None:
+        self._backend, self._path = backend, path
         self._stream = _decode_stream()
         self._held: list[int] = []
 
@@ -65,8 +73,9 @@ class TextStream:
         """Return the text that `token_id` completes; "" while a character is unfinished."""
         self._held.append(token_id)
         try:
-            text: str = self._stream.step(self._backend, token_id) or ""
-        except Exception:  # noqa: BLE001 - the library has no error of its own
+            with _explained(self._path):
+                text: str = self._stream.step(self._backend, token_id) or ""
+        except ModelError:
             # Byte tokens that are no text turn the text before them into U+FFFD too, and the library refuses to
             # take back what it has given out. What was given out stays; decoding begins anew behind it.
             self._stream = _decode_stream()
@@ -77,9 +86,22 @@ class TextStream:
 
     def flush(self) -> str:
         """Return what is still held back (an unfinished character as U+FFFD)."""
-        text = str(self._backend.decode(self._held, skip_special_tokens=True))
+        with _explained(self._path):
+            text = str(self._backend.decode(self._held, skip_special_tokens=True))
         self._held.clear()
         return text
+
+
+@contextmanager
+def _explained(path: Path, wanted: str = "usable") -> Iterator[None]:
+    """Turn what the library raises into one line; it has no error of its own, and its panics are no `Exception`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        why = " ".join(str(error).split())
+        raise ModelError(f"{path}: is not a {wanted} tokenizer ({why}); export the model again") from error
 
 
 def _start(backend: Backend) -> list[int]:

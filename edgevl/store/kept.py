@@ -21,13 +21,9 @@ FORMAT = 2
 Key = dict[str, str]
 
 
-def folder() -> Path:
-    """Return where it lies: EDGEVL_PROFILE_DIR, else in the platform's cache folder."""
-    if chosen := os.environ.get("EDGEVL_PROFILE_DIR"):
-        return machine.expanded(chosen)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("edgevl", appauthor=False) / "profiles"
+def folder() -> Path | None:
+    """Return where it lies: EDGEVL_PROFILE_DIR, else in the platform's cache folder; None where no home is known."""
+    return machine.own_folder("EDGEVL_PROFILE_DIR", "cache", "profiles")
 
 
 def key_of(what: str, model_id: str, *, device: str, threads: int | None) -> Key:
@@ -47,8 +43,11 @@ def key_of(what: str, model_id: str, *, device: str, threads: int | None) -> Key
 
 def read(key: Key) -> dict[str, Any] | None:
     """Return what is kept under `key`; None if there is nothing, or nothing that can be read."""
+    path = _path(key)
+    if path is None:
+        return None
     try:
-        raw = json.loads(_path(key).read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw["measured"] if raw["edgevl_measured"] == FORMAT and raw["key"] == key else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -59,6 +58,8 @@ def write(key: Key, measured: dict[str, Any]) -> bool:
     """Keep a measurement, readable by its owner only; return whether that could be done."""
     text = json.dumps({"edgevl_measured": FORMAT, "key": key, "measured": measured}, indent=1) + "\n"
     path = _path(key)
+    if path is None:
+        return False
     part: Path | None = None
     try:
         path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +79,13 @@ def write(key: Key, measured: dict[str, Any]) -> bool:
 
 def forget(key: Key) -> None:
     """Drop what is kept under `key`, if there is anything."""
-    with suppress(OSError):
-        _path(key).unlink()
+    path = _path(key)
+    if path is not None:
+        with suppress(OSError):
+            path.unlink()
 
 
-def _path(key: Key) -> Path:
+def _path(key: Key) -> Path | None:
+    where = folder()
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return folder() / f"{digest[:32]}.json"
+    return where and where / f"{digest[:32]}.json"

@@ -13,6 +13,7 @@ import edgevl.export
 from edgevl.cli import run
 from edgevl.errors import DownloadError
 
+BUNDLED = Path(__file__).parents[2] / "models" / "edgevl-tiny"
 SHAPES = str(Path(__file__).parents[2] / "models" / "samples" / "shapes.png")
 
 
@@ -54,6 +55,31 @@ def test_verify(capfd: pytest.CaptureFixture[str]) -> None:
     assert "every checksum right" in out
     assert "100% of the answer's tokens equal" in out
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("image", "std", [int("9" * 400)] * 3),
+        ("files", "tokenizer.json", {"n_bytes": int("9" * 400), "sha256": "0"}),
+        ("vision", "precision", "\ud800"),
+    ],
+)
+def test_a_folder_whose_values_no_model_has_is_listed_with_the_reason(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    key: str,
+    value: Any,
+) -> None:
+    monkeypatch.setenv("EDGEVL_MODELS_DIR", str(tmp_path))
+    raw = json.loads((BUNDLED / "edgevl.json").read_text(encoding="utf-8"))
+    raw[section][key] = value
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "edgevl.json").write_text(json.dumps(raw), encoding="utf-8")
+    assert run(["models"]) == 0
+    assert f"damaged: {tmp_path / 'odd' / 'edgevl.json'}: {section}.{key}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("error", "code"), [(DownloadError("no network"), 1), (KeyboardInterrupt(), 130)])

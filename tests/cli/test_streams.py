@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +56,15 @@ def test_a_line_that_is_no_text_is_refused() -> None:
     said = subprocess.run([*EDGEVL, "chat", SHAPES], input=b"caf\xe9?\n", capture_output=True, env=strict)
     assert said.returncode == 1
     assert said.stderr == b"error: the question is no UTF-8 text: its character 4 is byte 0xE9; write it in UTF-8\n"
+
+
+@posix
+@pytest.mark.parametrize("settings", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "utf-8:strict"}])
+def test_half_a_character_is_written_as_an_escape(settings: dict[str, str]) -> None:
+    code = r"from edgevl.cli import streams; streams.mend(); print('caf\xe9 \ud800 \udce9')"
+    environment = {**os.environ, **settings}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (said.stdout, said.stderr) == (b"caf\xc3\xa9 \\ud800 \\udce9\n", b"")
 
 
 def test_what_ctrl_c_broke_off_is_no_error_of_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,59 @@ def test_whole_numbers_pass_for_floats(written: Path) -> None:
 def test_wrong_keys_and_values(written: Path, edit: Callable[[dict[str, Any]], object], message: str) -> None:
     change(written, edit)
     assert refusal(written).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("image", "tile", 0, "image.tile: expected 1 to 10000, got 0"),
+        ("image", "tile", -1, "image.tile: expected 1 to 10000, got -1"),
+        ("image", "tile", 2**31, "image.tile: expected 1 to 10000, got 2147483648"),
+        ("image", "tile", 1, "image.tile: is 1, but vision.onnx takes pixel_values of [1, 3, 64, 64]"),
+        ("image", "longest_edge", 0, "image.longest_edge: expected 1 to 100000, got 0"),
+        ("image", "longest_edge", 6401, "image.longest_edge: expected at most 100 tiles of 64 pixels, got 6401"),
+        ("image", "tokens_per_tile", 2**63, "image.tokens_per_tile: expected 1 to 100000, got 9223372036854775808"),
+        ("image", "tokens_per_tile", 2**31, "image.tokens_per_tile: expected 1 to 100000, got 2147483648"),
+        (
+            "image",
+            "tokens_per_tile",
+            5,
+            "image.tokens_per_tile: is 5, but vision.onnx gives image_features of [1, 4, 32]",
+        ),
+        ("image", "mean", [], "image.mean: expected 3 values, got 0"),
+        ("image", "mean", [0.5], "image.mean: expected 3 values, got 1"),
+        ("image", "std", [0.5] * 4, "image.std: expected 3 values, got 4"),
+        ("image", "mean", [0.5, 0.5, int("9" * 400)], f"image.mean[2]: expected float, got {'9' * 57}..."),
+        ("image", "mean", [math.inf] * 3, "image.mean[0]: expected float, got inf"),
+        ("image", "std", [math.nan] * 3, "image.std[0]: expected float, got nan"),
+        ("image", "mean", [0.5, 1e308, 0.5], "image.mean[1]: expected -1000 to 1000, got 1e+308"),
+        ("image", "std", [0.5, 0.5, 0], "image.std[2]: expected 0.001 to 1000, got 0"),
+        ("image", "std", [-0.5, 0.5, 0.5], "image.std[0]: expected 0.001 to 1000, got -0.5"),
+        ("decoder", "n_layers", 0, "decoder.n_layers: expected 1 to 100000, got 0"),
+        ("decoder", "n_kv_heads", -1, "decoder.n_kv_heads: expected 1 to 100000, got -1"),
+        ("decoder", "head_dim", 10**6, "decoder.head_dim: expected 1 to 100000, got 1000000"),
+        ("decoder", "hidden_size", 0, "decoder.hidden_size: expected 1 to 100000, got 0"),
+        ("decoder", "vocab_size", 10**9, "decoder.vocab_size: expected 1 to 20000000, got 1000000000"),
+        ("decoder", "context_length", 2**31, "decoder.context_length: expected 1 to 20000000, got 2147483648"),
+        ("files", "vision.onnx", {"n_bytes": -1, "sha256": "0"}, "files.vision.onnx.n_bytes: expected 0 to "),
+        ("fidelity", "feature_cosine", math.inf, "fidelity.feature_cosine: expected float, got inf"),
+        ("vision", "precision", "\ud800", r"vision.precision: expected str, got '\ud800'"),
+        ("files", "\ud800", {"n_bytes": 1, "sha256": "0"}, r"files: expected str, got '\ud800'"),
+    ],
+)
+def test_values_out_of_range(written: Path, section: str, key: str, value: object, message: str) -> None:
+    change(written, lambda raw: raw[section].update({key: value}))
+    assert refusal(written).startswith(message)
+
+
+def test_a_graph_may_leave_its_sizes_open(written: Path) -> None:
+    def leave_open(raw: dict[str, Any]) -> None:
+        raw["image"].update(tile=128, tokens_per_tile=16)
+        raw["vision"]["inputs"]["pixel_values"].update(shape=[1, "n", 3, "height", "width"])
+        raw["vision"]["outputs"]["image_features"].update(shape=["n", "tokens", 32])
+
+    change(written, leave_open)
+    assert manifest.read(written).image.tile == 128
 
 
 def test_an_older_format_lacks_what_came_later(written: Path) -> None:

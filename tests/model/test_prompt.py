@@ -264,7 +264,22 @@ class TestTemplate:
         assert len(year) == 4
         assert year.isdigit()
 
-    @pytest.mark.parametrize("source", ["{% if %}", "{{ ", "{% unknown %}", "{{ 'a' | nosuchfilter }}"])
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "{% if %}",
+            "{{ ",
+            "{% unknown %}",
+            "{{ 'a' | nosuchfilter }}",
+            "{% break %}",
+            "".join(f"{{% for i{n} in [1] %}}" for n in range(30)) + "{% endfor %}" * 30,
+            "{% if true %}" * 200 + "{% endif %}" * 200,
+            "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+            "{{ 10 ** 5000 }}",
+            "{{ " + "1" * 5000 + " }}",
+        ],
+        ids=lambda source: source[:20],
+    )
     def test_one_that_does_not_compile_names_its_file(self, source: str) -> None:
         with pytest.raises(ManifestError) as caught:
             template(source)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -128,6 +130,78 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     assert message.startswith(f"{path}: is not a readable tokenizer (")
     assert message.endswith("); export the model again")
     assert "\n" not in message
+
+
+def changed(path: Path, **parts: Any) -> Path:
+    """Write a tokenizer of bytes with other `parts`."""
+    raw = json.loads(byte_level(path).read_text(encoding="utf-8")) | parts
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return path
+
+
+WORD: dict[str, Any] = {"pre_tokenizer": None, "decoder": None, "added_tokens": []}
+NO_SUCH_TOKEN = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "Q", "type_id": 0}}], "pair": []}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {**WORD, "model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "[UNK]"}},
+        {
+            **WORD,
+            "model": {
+                "type": "WordPiece",
+                "vocab": {"x": 0},
+                "unk_token": "[UNK]",
+                "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100,
+            },
+        },
+        {**WORD, "model": {"type": "Unigram", "vocab": [["x", 0.0]], "unk_id": None}},
+        {"post_processor": {**NO_SUCH_TOKEN, "special_tokens": {}}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"normalizer": {"type": "Prepend", "prepend": ""}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},
+        {"decoder": {"type": "Strip", "content": "a", "start": 1000, "stop": 1000}},
+    ],
+)
+def test_a_tokenizer_that_fails_when_it_is_used_is_named(tmp_path: Path, parts: dict[str, Any]) -> None:
+    path = changed(tmp_path / "tokenizer.json", **parts)
+
+    def use() -> None:
+        tokenizer = Tokenizer(path)
+        streamed(tokenizer, tokenizer.encode_prompt("aa"))
+
+    with pytest.raises(ModelError) as caught:
+        use()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: is not a ")
+    assert message.endswith("); export the model again")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": stride}}
+        for stride in (0, 5)
+    ]
+    + [
+        {
+            "padding": {
+                "strategy": {"Fixed": 7},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            }
+        }
+    ],
+)
+def test_a_prompt_is_neither_cut_nor_filled_up(tmp_path: Path, parts: dict[str, Any]) -> None:
+    tokenizer = Tokenizer(changed(tmp_path / "tokenizer.json", **parts))
+    assert tokenizer.encode_prompt("the hut<end>") == [257, 220, 71, 84, 83, 258]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
