@@ -136,8 +136,11 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     if single.is_file():
         return (single,)
     if index.is_file():
-        names = set(section(read_json(index), "weight_map", index).values())
-        paths = tuple(folder / str(name) for name in sorted(names))
+        names = section(read_json(index), "weight_map", index).values()
+        for name in names:
+            if not isinstance(name, str):
+                raise ExportError(f"{index}: weight_map: expected names of files, got {name!r}; {DOWNLOAD_AGAIN}")
+        paths = tuple(folder / name for name in sorted(set(names)))
         for path in paths:
             if path.parent != folder or path.suffix != ".safetensors":
                 raise ExportError(f"{index}: names {path.name!r}, which is no safetensors file of this folder")
@@ -169,7 +172,7 @@ def _n_parameters(path: Path) -> int:
         tensors = [value for key, value in header.items() if key != "__metadata__"]
         end = 8 + n_header + max(tensor["data_offsets"][1] for tensor in tensors)
         n_parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise ExportError(f"{path}: is not a safetensors file; {DOWNLOAD_AGAIN}") from error
     if end != n_bytes:
         raise ExportError(f"{path}: has {n_bytes} bytes, its header says {end}; {DOWNLOAD_AGAIN}")
@@ -242,7 +245,10 @@ def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
     """Return the template by the reference's order: .jinja, .json, processor, tokenizer."""
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+        try:
+            return jinja.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExportError(f"{jinja}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
     for path in (folder / "chat_template.json", folder / "processor_config.json"):
         template = optional_json(path).get("chat_template")
         if isinstance(template, str):

@@ -39,8 +39,7 @@ def building(out: Path, *, force: bool) -> Iterator[Path]:
             yield temporary
             _put(temporary, out, replaced)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
+            _clean(out, temporary, replaced, ignore_errors=True)
 
 
 def check_space(parent: Path, n_bytes: int) -> None:
@@ -98,15 +97,15 @@ def _locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _clean(out: Path, temporary: Path, replaced: Path) -> None:
-    """Remove what a killed export left; bring back a folder whose replacement was cut short."""
+def _clean(out: Path, temporary: Path, replaced: Path, *, ignore_errors: bool = False) -> None:
+    """Remove what an export left; bring back a folder whose replacement was cut short."""
     if replaced.exists():
         if out.exists():
-            shutil.rmtree(replaced)
+            shutil.rmtree(replaced, ignore_errors)
         else:
             replaced.rename(out)
     if temporary.exists():
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors)
 
 
 def _make(folder: Path) -> None:
@@ -117,12 +116,7 @@ def _make(folder: Path) -> None:
 
 
 def _put(temporary: Path, out: Path, replaced: Path) -> None:
-    """Rename `temporary` to `out`; an `out` that is in the way is set aside and comes back if that fails."""
+    """Rename `temporary` to `out`; an `out` that is in the way is set aside."""
     if out.exists():
         out.rename(replaced)
-    try:
-        temporary.rename(out)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(out)
-        raise
+    temporary.rename(out)

@@ -53,6 +53,7 @@ SETTINGS = (
 )
 """What else of a repository is read, where it is there."""
 EMBEDDINGS, CHAT_TEMPLATE = "embeddings.npy", "chat_template.jinja"
+_PART = f".{EMBEDDINGS}.part"  # until all is known, so that a killed run leaves nothing that looks like another's
 _ROWS = 4096  # of the table of embeddings, read at once
 
 
@@ -116,10 +117,12 @@ def describe(
 
     `name` is the model's (default: the folder's), `origin` says where it came from. For `vision` and `decoder` see
     `find`. Raises ExportError for a folder of another layout, one that is described already, or with settings or graphs
-    that cannot be used, GraphError for graphs that do not run; then no `edgevl.json` is left.
+    that cannot be used, GraphError for graphs that do not run; then the folder is left as it was.
     """
     if (folder / FILE_NAME).exists():
-        raise ExportError(f"{folder}: has an {FILE_NAME}, so it can be used; remove that to have it written anew")
+        raise ExportError(
+            f"{folder}: has an {FILE_NAME}, so it can be used; remove that and {EMBEDDINGS} to have it written anew"
+        )
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     layout = find(names, vision=vision, decoder=decoder)
     if layout is None:
@@ -127,14 +130,21 @@ def describe(
             f"{folder}: holds no {FOLDER}/vision_encoder*.onnx, embed_tokens*.onnx and decoder_model_merged*.onnx; "
             "turn a checkpoint into a model with: edgevl export"
         )
+    if (folder / EMBEDDINGS).exists():
+        raise ExportError(
+            f"{folder / EMBEDDINGS}: would be written, but is there, and no {FILE_NAME} says of what model; "
+            "move or remove it"
+        )
     settings = checkpoint.read_settings(folder)
+    written = {FILE_NAME, EMBEDDINGS, CHAT_TEMPLATE}.difference(names) | {_PART}
     try:
         manifest = _Folder(folder, layout, settings).describe(names, name or folder.resolve().name, origin)
+        (folder / _PART).rename(folder / EMBEDDINGS)
         (folder / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         _try(folder)
     except BaseException:
-        for written in (FILE_NAME, EMBEDDINGS):
-            (folder / written).unlink(missing_ok=True)
+        for file in written:
+            (folder / file).unlink(missing_ok=True)
         raise
     return manifest
 
@@ -152,9 +162,10 @@ class _Folder:
         template = self._folder / CHAT_TEMPLATE
         if not template.exists():
             template.write_text(settings.chat_template, encoding="utf-8", newline="\n")
-        used = {"tokenizer.json", CHAT_TEMPLATE, EMBEDDINGS, *layout.files(names)}
+        used = {"tokenizer.json", CHAT_TEMPLATE, *layout.files(names)}
         used -= {file for file in names if file.startswith(layout.embeddings.file)}
-        files = {file: _file_spec(self._folder / file) for file in sorted(used)}
+        places = {file: self._folder / file for file in used} | {EMBEDDINGS: self._folder / _PART}
+        files = {file: _file_spec(places[file]) for file in sorted(places)}
         return Manifest(
             format_version=FORMAT_VERSION,
             name=name,
@@ -211,7 +222,7 @@ class _Folder:
         graph.require({"input_ids"}, {"inputs_embeds"})
         dtype: Literal["float16", "float32"] = "float16" if part.precision in ("fp16", "q4f16") else "float32"
         shape = decoder.vocab_size, decoder.hidden_size
-        table = np.lib.format.open_memmap(self._folder / EMBEDDINGS, "w+", np.dtype(dtype), shape)
+        table = np.lib.format.open_memmap(self._folder / _PART, "w+", np.dtype(dtype), shape)
         for start in range(0, decoder.vocab_size, _ROWS):
             ids = np.arange(start, min(start + _ROWS, decoder.vocab_size), dtype=np.int64)
             rows = graph.run({"input_ids": ids[None]})["inputs_embeds"]

@@ -112,6 +112,7 @@ def _pull_layout(source: Repository, layout: Layout, out: Path, wanted: Wanted, 
         for name in graphs:
             if name not in manifest.files:  # the graph of embeddings, whose table is read out
                 (target / name).unlink()
+        _own(target)
     _forget(out)
     progress("done", 1.0)
     return manifest
@@ -134,6 +135,7 @@ def _pull_pair(source: Repository, pair: Pair, out: Path, wanted: Wanted, progre
         progress=lambda stage, done: progress(stage, _DOWNLOADED + (1 - _DOWNLOADED) * done),
         force=wanted.force,
     )
+    _own(out)
     manifest = replace(manifest, source=replace(manifest.source, checkpoint=f"{source.repo}@{source.revision}"))
     written = arrived / FILE_NAME
     written.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
@@ -158,6 +160,13 @@ def _arrived(source: Repository, out: Path) -> Path:
     folder = out.with_name(f".{out.name}.{source.revision[:12]}.download")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _own(folder: Path) -> None:
+    """Move the files that a model folder has but symbolic links to into it: where they arrived is removed."""
+    for path in list(folder.rglob("*")):
+        if path.is_symlink():
+            path.resolve().replace(path)
 
 
 def _forget(out: Path) -> None:

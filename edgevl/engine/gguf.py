@@ -139,10 +139,10 @@ class GgufDecoder:
         """Forget everything after the first `n` tokens; raise ValueError within features that came with positions."""
         if not 0 <= n <= self.n_past:
             raise ValueError(f"cannot truncate to {n} tokens, {self.n_past} are held")
-        if n < self.n_past:
-            self._forget_after(n)
-            self._positions.truncate(n)
-            self.n_past = n
+        if self._capacity:
+            self._forget_after(n)  # also where n is all: Ctrl-C may have come before tokens were counted
+        self._positions.truncate(n)
+        self.n_past = n
 
     def settle(self) -> None:
         """Do nothing: what is held is what is saved, to the bit."""
@@ -158,12 +158,17 @@ class GgufDecoder:
         return state
 
     def load(self, state: NDArray[Any], n: int) -> bool:
-        """Hold what `save` returned for `n` tokens; return whether it is of that many."""
+        """Hold what `save` returned for `n` tokens; return whether it is of that many.
+
+        Nothing is held where that fails or is interrupted. Raises GraphError.
+        """
         if state.dtype != np.uint8 or state.ndim != 1:
             return False
         positions = self._positions.read(state, n)
         if positions is None:
             return False
+        self.n_past = 0  # of what was held, nothing is to be relied on from here on
+        self.truncate(0)
         self._reserve(n)
         self._restore(state[positions.head(n).size :])
         self.n_past, self._positions = n, positions
@@ -191,13 +196,31 @@ class GgufDecoder:
             raise GraphError(f"{self._path}: {_NO_TRUNCATION}")
 
     def _reserve(self, n: int) -> None:
-        """Make room for `n` tokens, keeping those that are held: llama.cpp cannot grow, so it begins anew with them."""
+        """Make room for `n` tokens, keeping those that are held: llama.cpp cannot grow, so it begins anew with them.
+
+        Where there is no room, or this is interrupted, none are held any more.
+        """
         if n <= self._capacity:
             return
-        held = self.save()[self._positions.head(self.n_past).size :] if self.n_past else None
+        held, n_held = self.save() if self.n_past else None, self.n_past
         wanted = max(n, min(2 * self._capacity, self._spec.context_length))
+        settings = self._settings(-(-wanted // _PAD) * _PAD)
+        self._positions.truncate(0)
+        self.n_past = self._capacity = 0
+        self._alone(_begin, self._llama, self._open, settings)
+        if "context" not in self._open:
+            raise GraphError(
+                f"{self._path}: llama.cpp has no room for {settings.n_ctx} tokens ({said()}); "
+                "try a smaller model or --detail low"
+            )
+        self._capacity = settings.n_ctx
+        if held is not None:
+            self.load(held, n_held)
+
+    def _settings(self, n_tokens: int) -> Any:
+        """Return llama.cpp's settings of a context with room for `n_tokens`."""
         settings = self._llama.llama_context_default_params()
-        settings.n_ctx = self._capacity = -(-wanted // _PAD) * _PAD
+        settings.n_ctx = n_tokens
         settings.n_batch = N_BATCH
         settings.n_ubatch = N_BATCH if self._whole_images else N_CAUSAL
         settings.n_outputs_max = 1
@@ -210,27 +233,17 @@ class GgufDecoder:
         settings.swa_full = True  # a sliding window that drops what is behind it could not be truncated
         settings.offload_kqv = settings.op_offload = self._is_offloaded
         settings.no_perf = True
-        if "context" in self._open:
-            self._alone(self._llama.llama_free, self._open.pop("context"))
-        context = self._alone(self._llama.llama_init_from_model, self._open["model"], settings)
-        if not context:
-            raise GraphError(
-                f"{self._path}: llama.cpp has no room for {settings.n_ctx} tokens ({said()}); "
-                "try a smaller model or --detail low"
-            )
-        self._open["context"] = context
-        if held is not None:
-            self._restore(held)
+        return settings
 
     def _restore(self, state: NDArray[Any]) -> None:
+        """Have llama.cpp, which holds nothing, take back what it saved; where it does not, it must begin anew."""
+        capacity, self._capacity = self._capacity, 0
         read = self._call("llama_state_seq_set_data", _bytes(state), state.size, _SEQUENCE)
         if read != state.size:
-            self.n_past = 0
-            self._positions.truncate(0)
-            self._forget_after(0)
             raise GraphError(
                 f"{self._path}: llama.cpp does not take back what it saved ({said()}); run: edgevl cache clear"
             )
+        self._capacity = capacity
 
     def _decode(self, array: NDArray[Any], places: NDArray[np.int32] | None) -> int:
         """Compute tokens behind those that are held, batch by batch; return the first code but 0, else 0.
@@ -355,6 +368,17 @@ def _log(llama: Any) -> Any:
 
 def _bytes(array: NDArray[Any]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
+def _begin(llama: Any, handles: dict[str, Any], settings: Any) -> None:
+    """Put a new context in the place of the one that is there; none where there is no room.
+
+    It is noted in llama.cpp's own thread, which goes on where Ctrl-C ends the waiting for it.
+    """
+    if "context" in handles:
+        llama.llama_free(handles.pop("context"))
+    if context := llama.llama_init_from_model(handles["model"], settings):
+        handles["context"] = context
 
 
 def _free(llama: Any, handles: dict[str, Any]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from concurrent.futures import thread as futures_thread
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,25 @@ class TestMemory:
         assert decoder.n_past == 0
         assert np.array_equal(fed(decoder, IDS[:9]), scores)
 
+    def test_without_room_for_more_it_holds_nothing_and_goes_on(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoder = make()
+        scores = fed(decoder, IDS[:9], FEATURES)
+        state = decoder.save()
+        with monkeypatch.context() as patch:
+            patch.setattr(gguf.library(), "llama_init_from_model", lambda *_: None)
+            for _ in range(2):
+                with pytest.raises(GraphError, match=r"decoder\.gguf: llama\.cpp has no room for 2048 tokens"):
+                    decoder.expect(2000)
+                assert decoder.n_past == 0
+                decoder.truncate(0)
+            with pytest.raises(GraphError, match=r"decoder\.gguf: llama\.cpp has no room for 256 tokens"):
+                decoder.extend(IDS)
+        assert np.array_equal(fed(decoder, IDS[:9], FEATURES), scores)
+        assert decoder.load(state, 21)
+        assert decoder.n_past == 21
+
     def test_cancelled_within_a_chunk_nothing_of_it_is_held(self, make: Make) -> None:
         decoder, cancelled = make(), threading.Event()
         assert decoder.extend(IDS[:9], cancelled)
@@ -220,29 +242,79 @@ def test_another_runtime_in_between_changes_nothing(
     assert np.array_equal(fed(GgufDecoder(tmp_path / "q8.gguf", spec, threads=1), IDS), scores)
 
 
+@contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
+    """Let Ctrl-C come while what is within waits for llama.cpp for the `at`-th time; its own thread goes on."""
+    result, waited = Future.result, count(1)
+
+    def wait(self: Future[Any], timeout: float | None = None) -> Any:
+        if next(waited) == at:
+            raise KeyboardInterrupt
+        return result(self, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Future, "result", wait)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 class TestInterrupt:
     def test_ctrl_c_ends_what_is_under_way_and_leaves_what_was_held(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from concurrent.futures import Future
-
         decoder, cancelled = make(), threading.Event()
         before = fed(decoder, IDS[:9], IDS[9:12])
         decoder.truncate(9)
-        result, waited = Future.result, []
-
-        def interrupted(self: Future[Any], timeout: float | None = None) -> Any:
-            waited.append(self)
-            if len(waited) == 2:  # the first sets the callback, the second computes
-                raise KeyboardInterrupt
-            return result(self, timeout)
-
-        monkeypatch.setattr(Future, "result", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(monkeypatch, 2):  # the first sets the callback, the second computes
             decoder.extend(np.concatenate([IDS] * 10), cancelled)
-        monkeypatch.undo()
         assert decoder.n_past == 9
         assert np.array_equal(fed(decoder, IDS[9:12]), before)
+
+    def test_what_was_computed_and_not_counted_is_forgotten_with_the_rest(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoder = make()
+        before = fed(decoder, IDS[:9], IDS[9:12])
+        decoder.truncate(9)
+        with interrupted(monkeypatch, 3):  # takes the callback back
+            decoder.extend(IDS[20:40], threading.Event())
+        assert decoder.n_past == 9
+        decoder.truncate(9)
+        assert np.array_equal(fed(decoder, IDS[9:12]), before)
+
+    @pytest.mark.parametrize("at", range(1, 6))  # saves it in two calls, begins anew, forgets, and loads it
+    def test_wherever_growing_is_stopped_what_is_held_is_right(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, at: int
+    ) -> None:
+        scores = fed(make(), IDS, IDS[:9])
+        decoder = make()
+        fed(decoder, IDS)
+        with interrupted(monkeypatch, at):
+            decoder.expect(2000)
+        assert decoder.n_past == (60 if at < 3 else 0)
+        decoder.expect(1500)
+        decoder.truncate(decoder.n_past)
+        if decoder.n_past == 0:
+            decoder.extend(IDS)
+        assert np.array_equal(fed(decoder, IDS[:9]), scores)
+
+    @pytest.mark.parametrize("at", range(1, 4))  # forgets what it held, begins anew with more room, and loads
+    def test_wherever_loading_is_stopped_nothing_is_held_that_is_not_right(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, at: int
+    ) -> None:
+        other, long = make(), np.concatenate([IDS] * 5)
+        scores = fed(other, long, IDS[:9])
+        other.truncate(300)
+        state = other.save()
+        monkeypatch.setattr(gguf, "FIRST_CONTEXT", 256)
+        decoder = make()
+        fed(decoder, IDS[20:29])
+        with interrupted(monkeypatch, at):
+            decoder.load(state, 300)
+        assert decoder.n_past == 0
+        decoder.truncate(0)
+        assert np.array_equal(fed(decoder, long, IDS[:9]), scores)
+        assert decoder.n_past == 309
 
 
 def test_it_may_be_freed_while_a_thread_is_being_started(make: Make) -> None:

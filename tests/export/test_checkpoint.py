@@ -75,6 +75,12 @@ def test_where_the_chat_template_is_looked_for(copy: Path) -> None:
     assert "add the template of the instruction-tuned checkpoint" in refusal(copy)
 
 
+def test_a_chat_template_in_another_encoding(copy: Path) -> None:
+    (copy / "chat_template.jinja").write_bytes(b"caf\xe9 {{ messages }}")
+    assert refusal(copy).startswith(f"{copy / 'chat_template.jinja'}: cannot be read ('utf-8' codec can't decode")
+    assert refusal(copy).endswith("; download the whole checkpoint folder again")
+
+
 def test_processor_settings_in_one_file(copy: Path) -> None:
     settings = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").unlink()
@@ -174,7 +180,14 @@ def test_damaged_tokenizer(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-9], lambda data: data[:20], lambda data: b"", lambda _: b"x" * 99]
+    "damage",
+    [
+        lambda data: data[:-9],
+        lambda data: data[:20],
+        lambda data: b"",
+        lambda _: b"x" * 99,
+        lambda _: (50_005).to_bytes(8, "little") + b'{"a":' + b"[" * 50_000,
+    ],
 )
 def test_damaged_weights(copy: Path, damage: Any) -> None:
     path = copy / "model.safetensors"
@@ -193,3 +206,8 @@ def test_shards(copy: Path) -> None:
     assert "model-00002-of-00002.safetensors: is missing, but model.safetensors.index.json names it" in refusal(copy)
     index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
     assert "is no safetensors file of this folder" in refusal(copy)
+    for name in (["model-00001-of-00001.safetensors"], None, 1):
+        index.write_text(json.dumps({"weight_map": {"a": name, "b": "model-00001-of-00001.safetensors"}}))
+        assert refusal(copy) == (
+            f"{index}: weight_map: expected names of files, got {name!r}; download the whole checkpoint folder again"
+        )

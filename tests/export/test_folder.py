@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,38 @@ def test_an_interruption_keeps_what_was_there(tmp_path: Path) -> None:
     write(out, "old")
     with pytest.raises(KeyboardInterrupt):
         build(out, force=True, error=KeyboardInterrupt)
+    assert (out / FILE_NAME).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(("n_renamed", "kept"), [(1, "old"), (2, "new")])
+def test_an_interruption_of_the_replacement_keeps_one_of_the_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_renamed: int, kept: str
+) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    write(out, "old")
+    rename, done = Path.rename, count(1)
+
+    def interrupted(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        if next(done) == n_renamed:
+            raise KeyboardInterrupt
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(out, force=True)
+    assert (out / FILE_NAME).read_text() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_replacement_that_is_refused_keeps_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    write(out, "old")
+    with pytest.raises(FileNotFoundError), building(out, force=True) as folder:
+        shutil.rmtree(folder)
     assert (out / FILE_NAME).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -134,7 +134,7 @@ def test_it_is_described_without_pytorch(layout: Path) -> None:
 
 def test_one_that_is_described_stays_as_it_is(smolvlm_merged_dir: Path) -> None:
     before = (smolvlm_merged_dir / manifest.FILE_NAME).read_bytes()
-    with pytest.raises(ExportError, match=r"has an edgevl\.json, so it can be used; remove that"):
+    with pytest.raises(ExportError, match=r"has an edgevl\.json, so it can be used; remove that and emb"):
         describe(smolvlm_merged_dir)
     assert (smolvlm_merged_dir / manifest.FILE_NAME).read_bytes() == before
 
@@ -146,6 +146,12 @@ def test_another_folder_is_told_what_it_lacks(smolvlm_checkpoint: Path) -> None:
         f"{smolvlm_checkpoint}: holds no onnx/vision_encoder*.onnx, embed_tokens*.onnx and decoder_model_merged*.onnx; "
         "turn a checkpoint into a model with: edgevl export"
     )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return what a folder holds, by path."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def swap(first: str, second: str) -> Callable[[Path], object]:
@@ -173,11 +179,48 @@ def test_what_does_not_fit_leaves_no_model(
     layout: Path, damage: Callable[[Path], object], error: type[Exception], message: str
 ) -> None:
     damage(layout)
+    before = files(layout)
     with pytest.raises(error, match=message) as caught:
         describe(layout)
     assert "\n" not in str(caught.value)
     assert not (layout / manifest.FILE_NAME).exists()
     assert not (layout / "embeddings.npy").exists()
+    assert files(layout) == before
+
+
+def test_a_chat_template_that_was_there_stays(layout: Path) -> None:
+    (layout / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    change_tokens_per_tile(layout)
+    before = files(layout)
+    with pytest.raises(ExportError, match="the files are not of one model"):
+        describe(layout)
+    assert files(layout) == before
+
+
+def test_a_table_that_was_there_stays(layout: Path) -> None:
+    (layout / "embeddings.npy").write_bytes(b"somebody's work")
+    before = files(layout)
+    with pytest.raises(ExportError) as caught:
+        describe(layout)
+    assert str(caught.value) == (
+        f"{layout / 'embeddings.npy'}: would be written, but is there, and no edgevl.json says of what model; "
+        "move or remove it"
+    )
+    assert files(layout) == before
+
+
+def test_what_a_killed_run_left_is_in_nobodys_way(layout: Path) -> None:
+    code = (
+        "import os, pathlib, sys\n"
+        "from edgevl.export import published\n"
+        "published._file_spec = lambda path: os._exit(9)\n"  # the table is written by then
+        "published.describe(pathlib.Path(sys.argv[1]))\n"
+    )
+    before = files(layout).keys()
+    assert subprocess.run([sys.executable, "-c", code, str(layout)]).returncode == 9
+    assert len(files(layout)) > len(before)
+    describe(layout)
+    assert files(layout).keys() - before == {"chat_template.jinja", "edgevl.json", "embeddings.npy"}
 
 
 def test_every_precision_has_a_place_in_the_embeddings_order() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +60,11 @@ def hidden(models: Path) -> list[str]:
     return sorted(path.name for path in models.iterdir() if path.name.startswith("."))
 
 
+def refused(*_: object) -> None:
+    """Make no link, as disks do that have none."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
 class TestLayout:
     def test_it_answers_as_the_one_that_was_described_by_hand(
         self, hub: Hub, models: Path, smolvlm_merged_dir: Path
@@ -85,6 +92,15 @@ class TestLayout:
             with edgevl.load(model, store=False) as vlm:
                 answers.append(vlm.ask(picture, "what?", max_tokens=8).token_ids)
         assert answers[0] == answers[1]
+
+    def test_without_hard_links_the_files_are_its_own(
+        self, hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "link", refused)
+        folder, _ = pull_model(f"hf:{REPO}")
+        assert hidden(models) == []
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
+        assert verify(folder).ok
 
     def test_a_name_of_the_registry_is_pulled_in_its_revision(
         self, hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +219,9 @@ class TestPairs:
             "is now: edgevl pull hf:somebody/pair"
         )
 
-    def test_a_pair_becomes_a_model(self, hub: Hub, models: Path, smolvlm_checkpoint: Path) -> None:
+    def test_a_pair_becomes_a_model(
+        self, hub: Hub, models: Path, smolvlm_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it comes with the extra gguf")
         from tests.pairs import written
 
@@ -219,6 +237,12 @@ class TestPairs:
         assert manifest.read(folder) == made
         assert hidden(models) == []
         assert "exists; choose another name" in failing("hf:somebody/pair", ExportError, vision="fp32")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", refused)
+            folder, _ = pull_model("hf:somebody/pair", vision="fp32", name="other")
+        assert hidden(models) == []
+        assert not (folder / "decoder.gguf").is_symlink()
+        assert verify(folder).ok
 
 
 class TestCommand:
