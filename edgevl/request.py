@@ -459,7 +459,8 @@ def _reuse(model: Loaded, request: Request, keys: Sequence[str]) -> int:
 
 def _n_held(model: Loaded, keys: Sequence[str]) -> int:
     """Return how many steps at the beginning the decoder holds; the last one never counts."""
-    held = [part.key for part in model.held]
+    n_past = model.decoder.n_past if model.held else 0  # less than is noted where there was no room to grow
+    held = [part.key for part in model.held if part.n_tokens <= n_past]
     n_same = next((i for i, pair in enumerate(zip(held, keys[:-1], strict=False)) if pair[0] != pair[1]), None)
     return min(len(held), len(keys) - 1) if n_same is None else n_same
 

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 import edgevl
 from edgevl import machine
+from edgevl.engine import gguf
+from edgevl.engine.gguf import GgufDecoder
+from edgevl.engine.kv import KVCache
 from edgevl.model.hub import BUNDLED, installed_folder
 from tests import natively
 
@@ -142,6 +145,10 @@ def showing(turns: list[Turn], seeds: list[int]) -> list[Turn]:
     return [replace(turn, pictures=tuple(islice(rest, len(turn.pictures)))) for turn in turns]
 
 
+def fails(*_: Any) -> None:
+    raise MemoryError
+
+
 def messages_of(turns: list[Turn]) -> list[Any]:
     """Return a conversation that ends with the last turn's question."""
     messages: list[Any] = []
@@ -223,6 +230,50 @@ def test_a_changed_file_at_the_same_path_is_another_image(tmp_path: Path) -> Non
             answers.append(vlm.ask(path, "what's here?", max_tokens=4))
     assert [answer.images[0].n_encoded > 0 for answer in answers] == [True, True, False]
     assert answers[0].images[0].id == answers[2].images[0].id != answers[1].images[0].id
+
+
+def test_what_is_interrupted_while_it_is_loaded_is_not_relied_on(
+    folder: Path, plain: edgevl.VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(seed: int, question: str) -> list[Any]:
+        return messages_of([Turn(question, (seed,))])
+
+    def half(self: Any, *_: Any) -> None:
+        if isinstance(self, KVCache):
+            for array in self.arrays.values():
+                array[...] = 1
+        raise KeyboardInterrupt
+
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        for seed in (0, 1):
+            assert_same(vlm, plain, asked(seed, "what?"), max_tokens=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(KVCache, "load", half)
+            patch.setattr(GgufDecoder, "_restore", half)
+            with pytest.raises(KeyboardInterrupt):
+                vlm.stream_messages(asked(0, "is it red?")).finish()
+        for seed in (1, 0):
+            assert_same(vlm, plain, asked(seed, "x"), max_tokens=2)
+
+
+def test_where_there_is_no_room_for_a_prompt_the_next_one_is_answered(
+    folder: Path, plain: edgevl.VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(question: str) -> list[Any]:
+        return messages_of([Turn(question, (0,))])
+
+    with edgevl.load(folder, store=tmp_path) as vlm:
+        assert_same(vlm, plain, asked("what?"), max_tokens=2)
+        decoder: Any = vlm._open().decoder
+        capacity = decoder._capacity if isinstance(decoder, GgufDecoder) else decoder._cache.capacity
+        long = "what " * (100 * capacity // len(vlm._open().tokenizer.encode("what " * 100)))
+        with monkeypatch.context() as patch:
+            patch.setattr(KVCache, "_empty", fails)
+            if isinstance(decoder, GgufDecoder):
+                patch.setattr(gguf.library(), "llama_init_from_model", lambda *_: None)
+            with pytest.raises((MemoryError, edgevl.GraphError)):
+                vlm.stream_messages(asked(long)).finish()
+        assert_same(vlm, plain, asked("is it red?"), max_tokens=2)
 
 
 def test_pixels_resized_in_another_way_are_another_prompt(tmp_path: Path) -> None:
