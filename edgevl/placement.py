@@ -120,6 +120,13 @@ class Placement:
         open_on = partial(self._open_decoder, takes_turns=takes_turns)
         return self._placed(_Work(self.decoder_part, open_on, self._decode))
 
+    def likely_encoder(self) -> str | None:
+        """Return the `backend` of the vision graph that would be opened, without opening it; see `likely_decoder`."""
+        row = self._likely("vision")
+        if row is None:
+            return None
+        return graph.backend(row) if row.openvino is None else openvino.backend(row.openvino)
+
     def likely_decoder(self) -> str | None:
         """Return the `backend` of the decoder that would be opened, without opening it.
 

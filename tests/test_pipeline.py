@@ -7,7 +7,6 @@ import gc
 import io
 import threading
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +19,7 @@ from edgevl import InputError
 from edgevl.image.read import read
 from edgevl.pipeline import Stream
 from edgevl.types import Features
+from tests import interrupting
 
 T = TypeVar("T")
 
@@ -210,15 +210,8 @@ def test_a_stream_that_nobody_has_any_more_frees_the_model(vlm: edgevl.VLM, answ
 def test_an_answer_that_is_interrupted_frees_the_model(
     vlm: edgevl.VLM, answer: edgevl.Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    following, n_read = Stream.__next__, count()
-
-    def interrupted(stream: Stream) -> edgevl.Delta:
-        if next(n_read) == 2:  # between two tokens, where the stream itself is not at work
-            raise KeyboardInterrupt
-        return following(stream)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stream, "__next__", interrupted)
+    with monkeypatch.context() as patch:  # between two tokens, where the stream itself is not at work
+        patch.setattr(Stream, "__next__", interrupting.at_call(3, Stream.__next__))
         with pytest.raises(KeyboardInterrupt) as kept:
             vlm.ask(SHAPES, QUESTION)
     assert kept.value.__traceback__ is not None  # with its frames, as a notebook keeps them

@@ -99,11 +99,15 @@ class KVCache:
 
     def _move(self, capacity: int, n_used: int) -> None:
         """Take new buffers of `capacity`, with the first `n_used` tokens of the old ones."""
-        arrays = self._buffers(capacity)
-        for new, old in zip(arrays.values(), self.arrays.values(), strict=True):
-            new[:, :, :n_used] = old[:, :, :n_used]
+        arrays = self._filled(self._buffers(capacity), n_used)
         self.has_moved = True
         self.arrays, self.capacity = arrays, capacity
+
+    def _filled(self, buffers: dict[str, NDArray[Any]], n_used: int) -> dict[str, NDArray[Any]]:
+        """Return `buffers`, with the first `n_used` tokens that are held."""
+        for new, old in zip(buffers.values(), self.arrays.values(), strict=True):
+            new[:, :, :n_used] = old[:, :, :n_used]
+        return buffers
 
     def _buffers(self, capacity: int) -> dict[str, NDArray[Any]]:
         return {name: self._empty(capacity) for name in self.arrays}
@@ -142,9 +146,7 @@ class TurningKVCache(KVCache):
             used, spare = spare, used
         if grows or is_cut:
             self._fetch()
-            arrays = _fronts(used, n_used)
-            for new, old in zip(arrays.values(), self.arrays.values(), strict=True):
-                new[...] = old[:, :, :n_used]
+            arrays = self._filled(_fronts(used, n_used), n_used)
         present = _fronts(spare, n_tokens)
         self.has_moved = True
         self.arrays, self._present, self._used, self._spare, self.capacity = arrays, present, used, spare, capacity

@@ -68,6 +68,11 @@ def version() -> str | None:
         return UNKNOWN
 
 
+def backend(target: str) -> str:
+    """Return the name of what computes a graph on `target` (CPU, GPU or NPU)."""
+    return f"openvino {version()} {target.lower()}"
+
+
 @cache
 def core_of(kind: Callable[[], Any]) -> Any:
     """Return the one Core of a process, which is never let go.
@@ -120,7 +125,7 @@ class OpenVINOGraph:
         if not is_present():
             raise BackendMissing("openvino is not installed: pip install 'edgevl[openvino]'")
         self.path = path
-        self.backend = f"openvino {version()} {target.lower()}"
+        self.backend = backend(target)
         self._name, self._target, self._shapes = target, _TARGETS[target], dict(shapes or {})
         self._is_quantized = is_quantized
         self._n_threads = threads or describe().n_threads

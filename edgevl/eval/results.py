@@ -156,9 +156,9 @@ class Results:
 
 def _check(line: dict[str, Any]) -> None:
     """Raise TypeError or KeyError where a line of an answer holds something else than what is written."""
-    texts = {"finish_reason": "", "refused": "", "answer": line["answer"], **line}
-    for name in ("answer", "finish_reason", "refused"):
-        if not isinstance(texts[name], str):
+    texts = {name: line.get(name, "") for name in ("finish_reason", "refused")}
+    for name, text in {"answer": line["answer"], **texts}.items():
+        if not isinstance(text, str):
             raise TypeError(f"{name!r} is no text")
     images = line.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):

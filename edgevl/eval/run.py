@@ -1,8 +1,7 @@
 """Ask a model, or two, every item of a data set, and say what came of it.
 
 Answers are greedy, and nothing is remembered on disk but the results file. A model is opened only where something is
-left to ask, one at a time; its encoder alone is opened before, to say what runs it. Pictures are read one item at a
-time.
+left to ask, or where what runs it is not known yet, one at a time; pictures are read one item at a time.
 """
 
 from __future__ import annotations
@@ -170,8 +169,11 @@ def _run(folder: Path, settings: Settings) -> Run:
 
 
 def _engines(placed: Placement) -> dict[str, str]:
-    """Return what runs each part; a decoder is opened only where that has not been measured here."""
-    return {"vision": placed.encoder().backend, "decoder": placed.likely_decoder() or placed.decoder().backend}
+    """Return what runs each part; one is opened only where that has not been measured here."""
+    return {
+        "vision": placed.likely_encoder() or placed.encoder().backend,
+        "decoder": placed.likely_decoder() or placed.decoder().backend,
+    }
 
 
 class _Asker:

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from concurrent.futures import thread as futures_thread
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import BackendMissing, GraphError, ModelError
 from edgevl.model import manifest
 from edgevl.model.manifest import DecoderSpec
+from tests import interrupting
 
 RNG = np.random.default_rng(5)
 IDS = RNG.integers(0, 250, 60)
@@ -245,15 +245,8 @@ def test_another_runtime_in_between_changes_nothing(
 @contextmanager
 def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
     """Let Ctrl-C come while what is within waits for llama.cpp for the `at`-th time; its own thread goes on."""
-    result, waited = Future.result, count(1)
-
-    def wait(self: Future[Any], timeout: float | None = None) -> Any:
-        if next(waited) == at:
-            raise KeyboardInterrupt
-        return result(self, timeout)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Future, "result", wait)
+        patch.setattr(Future, "result", interrupting.at_call(at, Future.result))
         with pytest.raises(KeyboardInterrupt):
             yield
 

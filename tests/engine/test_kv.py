@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from itertools import count
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from edgevl.engine.kv import BLOCK, KVCache, TurningKVCache
+from tests import interrupting
 
 
 def small_cache(limit: int = 1000) -> KVCache:
@@ -97,15 +94,9 @@ def test_growing_that_is_interrupted_leaves_all_as_it_was(
     for number, array in enumerate(cache.present.values()):
         array[:, :, :9] = number + np.arange(9)[:, None]
     cache.turn()
-    before, n_made, empty = cache.save(9, np.float32), count(), kind._empty
-
-    def interrupted(self: KVCache, capacity: int) -> NDArray[Any]:
-        if next(n_made) == n_before:
-            raise KeyboardInterrupt
-        return empty(self, capacity)
-
+    before = cache.save(9, np.float32)
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "_empty", interrupted)
+        patch.setattr(kind, "_empty", interrupting.at_call(n_before + 1, kind._empty))
         with pytest.raises(KeyboardInterrupt):
             cache.reserve(BLOCK + 1, 9)
     assert cache.capacity == BLOCK

@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import gc
 import sys
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edgevl.engine import mirrored
 from edgevl.engine.kv import BLOCK
 from edgevl.engine.mirrored import MirroredKVCache
+from tests import interrupting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives memory that repeats")
 
@@ -62,15 +60,9 @@ def test_where_room_ends_within_a_page_it_stays_as_it_is() -> None:
 
 
 def test_mirroring_that_is_interrupted_leaves_it_lying_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, n_made, empty = cache(), count(), mirrored.empty
+    made = cache()
     before = {name: array[:, :, :10].copy() for name, array in made.arrays.items()}
-
-    def interrupted(*given: Any) -> NDArray[Any]:
-        if next(n_made) == 1:
-            raise KeyboardInterrupt
-        return empty(*given)
-
-    monkeypatch.setattr(mirrored, "empty", interrupted)
+    monkeypatch.setattr(mirrored, "empty", interrupting.at_call(2, mirrored.empty))
     with pytest.raises(KeyboardInterrupt):
         made.mirror(3, 10)
     assert made.n_times == 1  # what lies behind the buffers is other memory
