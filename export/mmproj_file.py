@@ -145,9 +145,12 @@ class _File:
 
     @property
     def _is_swapped(self) -> bool:
-        """Whether the two layers of an MLP have each other's names, as in files of before May 2025."""
-        first = self.header.tensors.get("v.blk.0.ffn_down.weight")
-        return first is not None and first.shape[-1] == self.integer("embedding_length")
+        """Whether the two layers of an MLP have each other's names, as in files of before May 2025.
+
+        Where they are as wide as each other nothing tells, and they are taken to have their own.
+        """
+        first, width = self.header.tensors.get("v.blk.0.ffn_down.weight"), self.integer("embedding_length")
+        return first is not None and first.shape[-1] == width != self.integer("feed_forward_length")
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 from edgevl.errors import ExportError
 from edgevl.export import checkpoint, graphs, mmproj, mmproj_file, vision
 from edgevl.model import gguf
-from tests.checkpoints import make_internvl, make_llava
+from tests.checkpoints import make_internvl, make_llava, make_smolvlm
 from tests.gguf_files import rewrite
 
 pytest.importorskip("gguf", reason="gguf is not installed; it comes with the extra gguf")
@@ -85,6 +86,24 @@ def test_features_are_the_modules(family: Family, tmp_path: Path, kind: str) -> 
     assert np.abs(found - wanted).max() < 1e-5
     assert wanted.std() > 0.1  # else it would say little
     assert (np.abs(wanted - plain).max() > 1e-4) == (kind != "F32")
+
+
+def test_layers_as_wide_within_as_without_have_the_names_they_have_today(
+    smolvlm_checkpoint: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    config = json.loads((smolvlm_checkpoint / "config.json").read_text())
+    config["vision_config"]["intermediate_size"] = config["vision_config"]["hidden_size"]
+    folder = make_smolvlm(tmp_path / "checkpoint", config=config)
+    source = checkpoint.read(folder)
+    module = source.row.load(folder, source.image.tile).vision
+    square = Family(module, source.image.tile, lambda path, kind: mmproj.write(source, module, path, kind))
+    pixel_values = torch.randn(1, 3, square.tile, square.tile, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = module(pixel_values).numpy()
+    found = features(written(square, tmp_path, "F32"), pixel_values.numpy())
+    assert np.abs(found - wanted).max() < 1e-5
 
 
 def test_nodes_are_those_of_pytorchs_exporter(family: Family, tmp_path: Path, request: pytest.FixtureRequest) -> None:
