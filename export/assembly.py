@@ -9,13 +9,17 @@ import gc
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from edgevl.errors import ExportError
 from edgevl.image.read import Picture
+from edgevl.image.tiling import TilePlan
 from edgevl.loaded import Loaded
 from edgevl.machine import expanded
+from edgevl.model import prompt
+from edgevl.model.families import FAMILIES
 from edgevl.model.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -29,6 +33,9 @@ from edgevl.model.manifest import (
     VisionSpec,
     sha256,
 )
+from edgevl.model.template import ChatTemplate
+from edgevl.model.tokenizer import Tokenizer
+from edgevl.request import n_tokens
 
 from . import fidelity, golden, graphs, sensitivity
 from .fidelity import Answer, Encode
@@ -55,9 +62,9 @@ class Parts:
     """What a model folder is made from, wherever it comes from.
 
     `vision(path)` writes the float32 vision graph. `tokenizer` and `chat_template` are the texts of those files.
-    `decoder(target, work)` writes the decoder's files into the folder `target`, by way of the folder `work`;
-    `source(files)` says where all of it came from. `features` and `answer` are the reference that all is measured
-    against; without them the float32 vision graph and the decoder itself are.
+    `context_length` is in tokens. `decoder(target, work)` writes the decoder's files into the folder `target`, by way
+    of the folder `work`; `source(files)` says where all of it came from. `features` and `answer` are the reference that
+    all is measured against; without them the float32 vision graph and the decoder itself are.
     """
 
     family: str
@@ -66,6 +73,7 @@ class Parts:
     tokenizer: str
     chat_template: str
     tokens: TokenizerSpec
+    context_length: int
     decoder: Callable[[Path, Path], tuple[DecoderSpec, EmbeddingsSpec | None]]
     source: Callable[[dict[str, FileSpec]], Source]
     features: Encode | None = None
@@ -112,15 +120,16 @@ class _Build:
         """Fill the folder and return its manifest, which is written last."""
         parts, target = self._parts, self._target
         plain = self._work / _PLAIN
+        (target / TOKENIZER).write_text(parts.tokenizer, encoding="utf-8", newline="\n")
+        (target / CHAT_TEMPLATE).write_text(parts.chat_template, encoding="utf-8", newline="\n")
+        plans = self._plans(pictures)
         self._progress("vision", 0.04)
         parts.vision(plain)
-        cut = self._samples(pictures, plain)
+        cut = self._samples(pictures, plans, plain)
         kept = self._vision(plain, cut)
         write_ranges(target / VISION, (tile for one in cut for tile in one.tiles))
         self._progress("decoder", 0.4)
         written = parts.decoder(target, self._work)
-        (target / TOKENIZER).write_text(parts.tokenizer, encoding="utf-8", newline="\n")
-        (target / CHAT_TEMPLATE).write_text(parts.chat_template, encoding="utf-8", newline="\n")
         shutil.rmtree(self._work)
         self._progress("checksums", 0.65)
         manifest = self._manifest(*written, name)
@@ -129,13 +138,39 @@ class _Build:
         self._write(manifest)
         return manifest
 
-    def _samples(self, pictures: Sequence[Picture], plain: Path) -> list[fidelity.Sample]:
+    def _plans(self, pictures: Sequence[Picture]) -> list[TilePlan]:
+        """Return how the pictures are cut so that a question about each fits into the context."""
+        parts, tokens, template = self._parts, self._parts.tokens, self._target / CHAT_TEMPLATE
+        chunks = partial(
+            prompt.build,
+            fidelity.ASKED,
+            family=FAMILIES[parts.family],
+            tokenizer=Tokenizer(self._target / TOKENIZER),
+            template=ChatTemplate(
+                parts.chat_template, where=str(template), bos_token=tokens.bos_token, eos_token=tokens.eos_token
+            ),
+            image_token_id=tokens.image_token_id,
+            tokens_per_tile=parts.image.tokens_per_tile,
+            context_length=parts.context_length,
+        )
+        return [
+            fidelity.fitting_plan(
+                picture.size,
+                parts.image,
+                parts.family,
+                lambda plan: n_tokens(chunks([plan.grid])),
+                parts.context_length,
+            )
+            for picture in pictures
+        ]
+
+    def _samples(self, pictures: Sequence[Picture], plans: Sequence[TilePlan], plain: Path) -> list[fidelity.Sample]:
         """Cut the pictures and run the reference's vision encoder on their tiles."""
         features = self._parts.features or sensitivity.encoder(plain).encode
         cut = []
-        for index, picture in enumerate(pictures):
+        for index, (picture, plan) in enumerate(zip(pictures, plans, strict=True)):
             self._progress("reference features", 0.1 + 0.05 * index / len(pictures))
-            cut.append(fidelity.sample(picture, self._parts.image, self._parts.family, features))
+            cut.append(fidelity.sample(picture, plan, self._parts.image, features))
         return cut
 
     def _vision(self, plain: Path, cut: list[fidelity.Sample]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ def _parts(source: Checkpoint, precision: str, block_size: int, prefill: bool | 
         tokenizer=(source.folder / TOKENIZER).read_text(encoding="utf-8"),
         chat_template=source.chat_template,
         tokens=tokens(source.bos_token, source.eos_token, source.image_token_id, source.eos_token_ids),
+        context_length=source.context_length,
         decoder=lambda target, work: _write_decoder(
             source, reference.text, precision, block_size, prefill, target, work
         ),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.engine.decoder import Decoder
+from edgevl.errors import ExportError
 from edgevl.image import pixels, tiling
 from edgevl.image.read import Picture
 from edgevl.image.tiling import TilePlan
@@ -18,7 +19,7 @@ from edgevl.model.manifest import Fidelity, ImageSpec
 from edgevl.types import Chunk, ImagePart, Message, TextChunk, TextPart
 from edgevl.verify import cosine
 
-QUESTION = "What is in this image?"
+ASKED = (Message("user", (ImagePart(None), TextPart("What is in this image?"))),)
 MAX_TOKENS = 24
 MAX_TILES = 6
 """A picture of more tiles is measured by its overview alone, to bound the time of the reference."""
@@ -40,12 +41,26 @@ class Sample:
     features: tuple[Array, ...]
 
 
-def sample(picture: Picture, spec: ImageSpec, family: str, features: Encode) -> Sample:
-    """Cut a picture as the runtime does by default and run the reference's vision encoder on its tiles."""
-    tiling_name = FAMILIES[family].tiling
-    plan = tiling.plan(picture.size, spec, tiling_name, "auto")
-    if plan.n_tiles > MAX_TILES:
-        plan = tiling.plan(picture.size, spec, tiling_name, "low")
+def fitting_plan(
+    size: tiling.Size, spec: ImageSpec, family: str, count: Callable[[TilePlan], int], context_length: int
+) -> TilePlan:
+    """Return how a picture of `size` is cut by default; its overview alone where that is much or does not fit.
+
+    `count` returns the tokens of ASKED with a picture so cut. Raises ExportError where not even the overview fits.
+    """
+    plan, overview = (tiling.plan(size, spec, FAMILIES[family].tiling, detail) for detail in ("auto", "low"))
+    if plan.n_tiles <= MAX_TILES and count(plan) < context_length:
+        return plan
+    if (n_tokens := count(overview)) >= context_length:
+        raise ExportError(
+            f"a question about one tile of an image takes {n_tokens} tokens, but only {context_length - 1} fit into "
+            "this model's context; use a model with a longer one"
+        )
+    return overview
+
+
+def sample(picture: Picture, plan: TilePlan, spec: ImageSpec, features: Encode) -> Sample:
+    """Cut a picture by a plan and run the reference's vision encoder on its tiles."""
     cut = pixels.tiles(picture.rgb, plan, spec.resample)
     tiles = tuple(pixels.normalise(rgb, spec.mean, spec.std) for rgb in cut)
     return Sample(plan, tiles, tuple(map(features, tiles)))
@@ -75,7 +90,7 @@ def measure(
     for index, one in enumerate(samples):
         features = [exported.encoder.encode(tile) for tile in one.tiles]
         cosines += [cosine(got, wanted) for got, wanted in zip(features, one.features, strict=True)]
-        chunks = exported.chunks([Message("user", (ImagePart(None), TextPart(QUESTION)))], [one.plan])
+        chunks = exported.chunks(ASKED, [one.plan])
         token_ids, wanted_logits = (answer or _own_answer)(chunks, one.features, exported)
         got_logits = np.stack(list(_forced(exported, chunks, features, token_ids)))
         divergences.append(_kl(wanted_logits, got_logits))

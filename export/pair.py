@@ -169,6 +169,7 @@ def _parts(text: GGUF, image: GGUF, spec: DecoderSpec, template: Path | None) ->
         tokenizer=document,
         chat_template=_chat_template(text, template, vision, bos_token, eos_token),
         tokens=assembly.tokens(bos_token, eos_token, image_token_id, _end_ids(text, tokens, vision)),
+        context_length=spec.context_length,
         decoder=place,
         source=source,
     )

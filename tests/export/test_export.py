@@ -19,7 +19,8 @@ from edgevl.export.samples import drawn
 from edgevl.image.read import save_png
 from edgevl.loaded import Loaded
 from edgevl.model import manifest
-from edgevl.verify import cosine
+from edgevl.types import ImagePart, Message, TextPart
+from edgevl.verify import cosine, verify
 from tests.checkpoints import make_smolvlm
 
 
@@ -252,6 +253,31 @@ def test_weights_that_do_not_fit(smolvlm_checkpoint: Path, tmp_path: Path) -> No
     with pytest.raises(ExportError, match=r"1 weights do not fit config\.json \(missing_keys, the first is .*proj"):
         export_model(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_context_too_short_for_more_than_the_overview(smolvlm_model_dir: Path, tmp_path: Path) -> None:
+    model = Loaded(smolvlm_model_dir, device="cpu", threads=1)
+    messages = [Message("user", (ImagePart(None), TextPart("What is in this image?")))]
+    few, many = (
+        sum(chunk.n_tokens for chunk in model.chunks(messages, [model.plan((64, 128), detail)]))
+        for detail in ("low", "auto")
+    )
+    save_png(drawn((64, 128), seed=7), tmp_path / "sample.png")
+    folder = make_smolvlm(tmp_path / "ck", context=many)  # one more would be room for an answer
+    spec = export_model(folder, tmp_path / "model", samples=[tmp_path / "sample.png"])
+    assert spec.fidelity is not None
+    assert spec.fidelity.n_images == 1
+    assert spec.golden is not None
+    assert [answer.image for answer in spec.golden.answers] == ["small"]
+    assert verify(tmp_path / "model").ok
+    shorter = make_smolvlm(tmp_path / "shorter", context=few)
+    with pytest.raises(ExportError) as caught:
+        export_model(shorter, tmp_path / "other")
+    assert str(caught.value) == (
+        f"a question about one tile of an image takes {few} tokens, but only {few - 1} fit into this model's context; "
+        "use a model with a longer one"
+    )
+    assert not (tmp_path / "other").exists()
 
 
 def test_heads_that_the_runtime_cannot_run(tmp_path: Path) -> None:
