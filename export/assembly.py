@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from edgevl.errors import ExportError
+from edgevl.image import pixels
 from edgevl.image.read import Picture
 from edgevl.image.tiling import TilePlan
 from edgevl.loaded import Loaded
@@ -37,8 +38,8 @@ from edgevl.model.template import ChatTemplate
 from edgevl.model.tokenizer import Tokenizer
 from edgevl.request import n_tokens
 
-from . import fidelity, golden, graphs, sensitivity
-from .fidelity import Answer, Encode
+from . import fidelity, golden, graphs, samples, sensitivity
+from .fidelity import Answer, Array, Encode
 from .ranges import write_ranges
 
 VISION, GGUF = "vision.onnx", "decoder.gguf"
@@ -127,7 +128,7 @@ class _Build:
         parts.vision(plain)
         cut = self._samples(pictures, plans, plain)
         kept = self._vision(plain, cut)
-        write_ranges(target / VISION, (tile for one in cut for tile in one.tiles))
+        write_ranges(target / VISION, self._range_tiles(cut))
         self._progress("decoder", 0.4)
         written = parts.decoder(target, self._work)
         shutil.rmtree(self._work)
@@ -189,6 +190,12 @@ class _Build:
                 f"fidelity: {options.fidelity} is not reached by {options.vision}, which has {reached:.7f}"
             )
         return ()
+
+    def _range_tiles(self, cut: Sequence[fidelity.Sample]) -> Iterator[Array]:
+        """Yield the tiles whose activations' ranges are recorded: the pictures', and such as go further."""
+        spec = self._parts.image
+        yield from (tile for one in cut for tile in one.tiles)
+        yield from (pixels.normalise(rgb, spec.mean, spec.std) for rgb in samples.textures(spec.tile))
 
     def _measure(self, manifest: Manifest, cut: list[fidelity.Sample], kept: tuple[str, ...]) -> Manifest:
         """Measure the finished folder and record its golden answers."""

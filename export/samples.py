@@ -1,6 +1,7 @@
 """Pictures to measure on: the caller's, those that come with edgevl, or drawn ones.
 
-Drawn pictures are arithmetic on arrays, the same on every machine.
+Drawn pictures are arithmetic on arrays, the same on every machine. Textures are what few pictures show: they are to go
+as far as a tile's activations may.
 """
 
 from __future__ import annotations
@@ -45,3 +46,16 @@ def drawn(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
         box = np.maximum(np.abs(y - row), np.abs(x - col)) <= radius
         rgb[disc if rng.random() < 0.5 else box] = rng.integers(0, 256, 3)
     return rgb
+
+
+def textures(side: int) -> list[NDArray[np.uint8]]:
+    """Return tiles uint8 [side, side, 3] at the edge of what a picture may hold.
+
+    They are noise of all colours and of black and white, a checkerboard, and the three full colours.
+    """
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:side, 0:side]
+    grey = [rng.integers(0, 2, (side, side)) * 255, (x // 2 + y // 2) % 2 * 255]
+    full = [np.broadcast_to(colour, (side, side, 3)) for colour in np.eye(3, dtype=int) * 255]
+    tiles = [rng.integers(0, 256, (side, side, 3)), *(np.stack([one] * 3, axis=-1) for one in grey), *full]
+    return [tile.astype(np.uint8) for tile in tiles]

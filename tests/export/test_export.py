@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgevl.engine.graph import Graph
+from edgevl.engine.openvino import ranges_path
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import BackendMissing, ExportError, ImageError, InputError
 from edgevl.export import checkpoint, export_model
@@ -306,6 +307,33 @@ def test_heads_that_the_runtime_cannot_run(tmp_path: Path) -> None:
 def test_wrong_options(smolvlm_checkpoint: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         export_model(smolvlm_checkpoint, tmp_path / "model", **options)
+
+
+def test_ranges_hold_what_the_measured_pictures_do_not_show(tmp_path: Path) -> None:
+    """A grey picture alone would have black and white dots clipped by engines that want ranges beforehand."""
+    import onnx
+    import onnxruntime as ort
+    from safetensors.numpy import load_file, save_file
+
+    folder = make_smolvlm(tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if "patch_embedding.weight" in name or "v_proj.weight" in name:
+            weights[name] = 30 * weights[name]  # what is seen counts more than where it is seen
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_png(np.full((64, 64, 3), 128, np.uint8), tmp_path / "grey.png")
+    export_model(folder, tmp_path / "model", samples=[tmp_path / "grey.png"])
+    path = tmp_path / "model" / "vision.onnx"
+    model = onnx.load(path)
+    names = [node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
+    for name in names:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    recorded = json.loads(ranges_path(path).read_text())
+    dots = np.sign(pixel_values(seed=5)[:, :1]).repeat(3, axis=1)
+    for name, met in zip(names, session.run(names, {"pixel_values": dots}), strict=True):
+        low, high = recorded[name]
+        assert ((met < low) | (met > high)).mean() < 1e-3, name
 
 
 def test_a_sample_that_is_no_picture(smolvlm_checkpoint: Path, tmp_path: Path) -> None:
