@@ -121,6 +121,18 @@ def _build(plain: Path, built: Path, precision: str, block_size: int, cache: Pat
             f"text decoder: the model builder failed ({type(error).__name__}: {error}; it said last: {last}); "
             "report this with the checkpoint's name"
         ) from error
+    _forget_commit(built / "model.onnx")
+
+
+def _forget_commit(path: Path) -> None:
+    """Take from a graph the commit that the builder adds to its own version.
+
+    It is that of whatever repository the builder is installed below: the user's, who need not want it told, and equal
+    models would differ by it.
+    """
+    model = onnx.load(path, load_external_data=False)
+    model.producer_version = model.producer_version.partition("+")[0]
+    onnx.save_model(model, path)
 
 
 @contextlib.contextmanager

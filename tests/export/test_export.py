@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,15 @@ def test_quantized_model(reference: Any, quantized: Path, smolvlm_model_dir: Pat
     assert fidelity.n_images == 1
     assert 0 < fidelity.logit_kl < 2
     assert 0.2 < fidelity.equal_tokens <= 1
+
+
+def test_graphs_name_no_commit(smolvlm_model_dir: Path, quantized: Path) -> None:
+    """The builder would add that of the repository it is installed below."""
+    import onnx
+
+    for folder in (smolvlm_model_dir, quantized):
+        decoder = onnx.load(folder / "decoder.onnx", load_external_data=False)
+        assert decoder.producer_version == version("onnxruntime-genai")
 
 
 def test_kept_matmuls_reach_the_fidelity(quantized: Path) -> None:
