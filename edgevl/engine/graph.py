@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl.engine import forks
 from edgevl.engine.devices import COMMANDS, CPU, CPU_PROVIDER, CUDA_PROVIDER, Device
 from edgevl.errors import GraphError
 from edgevl.machine import describe, version
@@ -99,7 +100,7 @@ class Graph:
 
     @cached_property
     def _session(self) -> ort.InferenceSession:
-        return self._load(_options(*self._settings))
+        return forks.watch(self._load(_options(*self._settings)))
 
     @property
     def is_loaded(self) -> bool:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevl.engine import forks
 from edgevl.engine.kernels import FORM, Ranges, lay_out
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.machine import UNKNOWN, describe, give_back
@@ -73,14 +73,23 @@ def backend(target: str) -> str:
     return f"openvino {version()} {target.lower()}"
 
 
-@cache
 def core_of(kind: Callable[[], Any]) -> Any:
     """Return the one Core of a process, which is never let go.
 
     Each Core gives the thread that makes it a stack for signal handlers. When several go in another order than they
     came, the thread is left with one that is not there any more, and the next signal, such as Ctrl-C, ends the process.
     """
-    return kind()
+    if kind not in _cores:
+        _cores[kind] = forks.watch(kind())
+    return _cores[kind]
+
+
+_cores: dict[Callable[[], Any], Any] = {}
+
+
+def _is_lost() -> bool:
+    """Return whether OpenVINO was at work before this process was forked: it does not begin anew."""
+    return any(map(forks.is_inherited, _cores.values()))
 
 
 def devices() -> set[str]:
@@ -88,6 +97,8 @@ def devices() -> set[str]:
 
     Of several graphics cards it takes the first one, which is the processor's own where there is one.
     """
+    if _is_lost():
+        return set()
     with suppress(Exception):  # why it does not load is said to whoever runs a graph on it
         import openvino
 
@@ -120,10 +131,13 @@ class OpenVINOGraph:
         """Take a file, to be run on `target` (CPU, GPU or NPU), on a CPU with `threads` threads (None: one per core).
 
         `is_quantized` allows floats of half the size for what is not int8. `shapes` are those of the inputs, for a
-        graph that leaves some open. Raises BackendMissing where OpenVINO is not installed.
+        graph that leaves some open. Raises BackendMissing where OpenVINO is not installed, GraphError in a fork of a
+        process that has used it.
         """
         if not is_present():
             raise BackendMissing("openvino is not installed: pip install 'edgevl[openvino]'")
+        if _is_lost():
+            raise GraphError(f"{path}: OpenVINO does not run in a fork of a process that has used it; {forks.SPAWN}")
         self.path = path
         self.backend = backend(target)
         self._name, self._target, self._shapes = target, _TARGETS[target], dict(shapes or {})
@@ -135,6 +149,7 @@ class OpenVINOGraph:
         self._wanted: tuple[set[str], set[str]] | None = None
         self._compiling = threading.Lock()
         self._requests: dict[int, queue.SimpleQueue[Any]] = {}
+        forks.watch(self)
 
     def require(self, inputs: set[str], outputs: set[str]) -> None:
         """Have it checked, when the graph is compiled, that it takes exactly `inputs` and gives at least `outputs`."""
@@ -157,6 +172,8 @@ class OpenVINOGraph:
     @contextmanager
     def _request(self, n_at_once: int) -> Iterator[Any]:
         """Lend one of `n_at_once` requests, each on its share of the threads."""
+        if forks.is_inherited(self):  # before the lock, which the parent may have held
+            raise GraphError(f"{self.path}: {forks.REMEDY}")
         with self._compiling:
             requests = self._ready(n_at_once)
         request = requests.get()

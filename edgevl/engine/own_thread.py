@@ -10,6 +10,9 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
+from edgevl.engine import forks
+from edgevl.errors import GraphError
+
 _Call = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 Calls = SimpleQueue[_Call | None]
 """Calls that wait for a thread, and None for each that is told to end."""
@@ -30,13 +33,16 @@ class OwnThread:
         self._thread = threading.Thread(target=_work, args=(self._calls, at_end), name=name, daemon=True)
         self._thread.start()
         _open.add(self)
+        forks.watch(self)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function after whatever is still under way there; return its result or raise its error."""
         return self.submit(function, *arguments).result()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a function called, unless its future is cancelled before."""
+        """Have a function called, unless its future is cancelled before; raise GraphError in a forked process."""
+        if forks.is_inherited(self):
+            raise GraphError(f"{self._thread.name}: {forks.REMEDY}")
         future: Future[Any] = Future()
         self._calls.put((future, function, arguments))
         return future
