@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from edgevl.errors import ExportError, UnsupportedFamily
 from edgevl.model.families import FAMILIES
-from edgevl.model.manifest import ImageSpec, sha256
+from edgevl.model.manifest import MEAN, STD, Between, ImageSpec, sha256
 
 from .families import ROWS, ExportFamily
 from .settings import DOWNLOAD_AGAIN, optional_json, positive, read_json, section
@@ -280,8 +280,8 @@ def _image(folder: Path, config: Mapping[str, Any], row: ExportFamily) -> ImageS
         tile=tile,
         longest_edge=longest_edge,
         tokens_per_tile=row.tokens_per_tile(config, tile),
-        mean=_per_channel(settings, "image_mean", path),
-        std=_per_channel(settings, "image_std", path),
+        mean=_per_channel(settings, "image_mean", MEAN, path),
+        std=_per_channel(settings, "image_std", STD, path),
         resample=RESAMPLES[resample],
     )
 
@@ -295,12 +295,12 @@ def _check_pixels(settings: Mapping[str, Any], path: Path) -> None:
         raise ExportError(f"{path}: rescale_factor: expected 1/255, got {factor!r}")
 
 
-def _per_channel(settings: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...]:
+def _per_channel(settings: Mapping[str, Any], key: str, allowed: Between, path: Path) -> tuple[float, ...]:
     value = settings.get(key)
     if not isinstance(value, list) or len(value) != 3 or not all(isinstance(v, (int, float)) for v in value):
         raise ExportError(f"{path}: {key}: expected three numbers, got {value!r}")
-    if key == "image_std" and not all(value):
-        raise ExportError(f"{path}: {key}: expected three numbers other than 0, got {value!r}")
+    if any(v not in allowed for v in value):
+        raise ExportError(f"{path}: {key}: expected three numbers from {allowed}, got {value!r}")
     return tuple(float(v) for v in value)
 
 

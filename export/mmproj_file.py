@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgevl.errors import ExportError
 from edgevl.model.gguf import GGUF
-from edgevl.model.manifest import ImageSpec
+from edgevl.model.manifest import MEAN, STD, Between, ImageSpec
 
 from . import vision_graph
 from .ggml import as_float
@@ -102,8 +102,8 @@ class _File:
             tile=tile,
             longest_edge=longest_edge,
             tokens_per_tile=(tile // cell) ** 2,
-            mean=self._per_channel("image_mean"),
-            std=self._per_channel("image_std"),
+            mean=self._per_channel("image_mean", MEAN),
+            std=self._per_channel("image_std", STD),
             resample=resample,
         )
 
@@ -125,10 +125,10 @@ class _File:
         """Return the error that says what is wrong with this file."""
         return ExportError(f"{self.header.path}: {what}; use an mmproj file made by llama.cpp's own converter")
 
-    def _per_channel(self, key: str) -> tuple[float, ...]:
+    def _per_channel(self, key: str, allowed: Between) -> tuple[float, ...]:
         values = self.header.get(np.ndarray, f"clip.vision.{key}").astype(float).tolist()
-        if len(values) != 3 or not np.isfinite(values).all() or (key == "image_std" and not all(values)):
-            raise self._wrong(f"clip.vision.{key}: {values} are no three numbers to scale colours by")
+        if len(values) != 3 or any(value not in allowed for value in values):
+            raise self._wrong(f"clip.vision.{key}: {values} are no three numbers from {allowed}")
         return tuple(values)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -27,22 +27,26 @@ _MOST_TILES = 100
 
 
 @dataclass(frozen=True)
-class _Between:
+class Between:
     """The range of a number, both ends included; wider by far than any model needs."""
 
     least: float
     most: float
 
+    def __contains__(self, number: float) -> bool:
+        return self.least <= number <= self.most
+
     def __str__(self) -> str:
         return f"{self.least} to {self.most}"
 
 
-_Side = Annotated[int, _Between(1, 10_000)]
-_Count = Annotated[int, _Between(1, 100_000)]
-_Tokens = Annotated[int, _Between(1, 20_000_000)]
-_Bytes = Annotated[int, _Between(0, 10**15)]
-_Mean = Annotated[float, _Between(-1000, 1000)]
-_Std = Annotated[float, _Between(0.001, 1000)]
+_Side = Annotated[int, Between(1, 10_000)]
+_Count = Annotated[int, Between(1, 100_000)]
+_Tokens = Annotated[int, Between(1, 20_000_000)]
+_Bytes = Annotated[int, Between(0, 10**15)]
+MEAN, STD = Between(-1000, 1000), Between(0.001, 1000)
+_Mean = Annotated[float, MEAN]
+_Std = Annotated[float, STD]
 
 
 @dataclass(frozen=True)
@@ -333,7 +337,7 @@ def _typed(kind: Any, value: Any, where: str, key: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         number, between = _typed(args[0], value, where, key), args[1]
-        if not between.least <= number <= between.most:
+        if number not in between:
             raise _mismatch(between, value, where, key)
         return number
     if origin in (Union, UnionType):

@@ -327,6 +327,7 @@ class TestRefusals:
             ),
             ({"clip.vision.patch_size": 0}, "clip.vision.patch_size: is 0, which must be between 1 and 65536"),
             ({"clip.vision.image_std": [0.5, 0.0, 0.5]}, "clip.vision.image_std: [0.5, 0.0, 0.5] are no three numbers"),
+            ({"clip.vision.image_std": [9.0, -0.5, 0.5]}, "clip.vision.image_std: [9.0, -0.5, 0.5] are no three"),
             ({"clip.vision.image_mean": None}, "clip.vision.image_mean: expected ndarray, got nothing"),
             ({"clip.use_gelu": False}, "clip.use_gelu: is not set"),
             ({"split.count": 2}, "is one of several parts; join them with llama-gguf-split --merge"),
