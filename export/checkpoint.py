@@ -171,12 +171,12 @@ def _n_parameters(path: Path) -> int:
             header = json.loads(file.read(n_header))
         tensors = [value for key, value in header.items() if key != "__metadata__"]
         end = 8 + n_header + max(tensor["data_offsets"][1] for tensor in tensors)
-        n_parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        n_parameters = int(sum(math.prod(tensor["shape"]) for tensor in tensors))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
         raise ExportError(f"{path}: is not a safetensors file; {DOWNLOAD_AGAIN}") from error
     if end != n_bytes:
         raise ExportError(f"{path}: has {n_bytes} bytes, its header says {end}; {DOWNLOAD_AGAIN}")
-    return int(n_parameters)
+    return n_parameters
 
 
 def _tokens(folder: Path) -> dict[str, int]:

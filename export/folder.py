@@ -25,6 +25,8 @@ def building(out: Path, *, force: bool) -> Iterator[Path]:
     cannot be written, or while another export into it is running.
     """
     out = expanded(out).absolute()
+    if out.is_dir():
+        out = out.resolve()  # what a link leads to is replaced, not the link
     temporary, replaced = out.with_name(f".{out.name}.export"), out.with_name(f".{out.name}.replaced")
     _check_target(out, force=force)
     try:

@@ -189,6 +189,7 @@ def test_damaged_tokenizer(copy: Path) -> None:
         lambda data: b"",
         lambda _: b"x" * 99,
         lambda _: (50_005).to_bytes(8, "little") + b'{"a":' + b"[" * 50_000,
+        lambda _: (52).to_bytes(8, "little") + b'{"a": {"shape": [Infinity], "data_offsets": [0, 0]}}',
     ],
 )
 def test_damaged_weights(copy: Path, damage: Any) -> None:

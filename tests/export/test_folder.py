@@ -134,6 +134,21 @@ def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
         build(tmp_path / "file", force=True)
 
 
+def test_a_link_goes_on_to_lead_to_the_model(tmp_path: Path) -> None:
+    real, out = tmp_path / "disk" / "model", tmp_path / "model"
+    build(real)
+    write(real, "old")
+    out.symlink_to(real, target_is_directory=True)
+    for _ in range(2):
+        build(out, force=True)
+        assert out.is_symlink()
+        assert (real / FILE_NAME).read_text() == "new"
+    assert [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path, real.parent)] == [
+        ["disk", "model"],
+        ["model"],
+    ]
+
+
 def test_two_exports_into_one_folder(tmp_path: Path) -> None:
     with building(tmp_path / "model", force=False) as folder:
         write(folder, "first")
