@@ -25,7 +25,7 @@ from edgevl.engine import gguf
 from edgevl.engine.gguf import GgufDecoder
 from edgevl.engine.kv import KVCache
 from edgevl.model.hub import BUNDLED, installed_folder
-from tests import natively
+from tests import interrupting, natively
 
 SHAPES = Path(__file__).parents[1] / "models" / "samples" / "shapes.png"
 
@@ -101,6 +101,27 @@ def test_random_chats_are_the_same_with_and_without(
             forget(vlm)
         said = assert_same(vlm, plain, messages, detail=detail, max_tokens=8)
         messages.append({"role": "assistant", "content": said or "?"})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one that comes while Python frees
+@settings(max_examples=12)
+@given(line=st.integers(1, 4000), seed=st.integers(0, 3), question=st.sampled_from(["what?", "word " * 400 + "what?"]))
+def test_wherever_ctrl_c_comes_what_follows_is_right(
+    plain: edgevl.VLM, stored: tuple[edgevl.VLM, edgevl.VLM], line: int, seed: int, question: str
+) -> None:
+    vlm, _ = stored
+
+    def about(seed: int, question: str) -> list[Any]:
+        content = [{"type": "image", "image": picture(seed)}, {"type": "text", "text": question}]
+        return [{"role": "user", "content": content}]
+
+    vlm.stream_messages(about(0, "x"), max_tokens=3).finish()
+    with interrupting.at_line(line):
+        vlm.stream_messages(about(seed, question), max_tokens=6).finish()
+    for _ in range(2):
+        for other in (seed, 0, 1):
+            assert_same(vlm, plain, about(other, "what is it?"), max_tokens=3)
+        forget(vlm)  # but for what is stored
 
 
 @dataclass(frozen=True)
