@@ -262,9 +262,11 @@ AFTER = spelled(
 """Idle words before and after a question."""
 LINKS = spelled(
     "[a|the|of|to|and|it|you|i|is|are|that|this|in|on|for|with|not|very|much|lot|can|do|so|we|me|my|your|all|if|but]",
-    "[as|be|at|many|more|from|here|there|now|then|was|has|have|had|will|would|by|or|an|just|how|who|when]",
+    "[as|be|at|many|more|from|here|there|now|then|was|has|have|had|will|would|by|or|an|just|how|who|when|does|did]",
+    "[than|which|what|where|each|every|other|same|first|last|only|between|both|less|most|left|right|above|below|see]",
 )
-"""Words that stand between others."""
+"""Words that stand between others, and such as questions hang on: where they meant something whenever they came, a
+word that shared a token with one of them ("thank" with "than") was answered like it."""
 NEVER_IDLE = ("please", "thank")
 """Beginnings of idle words that only held-out questions have."""
 

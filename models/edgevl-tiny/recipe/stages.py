@@ -139,7 +139,7 @@ STAGES = (
     Stage(
         "phrasing",
         (Phase(0, _READING),),
-        steps=3000,
+        steps=4500,
         tiles=24,
         rate=4e-4,
         encoder=0.3,
