@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,8 @@ def test_openvino_says_what_to_do() -> None:
     assert others == ["True", "0 True"]
 
 
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs llama-cpp-python")
 def test_llama_cpp_says_what_to_do(bundled_gguf_dir: Path) -> None:
-    pytest.importorskip("llama_cpp")
     said, *others = forked(bundled_gguf_dir, "cpu")
     assert "was opened before this process was forked; load the model in here" in said
     assert others == ["True", "0 True"]
