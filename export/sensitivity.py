@@ -1,8 +1,8 @@
 """Which MatMuls to keep in float32 so that an int8 vision graph reaches a wanted fidelity.
 
 Each of them is quantized alone, and its damage (1 - mean cosine of the features) is measured. Such damages nearly add
-up, so a short head of the ranking is usually enough; the whole graph is then quantized and measured, and more is kept
-until it is near enough.
+up, so a short head of the ranking is usually enough; the whole graph is then quantized and measured, more is kept
+until it is near enough, and then as much less as leaves it so.
 """
 
 from __future__ import annotations
@@ -47,17 +47,19 @@ def quantize_to(
         return ()
     damage = _damages(source, names, samples, progress)
     ranked = sorted(names, key=lambda name: (-damage[name], name))
-    n_kept = _first_guess([damage[name] for name in ranked], lost, 1 - wanted)
-    while True:
-        kept = tuple(ranked[:n_kept])
-        reached = _quantized_cosine(source, path, kept, samples)
-        if reached >= wanted:
-            return kept
+    too_few, n_kept = 0, _first_guess([damage[name] for name in ranked], lost, 1 - wanted)
+    while (reached := _quantized_cosine(source, path, ranked[:n_kept], samples)) < wanted:
         if n_kept == len(names):
             raise ExportError(
                 f"fidelity: {wanted} cannot be reached, the float32 graph itself has {reached:.7f}; ask for less"
             )
-        n_kept = min(len(names), max(n_kept + 1, round(n_kept * GROWTH)))
+        too_few, n_kept = n_kept, min(len(names), max(n_kept + 1, round(n_kept * GROWTH)))
+    while n_kept - too_few > 1:
+        middle = (too_few + n_kept) // 2
+        is_enough = _quantized_cosine(source, path, ranked[:middle], samples) >= wanted
+        too_few, n_kept = (too_few, middle) if is_enough else (middle, n_kept)
+    quantize_int8(source, path, ranked[:n_kept])
+    return tuple(ranked[:n_kept])
 
 
 def encoder(path: Path) -> VisionEncoder:
@@ -65,7 +67,7 @@ def encoder(path: Path) -> VisionEncoder:
     return VisionEncoder(Graph(path))
 
 
-def _quantized_cosine(source: Path, path: Path, kept: tuple[str, ...], samples: Sequence[Sample]) -> float:
+def _quantized_cosine(source: Path, path: Path, kept: Sequence[str], samples: Sequence[Sample]) -> float:
     quantize_int8(source, path, kept)
     return float(feature_cosines(samples, encoder(path).encode).mean())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from edgevl.engine.graph import Graph
 from edgevl.engine.openvino import ranges_path
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import BackendMissing, ExportError, ImageError, InputError
-from edgevl.export import checkpoint, export_model
+from edgevl.export import checkpoint, export_model, sensitivity
+from edgevl.export.fidelity import Sample
 from edgevl.export.samples import drawn
 from edgevl.image.read import save_png
 from edgevl.loaded import Loaded
@@ -157,6 +159,33 @@ def test_kept_matmuls_reach_the_fidelity(quantized: Path) -> None:
     assert {nodes[name] for name in fidelity.kept} == {"MatMul"}
     assert sum(kind == "MatMulInteger" for kind in nodes.values()) == 13 - len(fidelity.kept)
     assert all(re.fullmatch(r"(encoder|projector)\.[\w.]+", name) for name in fidelity.kept)
+
+
+def test_no_more_matmuls_are_kept_than_the_fidelity_needs(
+    smolvlm_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first guess is far off."""
+    wanted, tried = 0.99999, dict[int, float]()
+    measure = sensitivity._quantized_cosine
+
+    def noted(source: Path, path: Path, kept: Sequence[str], samples: Sequence[Sample]) -> float:
+        tried[len(kept)] = measure(source, path, kept, samples)
+        return tried[len(kept)]
+
+    monkeypatch.setattr(sensitivity, "_quantized_cosine", noted)
+    found = set()
+    for guess in (1, 12):
+        monkeypatch.setattr(sensitivity, "_first_guess", lambda *_, guess=guess: guess)
+        out = tmp_path / str(guess)
+        tried.clear()
+        export_model(smolvlm_checkpoint, out, fidelity=wanted, samples=[])
+        fidelity = manifest.read(out).fidelity
+        assert fidelity is not None
+        n_kept = len(fidelity.kept)
+        assert tried[n_kept] >= wanted > tried[n_kept - 1]
+        assert fidelity.feature_cosine == pytest.approx(tried[n_kept], abs=1e-7)
+        found.add(fidelity.kept)
+    assert len(found) == 1
 
 
 def test_an_impossible_fidelity(smolvlm_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
