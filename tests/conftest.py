@@ -19,6 +19,7 @@ settings.load_profile("edgevl")
 SLOW = (
     "benchmarks",
     "engine/test_ahead.py",
+    "engine/test_forks.py",
     "engine/native/test_graphs.py",
     "engine/native/test_hostile.py",
     "engine/native/test_library.py",
