@@ -153,7 +153,7 @@ class Placement:
 
     def measured(self, part: Part) -> dict[str, float]:
         """Return the seconds of a trial of `part` on each device, as far as they have been measured here."""
-        return kept.read(self.key(part)) or {}
+        return _usable(kept.read(self.key(part)) or {})
 
     def trouble(self, row: Device) -> str | None:
         """Return why a device that is here cannot load the vision graph; None if it can, or does not run such."""
@@ -415,12 +415,17 @@ def installed(engine: str) -> str | None:
 
 def quickest(seconds: dict[str, Any]) -> str:
     """Return the name of the device that took least; "cpu" where nothing usable was measured."""
-    usable = {
+    usable = _usable(seconds)
+    return min(usable, key=lambda name: usable[name], default="cpu")
+
+
+def _usable(seconds: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of devices among what is kept, whose file may be damaged; they are written as floats."""
+    return {
         name: value
         for name, value in seconds.items()
-        if name in DEVICES and isinstance(value, int | float) and value > 0
+        if name in DEVICES and isinstance(value, float) and 0 < value < math.inf
     }
-    return min(usable, key=lambda name: usable[name], default="cpu")
 
 
 def _seconds(work: _Work[T], opened: T, n_times: int = 2) -> float:

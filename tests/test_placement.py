@@ -266,6 +266,14 @@ class TestAuto:
         assert [key["devices"] for key in keys] == ["cpu", "cpu,openvino", "cpu,openvino,cuda"]
         assert keys[0]["onnxruntime"] == ORT
 
+    @needs_openvino
+    def test_what_is_damaged_of_what_was_measured_is_left_out(self) -> None:
+        auto = placed(available={CPU_PROVIDER, OPENVINO})
+        odd = {"openvino": "quick", "cuda": float("nan"), "coreml": 10**400, "metal": True, "abacus": 1.0}
+        assert kept.write(auto.key("vision"), {"cpu": 2.0, **odd})
+        assert auto.measured("vision") == {"cpu": 2.0}
+        assert auto.encoder().backend.startswith("onnxruntime ")
+
     @pytest.mark.parametrize("trouble", ["raises", "computes something else"])
     def test_a_device_that_does_not_work_is_not_used(
         self, trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
