@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= sys.maxsize:
         raise TypeError(f"{str(value)[:40]!r} stands where a whole number is expected")
     return value
 
@@ -214,6 +214,6 @@ def _values(raw: object) -> list[float]:
     if not isinstance(raw, list) or not raw:
         raise TypeError(f"{str(raw)[:40]!r} stands where a list of numbers is expected")
     for value in raw:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
             raise TypeError(f"{str(value)[:40]!r} stands where a number above 0 is expected")
     return [float(value) for value in raw]

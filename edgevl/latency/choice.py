@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from numbers import Real
 
 from edgevl.errors import InputError
 from edgevl.image.tiling import TilePlan
@@ -16,8 +18,9 @@ _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3}
 def seconds(value: object) -> float:
     """Return a duration in seconds: a number, or a text such as 2s, 1.5s, 800ms or 2. Raises InputError."""
     number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+    if not isinstance(value, bool) and isinstance(value, Real):  # also numpy's numbers
+        with suppress(OverflowError):
+            number = float(value)
     elif isinstance(value, str) and (found := re.fullmatch(r"([0-9]{0,9}\.?[0-9]{0,9})\s*(s|ms|)", value.strip())):
         number = float(found[1]) * _UNITS[found[2]] if found[1].strip(".") else math.nan
     if not 0 < number < math.inf:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -82,7 +82,7 @@ class Profile:
         if not isinstance(raw, dict) or raw.keys() != names:
             raise ValueError("not the fields of a profile")
         for name, value in raw.items():
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
                 raise ValueError(f"{name} is not a number")
             if value < 0 and name != "saved_s":
                 raise ValueError(f"{name} is out of range")
