@@ -46,10 +46,10 @@ PROFILE_S = 2.0
 _CHILD = """
 import sys
 from edgevl.cli import run
-code = run(sys.argv[1:])
+if code := run(sys.argv[1:]):
+    sys.exit(code)
 from edgevl.machine import peak_bytes
 print(peak_bytes() or 0, file=sys.stderr)
-sys.exit(code)
 """
 
 OnStep = Callable[[int, int, str], None]
@@ -229,7 +229,8 @@ def new_process(model: Path, image: Path, threads: int, store: Path) -> tuple[fl
     Of what `store` holds, only compiled graphs are left before.
     """
     Disk(store).clear(OF_IMAGES)
-    command = [sys.executable, "-P", "-c", _CHILD, "ask", str(image), QUESTION, "--json", "--max-tokens", "1"]
+    path = str(image.absolute())  # one that begins with a dash is no option
+    command = [sys.executable, "-P", "-c", _CHILD, "ask", path, QUESTION, "--json", "--max-tokens", "1"]
     command += ["--model", str(model), "--threads", str(threads)]
     environment = {**os.environ, "EDGEVL_STORE_DIR": str(store)}
     started = time.perf_counter()

@@ -157,17 +157,20 @@ def test_a_new_process_finds_compiled_graphs_and_nothing_of_earlier_pictures(
 
     def fake(command: list[str], *, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
         assert "--no-store" not in command
+        assert Path(command[command.index("ask") + 1]) == Path.cwd() / "-image.png", "nothing that looks like an option"
         asked.append(kinds(Path(env["EDGEVL_STORE_DIR"])))
         return subprocess.CompletedProcess(command, 0, "{}", "1000\n")
 
     monkeypatch.setattr(subprocess, "run", fake)
-    assert measure.new_process(Path("model"), Path("image.png"), 1, tmp_path)[1] == 1000
+    assert measure.new_process(Path("model"), Path("-image.png"), 1, tmp_path)[1] == 1000
     assert asked == [{"graphs"}]
 
 
 def test_a_process_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"asks nowhere\.png ended with 1 \(error: .*no such file; check the path\)"):
         measure.new_process(hub.find(None), tmp_path / "nowhere.png", 1, tmp_path / "store")
+    with pytest.raises(BackendError, match=r"asks shapes\.png ended with 2 \(Error: Invalid value for '--threads'"):
+        measure.new_process(hub.find(None), SAMPLES / "shapes.png", 0, tmp_path / "store")
 
 
 @pytest.mark.parametrize(
