@@ -5,6 +5,7 @@ What a platform does not tell is None here and "unknown" in words; nothing is gu
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -99,10 +100,46 @@ def describe() -> Machine:
 
 
 def n_usable() -> int:
-    """Return how many logical processors this process may use."""
+    """Return how many logical processors this process may use: no more than their time that it is granted."""
+    return min(_n_allowed(), n_granted() or _n_allowed())
+
+
+def _n_allowed() -> int:
+    """Return how many logical processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def n_granted(root: Path = Path("/")) -> int | None:
+    """Return for how many processors' time Linux's control groups let this process run, rounded up; None: for all.
+
+    Containers are limited so (`docker run --cpus 2`): with more threads each waits in turn, most of the time.
+    A group's limit holds for those below it. Source: cgroup-v2 and sched-bwc in the kernel's documentation.
+    """
+    granted = []
+    for controllers, path in re.findall(r"^\d+:([^:]*):(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        own = top / path.lstrip("/")
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)  # the second version has one
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(top):
+                break
+            found = re.fullmatch(r"(\d+)\s+([1-9]\d*)\s*", "".join(_text(folder / name) for name in names))
+            if found:
+                granted.append(max(math.ceil(int(found[1]) / int(found[2])), 1))
+    return min(granted, default=None)
+
+
+def capped_threads() -> int | None:
+    """Return how many threads a library is to be told where control groups grant less than all processors, else None.
+
+    Left alone, libraries take one for each core, and do not look at control groups.
+    """
+    granted = n_granted()
+    return describe().n_threads if granted is not None and granted < _n_allowed() else None
 
 
 def most_threads() -> int:
@@ -342,7 +379,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {key.strip().lower(): value.strip() for key, _, value in split}
 
 
-def _text(path: str) -> str:
+def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -102,7 +102,7 @@ class Placement:
         not here, or runs nothing of this model, and InputError for a number of threads that makes no sense.
         """
         self._folder, self._spec, self._disk = folder, spec, disk
-        self._threads = machine.checked_threads(threads)
+        self._threads = machine.checked_threads(threads) or machine.capped_threads()
         self._available, self._system = available, system or SYSTEM
         self._may_warn = threading.Lock()
         self.decoder_part: Part = "onnx" if spec.embeddings else "gguf"

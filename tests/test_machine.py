@@ -182,6 +182,41 @@ def test_every_processor_may_have_a_thread(monkeypatch: pytest.MonkeyPatch) -> N
     assert machine.checked_threads(256) == 256
 
 
+@pytest.mark.parametrize(
+    ("files", "granted"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+          "sys/fs/cgroup/a/cpu.max": "150000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "1000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 0\n"}, None),
+        ({"proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/docker/0123\n0::/\n",  # its own folder is the top one here
+          "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "300000\n",
+          "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
+    ],
+)  # fmt: skip
+def test_a_container_s_share_of_the_processors(files: dict[str, str], granted: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine.n_granted(tmp_path) == granted
+
+
+def test_no_more_threads_than_a_container_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = machine.Machine("", None, 32, 2, None, "", "", {})
+    monkeypatch.setattr(machine, "describe", lambda: about)
+    monkeypatch.setattr(machine, "_n_allowed", lambda: 64)
+    for granted, usable, capped in ((None, 64, None), (2, 2, 2), (64, 64, None), (100, 64, None)):
+        monkeypatch.setattr(machine, "n_granted", lambda granted=granted: granted)
+        assert machine.n_usable() == usable
+        assert machine.capped_threads() == capped
+
+
 def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

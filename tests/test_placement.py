@@ -137,6 +137,19 @@ class TestAskedFor:
         assert CUDA_PROVIDER in placement.found("vision") & placement.found("vision")
         assert len(asked) == 2
 
+    def test_in_a_container_graphs_have_no_more_threads_than_it_is_granted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[int | None] = []
+        options = graph._options
+        monkeypatch.setattr(graph, "_options", lambda threads, *rest: told.append(threads) or options(threads, *rest))
+        monkeypatch.setattr(machine, "n_granted", lambda: 1)
+        monkeypatch.setattr(machine, "_n_allowed", lambda: 64)
+        monkeypatch.setattr(machine, "describe", partial(replace, machine.describe(), n_cores=32, n_usable=1))
+        for threads in (None, 2):
+            Placement(FOLDER, SPEC, device="cpu", threads=threads).encoder()
+        assert told == [1, 2]
+
 
 class TestFailing:
     """A device that is listed and does not load: the CPU is used, with one warning, and the answer comes."""
