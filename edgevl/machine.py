@@ -273,11 +273,11 @@ def named_features(flags: Iterable[str]) -> tuple[str, ...]:
 def _linux() -> Parts:
     parts = from_cpuinfo(_text("/proc/cpuinfo"))
     board = _text("/proc/device-tree/model").strip("\0\n ")
-    siblings = {path.read_text() for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")}
+    siblings = {_text(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")}
     return Parts(
         cpu=board if board and (parts.cpu or "ARM implementer").startswith("ARM implementer") else parts.cpu,
         features=parts.features,
-        n_cores=parts.n_cores or len(siblings) or None,
+        n_cores=parts.n_cores or len(siblings - {""}) or None,
         memory_bytes=_posix_memory(),
     )
 

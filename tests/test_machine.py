@@ -140,6 +140,17 @@ def test_a_platform_without_its_tools_is_described_too(monkeypatch: pytest.Monke
     assert machine._macos().cpu is None
 
 
+def test_a_linux_that_shows_nothing_of_itself_is_described_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sandbox, /proc and /sys may be there and not for us to read."""
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    found = machine._linux()
+    assert (found.cpu, found.features, found.n_cores) == (None, None, None)
+
+
 def test_an_unknown_package_is_said_to_be_unknown() -> None:
     assert machine.version("no-such-package-here") == "unknown"
 
