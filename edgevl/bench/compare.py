@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 
 from edgevl.bench import chance
-from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, pixels, title
+from edgevl.bench.result import STAGES, Place, Result, Row, Size, Stage, pixels, threads_of, title
+from edgevl.machine import UNKNOWN
 
 LEVEL = 0.95
 MAX_CHANCE = 0.05
@@ -192,7 +193,8 @@ def _differences(old: Result, new: Result) -> list[str]:
     if old.picture != new.picture:
         notes.append("a different picture")
     rest = [name for name in was | now if name not in hardware]
-    changes = [f"{name} {was.get(name)} -> {now.get(name)}" for name in rest if was.get(name) != now.get(name)]
+    versions = [(name, was.get(name, UNKNOWN), now.get(name, UNKNOWN)) for name in rest]
+    changes = [f"{name} {before} -> {after}" for name, before, after in versions if before != after]
     if changes:
         notes.append(f"changed since then: {', '.join(changes)}")
     return [*notes, *_pace(old, new)]
@@ -231,7 +233,7 @@ def _missing(old: Result, new: Result) -> list[str]:
 
 def _place(place: Place) -> str:
     size, threads = place
-    return f"{pixels(size)} with {threads} threads"
+    return f"{pixels(size)} with {threads_of(threads)}"
 
 
 def _order(place: Place) -> tuple[Size, int]:

@@ -156,6 +156,8 @@ def test_another_machine_and_another_model_are_said_plainly() -> None:
 def test_other_versions_are_told() -> None:
     other = replace(MACHINE, versions={**MACHINE.versions, "onnxruntime": "1.32.0"})
     assert note(result(), result(machine=other)) == "changed since then: onnxruntime 1.31.1 -> 1.32.0"
+    fewer = replace(MACHINE, versions={"edgevl": "0.1.0"})  # as an edgevl that looked at others wrote it
+    assert note(result(machine=fewer), result()) == "changed since then: onnxruntime unknown -> 1.31.1"
 
 
 def test_a_machine_at_another_pace_is_told() -> None:
@@ -165,8 +167,8 @@ def test_a_machine_at_another_pace_is_told() -> None:
 
 
 def test_what_only_one_measured_is_named() -> None:
-    found = compare(result([row((256, 256)), row()]), result([row(), row(threads=4)]))
-    assert found.notes == ["only then: 256x256 with 2 threads", "only now: 512x512 with 4 threads"]
+    found = compare(result([row((256, 256)), row()]), result([row(), row(threads=1)]))
+    assert found.notes == ["only then: 256x256 with 2 threads", "only now: 512x512 with 1 thread"]
     assert {verdict.size for verdict in found.verdicts} == {(512, 512)}
     assert "nothing to compare" in compare(result([row((256, 256))]), result()).summary
 
