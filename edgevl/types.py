@@ -5,6 +5,7 @@ Sizes are (height, width) everywhere; seconds end in `_s`; counts begin with `n_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
@@ -114,12 +115,12 @@ class SamplingParams:
                 raise InputError(f"sampling: {name} is {getattr(self, name)!r}; it must be {wanted}")
 
 
-_INFINITY = float("inf")
-
-
-def _is_number(value: Any, low: float, high: float = _INFINITY, kind: Any = Real) -> bool:
+def _is_number(value: Any, low: float, high: float = math.inf, kind: Any = Real) -> bool:
     in_range = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
-    return in_range and value != _INFINITY
+    try:
+        return in_range and (kind is Integral or math.isfinite(value))
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _is_texts(value: object) -> bool:
@@ -218,11 +219,17 @@ class Forecast:
             for number, image in enumerate(self.images, start=1)
             if image in lost
         )
-        times = f"the first word is predicted in {self.first_token_s:.2g} s"
+        within = _rounded(self.within_s, 3)
+        times = f"the first word is predicted in {_rounded(self.first_token_s, 2)} s"
         if not self.fits:
             least = " with the fewest tiles" if self.images else ""
-            return f"{told + '; ' if told else ''}{times}{least}, over the budget of {self.within_s:.3g} s"
-        return f"{told}, to fit {self.within_s:.3g} s ({times})" if told else ""
+            return f"{told + '; ' if told else ''}{times}{least}, over the budget of {within} s"
+        return f"{told}, to fit {within} s ({times})" if told else ""
+
+
+def _rounded(seconds: float, n_digits: int) -> str:
+    """Write seconds with `n_digits` digits that count, but all of them before the point: 123 and never 1.2e+02."""
+    return f"{seconds:.{n_digits}g}" if seconds < 10 ** (n_digits - 1) else f"{seconds:.0f}"
 
 
 @dataclass(frozen=True)

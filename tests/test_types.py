@@ -34,6 +34,7 @@ PART_RULE = (
         ("temperature", -0.1, "0 or more"),
         ("temperature", float("nan"), "0 or more"),
         ("temperature", float("inf"), "0 or more"),
+        pytest.param("temperature", 10**400, "0 or more", id="temperature-10**400-0 or more"),
         ("temperature", "hot", "0 or more"),
         ("temperature", True, "0 or more"),
         ("top_k", -1, "0 (off) or more, a whole number"),

@@ -260,6 +260,8 @@ WHOLE = Seen(5, 5, (512, 512), (512, 512))
             "the first word is predicted in 3.1 s with the fewest tiles, over the budget of 0.8 s",
         ),
         (forecast(0.8, 3.1), "the first word is predicted in 3.1 s, over the budget of 0.8 s"),
+        (forecast(80, 99.7), "the first word is predicted in 100 s, over the budget of 80 s"),
+        (forecast(1500, 4321), "the first word is predicted in 4321 s, over the budget of 1500 s"),
     ],
 )
 def test_notes(given: Forecast, note: str) -> None:
