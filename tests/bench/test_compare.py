@@ -117,6 +117,17 @@ def test_the_null_distribution_is_that_of_all_orders(n: int, m: int) -> None:
     assert sum(value <= cut for value in sums) / len(sums) > 0.025
 
 
+@pytest.mark.parametrize(("n", "exact"), [(60, 1427), (100, 4198), (200, 17735)])
+def test_with_many_rounds_the_null_distribution_is_nearly_normal(n: int, exact: int) -> None:
+    assert exact - 1 <= _n_beyond(n, n) <= exact
+
+
+def test_hundreds_of_rounds_are_compared() -> None:
+    old, new = (result([row(n=600, seed=seed, encode_s=1 + seed / 10)]) for seed in (0, 1))
+    assert changes(compare(old, new))["encode_s"] == "slower"
+    assert ratio_interval([1.0] * 1000, [2.0] * 4) is not None
+
+
 def test_the_interval_holds_the_truth_95_times_of_100() -> None:
     rng = np.random.default_rng(0)
     hits = 0
