@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevl.cli import options
+from edgevl.cli.streams import print_json
 from edgevl.errors import InputError
 from edgevl.machine import expanded
 
@@ -49,7 +49,7 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
         stream = vlm.stream(list(images), question, system=system, on_tile=on_tile, **request)
         if as_json:
             options.note_forecast(stream.forecast)
-            click.echo(json.dumps(stream.finish().to_dict(), indent=1, ensure_ascii=False))
+            print_json(stream.finish().to_dict())
         else:
             _print(stream)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgevl.cli.streams import print_json
 from edgevl.machine import known
 
 _MEANING = {
@@ -37,7 +37,7 @@ def cache(context: click.Context, as_json: bool) -> None:
         found[entry.kind]["n_bytes"] += entry.n_bytes
     if as_json:
         document = {"folder": str(disk.folder.parent), "max_bytes": disk.max_bytes, **found}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
         return
     click.echo(f"{disk.folder.parent}: at most {_mb(disk.max_bytes)}")
     for kind, counts in found.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgevl.cli import options
+from edgevl.cli.streams import print_json
 
 if TYPE_CHECKING:
     from edgevl.engine.devices import Device, Part
@@ -50,7 +50,7 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
         },
     }
     if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
     else:
         _show(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from edgevl.cli import options
 from edgevl.cli.bar import bar
+from edgevl.cli.streams import print_json
 
 _LINE_EVERY_S = 30.0
 """Where stderr is no terminal, how often it is told how far the evaluation is."""
@@ -96,7 +96,7 @@ def evaluate(
     document = report.document(found)
     if as_json:  # told before anything is written, so that a full disk does not lose it
         places = {"output": told(target), "page": told(shown)}
-        click.echo(json.dumps({**document, **places}, indent=1, ensure_ascii=False))
+        print_json({**document, **places})
     else:
         click.echo(report.text(found))
     with Results(target) as results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from edgevl.cli import options
+from edgevl.cli.streams import print_json
 
 _SOFTWARE = "edgevl view"
 """Written into each drawing, so that a later one may take its place."""
@@ -58,7 +58,7 @@ def view(image: str, model: str | None, output: Path | None, as_json: bool, **se
             "model": name,
             "output": str(target),
         }
-        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report)
         return
     click.echo(f"{picture.source}: {_size(picture.size)}; {plan}, {n_tokens} tokens for {name}")
     pixels_s = forecast.read_s + forecast.tile_s
@@ -120,7 +120,7 @@ def tokens(image: str, model: str | None, as_json: bool, **settings: Any) -> Non
     counts["GPT-4o, low detail"] = costs.gpt4o_tokens(picture.size, "low")
     counts["Claude"] = costs.claude_tokens(picture.size)
     if as_json:
-        click.echo(json.dumps({"image": picture.source, "size": picture.size, "tokens": counts}, indent=1))
+        print_json({"image": picture.source, "size": picture.size, "tokens": counts})
         return
     click.echo(f"{picture.source}: {_size(picture.size)}")
     for name, count in counts.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevl.cli.streams import print_json
 from edgevl.errors import ModelError
 from edgevl.export import DECODER_PRECISIONS, LAYOUT_PRECISIONS, VISION_PRECISIONS
 
@@ -38,7 +38,7 @@ def models(elsewhere: bool, as_json: bool) -> None:
     known = hub.registry()
     if as_json:
         document = {"here": here, "registry": [vars(entry) for entry in known]}
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
         return
     click.echo("Here:")
     for entry in here:
@@ -65,7 +65,7 @@ def _list_found(as_json: bool) -> None:
         for pair in found.found()
     ]
     if as_json:
-        click.echo(json.dumps({"found": rows}, indent=1, ensure_ascii=False))
+        print_json({"found": rows})
         return
     for row in rows:
         click.echo(f"  {row['program']:<10} {_mb(row['n_bytes']):>11}  {row['import']}")
@@ -218,7 +218,7 @@ def verify(model: str | None, as_json: bool) -> None:
 
     report = check(hub.find(model))
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         click.echo(f"{report.model}: {report.n_files} files, {_mb(report.n_bytes)}, every checksum right")
         for result in report.results:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
+
+import click
 
 
 class _Notes(io.TextIOWrapper):
@@ -34,6 +37,16 @@ def mend() -> None:
     sys.stderr = _notes(sys.stderr or _nowhere("w"))
     _tolerate(sys.stdin, "surrogateescape")
     _tolerate(sys.stdout, "backslashreplace")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document, in ASCII where standard output cannot show it: an escape of `mend` is none of JSON."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=1)
+    click.echo(text)
 
 
 def _nowhere(mode: str) -> TextIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -65,6 +66,19 @@ def test_half_a_character_is_written_as_an_escape(settings: dict[str, str]) -> N
     environment = {**os.environ, **settings}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert (said.stdout, said.stderr) == (b"caf\xc3\xa9 \\ud800 \\udce9\n", b"")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_json_is_json_whatever_the_output_can_show(encoding: str, tmp_path: Path) -> None:
+    image = tmp_path / "caf\xe9 \U0001f600.png"
+    image.write_bytes(Path(SHAPES).read_bytes())
+    said = subprocess.run(
+        [*EDGEVL, "view", str(image), "-o", str(tmp_path / "plan.png"), "--json"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert json.loads(said.stdout.decode(encoding))["image"] == str(image)
+    assert ("caf\xe9".encode(encoding) in said.stdout) == (encoding == "utf-8")
 
 
 def test_what_ctrl_c_broke_off_is_no_error_of_its_own(
