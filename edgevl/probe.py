@@ -9,7 +9,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -25,7 +25,7 @@ from edgevl.image.tiling import TilePlan
 from edgevl.latency import kept
 from edgevl.latency.profile import Profile, Work, resized_pixels, work_of
 from edgevl.loaded import PREFIXES_BYTES, TILES_BYTES, Loaded
-from edgevl.request import Request, TileSource, prefill
+from edgevl.request import Request, TileSource, n_tokens, prefill
 from edgevl.steps import Step, array
 from edgevl.store.keys import tile_key
 from edgevl.store.memory import Store
@@ -185,7 +185,7 @@ def measure(model: Loaded, seconds: float) -> Profile:
     profile = _from_one_tile(model, rounds, {name: median(found) for name, found in parts.items()})
     if not was_warm:
         profile = replace(profile, cold_s=max(first.first_token_s - one_s, 0.0))
-    grid = next((grid for grid in ((2, 2), (1, 2)) if (grid[0] * grid[1] + 1) * one_s <= 2 * seconds), None)
+    grid = next((grid for grid, n in _grids(quiet) if n * one_s <= 2 * seconds), None)
     several: list[_Asked] = []
     started = time.perf_counter()
     while grid and _goes_on(started, seconds / 2, len(several)):
@@ -194,6 +194,19 @@ def measure(model: Loaded, seconds: float) -> Profile:
     forget(model)
     model.is_warm = True
     return profile
+
+
+def _grids(model: Loaded) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield the grids of several tiles that a question may have, the largest first, each with how many tiles it takes.
+
+    Not every model cuts pictures, and in a short context few tiles have room.
+    """
+    tile, n_context = model.manifest.image.tile, model.manifest.decoder.context_length
+    for rows, cols in ((2, 2), (1, 2)):
+        plan = model.plan((rows * tile, cols * tile), "auto")
+        chunks = model.chunks([Message("user", (ImagePart(None), TextPart(_QUESTION)))], [plan])
+        if plan.n_tiles > 1 and n_tokens(chunks) < n_context:
+            yield (rows, cols), plan.n_tiles
 
 
 def _goes_on(started: float, seconds: float, n_samples: int) -> bool:

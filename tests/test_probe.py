@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,35 @@ def test_several_tiles_are_asked_if_there_is_time(model: Loaded, monkeypatch: py
     monkeypatch.setattr(probe, "median", lambda values: 1e-3)
     probe.measure(model, seconds=0.01)
     assert (2, 2) in asked
+
+
+@pytest.mark.parametrize(
+    ("tiling", "n_context", "grids"),
+    [
+        ("split_grid", 2048, {(1, 1), (2, 2)}),
+        ("split_grid", 300, {(1, 1), (1, 2)}),  # of 5 tiles, 320 tokens would be images
+        ("split_grid", 100, {(1, 1)}),
+        ("centre_square", 2048, {(1, 1)}),  # which cuts every picture into one tile
+    ],
+)
+def test_no_more_tiles_are_asked_about_than_the_model_takes(
+    tiling: str, n_context: int, grids: set[tuple[int, int]], model: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[tuple[int, int]] = set()
+    original = probe._ask
+
+    def ask(model: Loaded, rng: np.random.Generator, grid: tuple[int, int]) -> probe._Asked:
+        asked.add(grid)
+        return original(model, rng, grid)
+
+    spec = model.manifest
+    shorter = replace(spec, decoder=replace(spec.decoder, context_length=n_context))
+    monkeypatch.setattr(model, "manifest", shorter)
+    monkeypatch.setattr(model, "family", replace(model.family, tiling=tiling))
+    monkeypatch.setattr(probe, "_ask", ask)
+    profile = probe.measure(model, seconds=0.5)
+    assert asked == grids
+    assert Profile.from_dict(profile.to_dict()) == profile
 
 
 def test_a_probe_takes_twice_its_time_at_most_to_have_samples_enough(monkeypatch: pytest.MonkeyPatch) -> None:
