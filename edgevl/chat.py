@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgevl.request import open_image
+from edgevl.request import check_callbacks, open_image
 from edgevl.types import Answer, ImagePart, Message, TextPart
 
 if TYPE_CHECKING:
@@ -32,14 +32,16 @@ class Chat:
         """Answer the next question word by word; `options` here go before those of the conversation."""
         options = {**self._options, **options}
         told = options.pop("on_answer", None)
+        check_callbacks(on_answer=told)
         images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
         pictures = [open_image(item, options.get("max_pixels"), options.get("reduce", False)) for item in images]
-        messages = [*self.messages, Message("user", (*map(ImagePart, pictures), TextPart(question)))]
+        asked = Message("user", (*map(ImagePart, pictures), TextPart(question)))
 
         def keep(answer: Answer) -> None:
             if answer.finish_reason != "cancelled":
-                self.messages = [*messages, Message("assistant", (TextPart(answer.text),))]
+                # Behind those of now: another turn may have ended since this one was begun.
+                self.messages = [*self.messages, asked, Message("assistant", (TextPart(answer.text),))]
             if told is not None:
                 told(answer)
 
-        return self._vlm.stream_messages(messages, on_answer=keep, **options)
+        return self._vlm.stream_messages([*self.messages, asked], on_answer=keep, **options)

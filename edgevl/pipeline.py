@@ -15,8 +15,8 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from edgevl.errors import Busy, InputError
 from edgevl.generate import Generation
@@ -27,7 +27,7 @@ from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
 from edgevl.model import hub
 from edgevl.model.manifest import Manifest
-from edgevl.request import OnTile, Prefilled, Request, TileSource, n_tokens, open_image, prefill
+from edgevl.request import OnTile, Prefilled, Request, TileSource, check_callbacks, n_tokens, open_image, prefill
 from edgevl.store.disk import open_disk
 from edgevl.types import (
     Answer,
@@ -138,6 +138,7 @@ class VLM:
         """
         if cancel is not None and not callable(getattr(cancel, "is_set", None)):
             raise InputError(f"cancel is {repr(cancel)[:60]}; it must be a threading.Event")
+        check_callbacks(on_tile=on_tile, on_answer=on_answer)
         model = self._open()
         params = _sampling(sampling)
         within_s = None if within is None else seconds(within)
@@ -274,6 +275,9 @@ class Preview:
     forecast: Forecast
 
 
+_BEING_READ = "this stream is being read, by another thread or by what has called this; cancel() ends it from anywhere"
+
+
 class Stream(Iterator[Delta]):
     """An answer as it comes. Iterate for `Delta`s; `answer` is there once the iteration has ended.
 
@@ -293,7 +297,8 @@ class Stream(Iterator[Delta]):
         self._on_answer = on_answer
         self._answer: Answer | None = None
         self.forecast = request.forecast
-        self._deltas = _deltas(vlm, request, cancel, on_tile, weakref.ref(self))
+        deltas = _deltas(vlm, request, cancel, on_tile, weakref.ref(self))
+        self._deltas = cast("GeneratorType[Delta, None, Answer]", deltas)
 
     @property
     def answer(self) -> Answer:
@@ -314,10 +319,14 @@ class Stream(Iterator[Delta]):
         self._cancel.set()
 
     def close(self) -> None:
-        """End the request now."""
+        """End the request now, from where it is read; raises Busy where it is at work meanwhile."""
+        if self._deltas.gi_running:
+            raise Busy(_BEING_READ)
         self._deltas.close()
 
     def __next__(self) -> Delta:
+        if self._deltas.gi_running:
+            raise Busy(_BEING_READ)
         try:
             return next(self._deltas)
         except StopIteration as end:
@@ -439,7 +448,7 @@ class _Turn:
         """Close the stream that this thread left unfinished, if there is one."""
         stream = self._stream() if self._stream is not None and self._is_own() else None
         if stream is not None:
-            with contextlib.suppress(ValueError):  # asked for by what the stream itself has called
+            with contextlib.suppress(Busy):  # asked for by what the stream itself has called
                 stream.close()
 
     def _is_own(self) -> bool:
@@ -450,7 +459,7 @@ def _sampling(options: Mapping[str, Any]) -> SamplingParams:
     known = SamplingParams.__dataclass_fields__
     if unknown := sorted(options.keys() - known.keys()):
         raise InputError(
-            f"unknown option {unknown[0]!r}; known are detail, within, cancel, on_tile, max_pixels, reduce, "
+            f"unknown option {unknown[0]!r}; known are detail, within, cancel, on_tile, on_answer, max_pixels, reduce, "
             f"{', '.join(known)}"
         )
     return SamplingParams(**options)

@@ -491,6 +491,13 @@ def _last_image(request: Request) -> int:
     return max((i for i in range(len(request.steps)) if request.ends_image(i)), default=-1)
 
 
+def check_callbacks(**callbacks: object) -> None:
+    """Raise InputError for what is to be called and cannot be, by its option's name."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise InputError(f"{name} is {repr(callback)[:60]}; it must be a function, or None")
+
+
 def open_image(source: Any, max_pixels: int | None = None, reduce: bool = False) -> Picture | Features:
     """Read an image unless it has been encoded already; see `read_picture`."""
     return source if isinstance(source, Features) else read_picture(source, max_pixels, reduce)

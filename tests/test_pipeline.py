@@ -235,6 +235,17 @@ def test_a_model_is_not_closed_by_what_its_own_answer_calls(folder: Path | None)
         assert vlm.ask(SHAPES, QUESTION).text
 
 
+def test_a_stream_that_is_being_read_is_not_closed_or_read_by_another(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
+    def on_tile(done: int, total: int) -> None:
+        for meddle in (stream.close, stream.finish, stream.__next__):
+            with pytest.raises(edgevl.Busy, match=r"being read.*cancel\(\) ends it"):
+                meddle()
+
+    fresh(vlm)
+    stream = vlm.stream(SHAPES, QUESTION, on_tile=on_tile)
+    assert stream.finish().token_ids == answer.token_ids
+
+
 def test_who_reads_a_stream_on_is_who_may_not_ask_meanwhile(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     stream = vlm.stream(SHAPES, QUESTION)
     next(stream)
@@ -293,6 +304,14 @@ def test_a_failed_or_cancelled_turn_leaves_the_conversation_as_it_was(vlm: edgev
     assert chat.messages == []
 
 
+def test_answers_that_are_read_in_turn_are_all_kept(vlm: edgevl.VLM) -> None:
+    chat = vlm.chat(max_tokens=2)
+    streams = [chat.stream(question, SHAPES) for question in (QUESTION, "how many objects are there?")]
+    first, second = (stream.finish().text for stream in streams)
+    assert [message.role for message in chat.messages] == ["user", "assistant"] * 2
+    assert [message.parts[-1] for message in chat.messages[1::2]] == [edgevl.TextPart(first), edgevl.TextPart(second)]
+
+
 def test_a_turn_and_a_conversation_take_on_answer_too(vlm: edgevl.VLM) -> None:
     told: list[tuple[str, int]] = []
     chat = vlm.chat(max_tokens=2, on_answer=lambda answer: told.append((answer.text, len(chat.messages))))
@@ -340,11 +359,15 @@ def test_answers_end_where_the_context_does(vlm: edgevl.VLM) -> None:
         ({"max_pixels": 100}, "limit"),
         ({"max_pixels": "a"}, "max_pixels is 'a'"),
         ({"cancel": 5}, "cancel is 5; it must be a threading.Event"),
+        ({"on_tile": 5}, "on_tile is 5; it must be a function"),
+        ({"on_answer": 5}, "on_answer is 5; it must be a function"),
     ],
 )
 def test_bad_options(vlm: edgevl.VLM, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        vlm.ask(SHAPES, QUESTION, **options)
+        vlm.stream(SHAPES, QUESTION, **options)  # before anything is computed
+    with pytest.raises(InputError, match=message):
+        vlm.chat().stream(QUESTION, SHAPES, **options)
 
 
 def test_bad_questions_and_images(vlm: edgevl.VLM) -> None:
