@@ -231,12 +231,26 @@ def verdict(asked: dict[str, Any], baseline: dict[str, Any]) -> tuple[int, str]:
     )
 
 
+def positive(text: str) -> int:
+    """Read a number of rounds, threads or cores; raise ArgumentTypeError for what is none."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
+    return int(text)
+
+
+def existing(text: str) -> Path:
+    """Read the path of a picture; raise ArgumentTypeError where there is no such file."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file; check the path")
+    return Path(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--cores", type=positive, default=2)
     parser.add_argument("--model", help="a model's name or folder; default: the bundled one")
-    parser.add_argument("--image", type=Path, help="default: four shapes on 512x512 pixels")
+    parser.add_argument("--image", type=existing, help="default: four shapes on 512x512 pixels")
     parser.add_argument(
         "--check", action="store_true", help="end with 1 where the limits are not kept, 2 if that cannot be told"
     )
@@ -273,7 +287,7 @@ def _print(document: dict[str, Any]) -> None:
     about = document["machine"]
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; commit {document['commit']}\n")
     print("| process | wall, median (lowest to highest) | memory, highest |\n|---|---|---|")
-    for name, title in (("ask", "`edgevl ask`, 512x512 image"), ("baseline", "import numpy, onnxruntime")):
+    for name, title in (("ask", document["what"]), ("baseline", "import numpy, onnxruntime")):
         wall, rss = document[name]["wall_s"], document[name]["rss_bytes"]
         print(
             f"| {title} | {wall['median']:.2f} s ({wall['lowest']:.2f} to {wall['highest']:.2f}) "

@@ -35,7 +35,7 @@ import psutil
 
 from benchmarks import report, stolen, tables
 from benchmarks.awake import AWAKE, awake
-from benchmarks.cold import ROOT, _high_water, use_cores
+from benchmarks.cold import ROOT, _high_water, existing, positive, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
 from benchmarks.peers.case import MODELS, QUESTION, SECOND_QUESTION, Absent, Case
 from benchmarks.peers.worker import Worker, WorkerFailed
@@ -276,13 +276,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     shared = Path(os.environ.get("EDGEVL_SHARED") or ROOT.parent / "shared")
     parser.add_argument("--model", choices=MODELS, default="256m")
     parser.add_argument("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--threads", type=positive, default=psutil.cpu_count(logical=False) or 1)
     parser.add_argument("--awake", action="store_true", help=AWAKE)
     parser.add_argument("--quick", action="store_true", help="one round of 5 tiles, and no file in benchmarks/results")
     parser.add_argument("--prepare", action="store_true", help="make all files and check the weights; measure nothing")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")
-    parser.add_argument("--image", type=Path, help="a picture instead of the default one")
+    parser.add_argument("--image", type=existing, help="a picture instead of the default one")
     parser.add_argument("--check", action="store_true", help="end with 1 where a ratio does not hold")
     return parser.parse_args(arguments)
 

@@ -29,7 +29,7 @@ import psutil
 from benchmarks import report, stolen
 from benchmarks.awake import AWAKE, awake
 from benchmarks.bounds import Figure, decoder, document, encoder, first_word, peaks
-from benchmarks.cold import ROOT, _commit, machine, slug, use_cores
+from benchmarks.cold import ROOT, _commit, machine, positive, slug, use_cores
 from benchmarks.compare import Amount, make
 from benchmarks.peers import CONTEXTS, VARIANTS, Variant, own
 from benchmarks.peers.case import MODELS, Absent, Case
@@ -102,8 +102,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = Path(os.environ.get("EDGEVL_SHARED") or ROOT.parent / "shared")
     parser.add_argument("--model", choices=MODELS, default="256m")
-    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=positive, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--turns", type=positive, default=5)
     parser.add_argument("--awake", action="store_true", help=AWAKE)
     parser.add_argument("--quick", action="store_true", help="2 turns of 5 tiles, and no file in benchmarks/results")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")

@@ -104,9 +104,9 @@ def summary(taken: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model's name or folder")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--detail", type=int, default=9, help="the most tiles that the picture is cut into")
-    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--rounds", type=cold.positive, default=5)
+    parser.add_argument("--detail", type=cold.positive, default=9, help="the most tiles that the picture is cut into")
+    parser.add_argument("--threads", type=cold.positive, default=psutil.cpu_count(logical=False) or 1)
     settings = parser.parse_args()
     n_cores = cold.use_cores(settings.threads)
     taken = rounds(settings.model, ways(settings.threads), settings.rounds, settings.detail)

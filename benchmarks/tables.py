@@ -221,7 +221,9 @@ def _mark(spread: dict[str, Any]) -> str:
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value * 1e-6:.0f} MB" if value > 1e6 else f"{value:.4g}"
+    if value > 1e6:
+        return f"{value * 1e-6:.0f} MB"
+    return f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}"  # which would have an exponent
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -120,8 +120,8 @@ def summary(shots: Sequence[Shot]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--rounds", type=cold.positive, default=5)
+    parser.add_argument("--cores", type=cold.positive, default=2)
     parser.add_argument("--model", help="a model's name or folder; default: the bundled one")
     parser.add_argument("--awake", action="store_true", help=AWAKE)
     parser.add_argument("--check", action="store_true", help="end with 1 where the limit is not kept; write no file")

@@ -116,7 +116,7 @@ def _billions(n: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.2g} ms"
+    return f"{seconds:.2f} s" if seconds >= 0.0995 else f"{seconds * 1e3:.2g} ms"
 
 
 def _share(share: float | None) -> str:

@@ -248,6 +248,13 @@ class TestSection:
         )
         assert document._needs({}) == ""
 
+    @pytest.mark.parametrize(
+        ("seconds", "said"),
+        [(0.5, "0.50 s"), (0.1, "0.10 s"), (0.0998, "0.10 s"), (0.0994, "99 ms"), (0.0016, "1.6 ms")],
+    )
+    def test_times_are_told_in_plain_numbers(self, seconds: float, said: str) -> None:
+        assert document._time(seconds) == said
+
     def test_unsteady_figures_are_marked_and_the_host_is_named(self) -> None:
         lines = self.section(Figure("a tile", "engine", [0.2, 0.4, 0.6], {INT8: 1e11}, {}, "engine"))
         assert "| ~0.40 s |" in lines[4]

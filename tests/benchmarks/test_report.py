@@ -136,6 +136,25 @@ def test_choosing_peers() -> None:
     assert parse(["--model", "500m", "--threads", "2"]).threads == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rounds", "0"], "argument --rounds: '0' must be a whole number above 0"),
+        (["--threads", "-1"], "argument --threads: '-1' must be a whole number above 0"),
+        (["--rounds", "2.5"], "argument --rounds: '2.5' must be a whole number above 0"),
+        (["--image", "nowhere.jpg"], "argument --image: nowhere.jpg: no such file; check the path"),
+    ],
+)
+def test_what_cannot_be_measured_is_wrong_usage(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture that is not there would be replaced by a drawn one, and without rounds an empty result be written."""
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def compared(peers: str | None) -> Comparison:
     """Return a comparison of which nothing has run."""
     case: Any = SimpleNamespace(model="tiny", n_threads=1, prompt={"n_tiles": 5, "n_tokens": 99})

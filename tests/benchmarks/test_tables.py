@@ -53,6 +53,21 @@ def line(found: dict[str, Any], start: str) -> str:
     return one
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, ""),
+        (0.33333, "0.3333"),
+        (152.25, "152.2"),
+        (12345.6, "12,346"),
+        (999_999.0, "999,999"),
+        (2.5e8, "250 MB"),
+    ],
+)
+def test_figures_are_told_in_plain_numbers(value: float | None, said: str) -> None:
+    assert tables._figure(value) == said
+
+
 class TestLeftOut:
     def test_each_reason_is_a_line_with_the_names(self) -> None:
         skipped = {v.name: NOT_ASKED for v in VARIANTS[1:]} | {TORCH: "torch not installed; pip install\nmore"}
