@@ -51,7 +51,7 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
             options.note_forecast(stream.forecast)
             print_json(stream.finish().to_dict())
         else:
-            _print(stream)
+            _print(stream, request["max_tokens"])
 
 
 @click.command()
@@ -110,7 +110,7 @@ class _Talk:
             raise InputError(f"{command}: no such command; there are {', '.join(_COMMANDS)}")
         else:
             with _tile_bar() as on_tile:
-                _print(self._chat.stream(line, self._waiting, on_tile=on_tile))
+                _print(self._chat.stream(line, self._waiting, on_tile=on_tile), self._settings["max_tokens"])
             self._waiting = []
 
     def _reset(self) -> None:
@@ -156,8 +156,8 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _print(stream: Stream) -> None:
-    """Write the words to stdout as they come."""
+def _print(stream: Stream, max_tokens: int) -> None:
+    """Write the words to stdout as they come, and say what an answer that was cut ran into."""
     options.note_forecast(stream.forecast)
     with stream:
         for delta in stream:
@@ -166,7 +166,10 @@ def _print(stream: Stream) -> None:
     click.echo()
     if stream.answer.finish_reason == "length":
         n_tokens = stream.answer.usage.completion_tokens
-        _note(f"the answer was cut after {n_tokens} tokens; --max-tokens allows more")
+        more = "--max-tokens allows more"
+        if n_tokens < max_tokens:
+            more = "the context is full, and fewer tiles, a shorter text or a new conversation leave more room"
+        _note(f"the answer was cut after {n_tokens} tokens; {more}")
 
 
 def _note(text: str) -> None:

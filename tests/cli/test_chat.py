@@ -95,6 +95,21 @@ def test_a_bar_of_tiles_leaves_no_half_line_behind(
         assert said.count("\033[K") == 1
 
 
+@pytest.mark.parametrize(
+    ("question", "max_tokens", "remedy"),
+    [
+        (QUESTION, "2", "the answer was cut after 2 tokens; --max-tokens allows more\n"),
+        ("what is red " * 640, "5000", "a shorter text or a new conversation leave more room\n"),
+    ],
+)
+def test_an_answer_that_was_cut_says_what_gives_more(
+    question: str, max_tokens: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run(["ask", SHAPES, question, "--detail", "low", "--max-tokens", max_tokens]) == 0
+    assert capsys.readouterr().err.endswith(remedy)
+
+
 def test_standard_input_brings_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["chat", "-"]) == 2
     assert "standard input brings the questions" in capsys.readouterr().err
