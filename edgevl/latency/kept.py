@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-
+from edgevl import machine
 from edgevl.latency.profile import Profile
 from edgevl.store import kept
 from edgevl.store.kept import Key, folder, forget
 
 __all__ = ["Key", "folder", "forget", "key_of", "read", "write"]
 
-key_of = partial(kept.key_of, "profile")
-"""The key of a profile, from the model's id, `device` and `threads`."""
+_ENGINES = ("openvino", "llama-cpp-python")
+"""What may run a model beside onnxruntime once it is installed, if it is quicker."""
+
+
+def key_of(model_id: str, *, device: str, threads: int | None) -> Key:
+    """Return the key of a profile, from the model's id, `device` and `threads`."""
+    versions = {engine: machine.version(engine) for engine in _ENGINES}
+    return {**kept.key_of("profile", model_id, device=device, threads=threads), **versions}
 
 
 def read(key: Key) -> Profile | None:

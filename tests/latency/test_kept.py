@@ -53,6 +53,18 @@ def test_another_machine_or_version_has_another_profile(folder: Path, monkeypatc
         assert kept.read(key()) is None
 
 
+@pytest.mark.parametrize("engine", ["openvino", "llama-cpp-python"])
+def test_what_an_engine_added_since_runs_has_another_profile(
+    engine: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = machine.version
+    monkeypatch.setattr(machine, "version", lambda name: machine.UNKNOWN if name == engine else version(name))
+    kept.write(key(), PROFILE)
+    assert kept.read(key()) == PROFILE
+    monkeypatch.setattr(machine, "version", lambda name: "99" if name == engine else version(name))
+    assert kept.read(key()) is None
+
+
 def test_the_default_number_of_threads_is_that_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "describe", lambda: machine.Machine("", None, 6, 12, None, "", "", {}))
     assert key(threads=None) == key(threads=6) != key(threads=12)
