@@ -67,14 +67,16 @@ def _device(placed: Placement, row: Device) -> dict[str, Any]:
     return {"runs": runs, "trouble": placed.trouble(row), "missing": missing, "systems": []}
 
 
-def _decoder(placed: Placement) -> str:
-    """Return what runs the decoder; it is opened only where there is a choice."""
+def _decoder(placed: Placement) -> str | None:
+    """Return what runs the decoder, None where nothing here does; it is opened only where there is a choice."""
     if len(placed.choices(placed.decoder_part)) > 1:
         return placed.decoder().backend
-    return placed.likely_decoder() or "llama.cpp cpu"
+    return placed.likely_decoder()
 
 
 def _show(found: dict[str, Any]) -> None:
+    from edgevl.engine.devices import COMMANDS, LLAMA
+
     for name, value in found["machine"].items():
         click.echo(f"{name + ':':<16} {value}")
     click.echo()
@@ -87,7 +89,8 @@ def _show(found: dict[str, Any]) -> None:
     about = found["model"]
     click.echo(f"{'model:':<16} {about['name']} ({about['folder']})")
     click.echo(f"{'image encoder:':<16} {about['vision']}{_times('tile', about['seconds_per_tile'])}")
-    click.echo(f"{'decoder:':<16} {about['decoder']}{_times('short prompt', about['seconds_per_trial'])}")
+    decoder = about["decoder"] or f"nothing here runs it; to add llama.cpp: {COMMANDS[LLAMA]}"
+    click.echo(f"{'decoder:':<16} {decoder}{_times('short prompt', about['seconds_per_trial'])}")
 
 
 def _show_device(name: str, device: dict[str, Any]) -> None:

@@ -77,6 +77,19 @@ def test_a_decoder_that_runs_as_a_graph(monkeypatch: pytest.MonkeyPatch, capsys:
     assert of("decoder", lines(capsys)) == [f"onnxruntime {ORT} cpu"]
 
 
+def test_a_decoder_that_nothing_here_runs(
+    bundled_gguf_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(monkeypatch, "linux", {CPU_PROVIDER}, set())
+    installed = placement.installed
+    monkeypatch.setattr(placement, "installed", lambda name: None if name == "llama.cpp" else installed(name))
+    assert run(["doctor", str(bundled_gguf_dir)]) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert of("decoder", found) == ["nothing here runs it; to add llama.cpp: pip install 'edgevl[gguf]'"]
+    assert run(["doctor", str(bundled_gguf_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["decoder"] is None
+
+
 def test_what_is_missing_comes_with_the_command_that_adds_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
