@@ -120,6 +120,11 @@ def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, capfd: pytest.Captu
     assert out == ""
 
 
+def test_a_name_is_told_with_all_its_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", "two  spaces.png", QUESTION]) == 1
+    assert capsys.readouterr().err == "error: two  spaces.png: no such file; check the path\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["ask"], ["ask", "only a question"], ["ask", SHAPES, SHAPES], ["ask", SHAPES, QUESTION, "--nonsense"],

@@ -136,7 +136,8 @@ def _told(error: Exception) -> int | None:
 
 
 def _fail(message: str) -> int:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    lines = [line.strip() for line in message.splitlines()]
+    click.echo("error: " + " ".join(filter(None, lines)), err=True)
     return 1
 
 
