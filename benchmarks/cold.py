@@ -29,13 +29,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from edgevl.machine import version
 from edgevl.store.disk import OF_IMAGES, Disk
 
 ROOT = Path(__file__).parents[1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from importlib import metadata
 from typing import Any
 
 import pytest
 
 from benchmarks import cold
+from edgevl import machine
 from edgevl.model import hub, manifest
 
 MAX_RATIO = 3.5
@@ -72,3 +74,16 @@ def test_memory_of_children_is_seen() -> None:
 def test_a_command_that_fails_is_quoted() -> None:
     with pytest.raises(RuntimeError, match="ended with 3: sorry"):
         cold.measure([cold.BASELINE[0], "-c", "print('sorry'); raise SystemExit(3)"])
+
+
+def test_onnxruntime_has_a_version_under_whatever_name_it_was_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime-gpu, say: else a benchmark would end in an error when all is measured."""
+    installed = metadata.distribution
+
+    def absent(name: str) -> metadata.Distribution:
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    assert cold.machine(2)["onnxruntime"] == machine.version("onnxruntime")
