@@ -170,7 +170,10 @@ def _cpu() -> str:
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        except OSError:  # it is not installed
+            return ""
 
     commit = git("rev-parse", "--short=10", "HEAD") or "unknown"
     return f"{commit}-changed" if git("status", "--porcelain", "--untracked-files=no") else commit

@@ -87,3 +87,8 @@ def test_onnxruntime_has_a_version_under_whatever_name_it_was_installed(monkeypa
 
     monkeypatch.setattr(metadata, "distribution", absent)
     assert cold.machine(2)["onnxruntime"] == machine.version("onnxruntime")
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert cold._commit() == "unknown"
