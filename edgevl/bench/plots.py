@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from edgevl.bench.report import number
 from edgevl.bench.result import Spread
 
 N_COLOURS = 6
@@ -100,7 +101,7 @@ def _line(line: Series, xs: Sequence[float], scale: float, index: int) -> str:
     parts = [f'<polyline class="l{colour}" points="{path}"/>']
     for x, point in found:
         low, middle, high = (base - value * scale for value in (point.low, point.median, point.high))
-        told = f"{line.name}: {point.median:.4g} ({point.low:.4g} to {point.high:.4g})"
+        told = f"{line.name}: {number(point.median)} ({number(point.low)}-{number(point.high)})"
         whisker = f"M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"
         parts.append(
             f'<g class="l{colour}"><title>{escape(told)}</title><path d="{whisker}"/>{mark(x, middle, index)}</g>'

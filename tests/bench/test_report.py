@@ -154,5 +154,10 @@ def test_a_gap_in_a_line_is_left_out() -> None:
     assert drawn.count("<circle") == 2
 
 
+def test_a_point_is_told_as_in_the_table() -> None:
+    line = plots.Series("a", [Spread(8666.0, 54_858.2, 100_600.0)])
+    assert "<title>a: 54,858 (8,666-100,600)</title>" in plots.lines(["x"], [line], x_label="x", y_label="y")
+
+
 def test_marks_differ_in_shape() -> None:
     assert len({re.sub(r'class="\w+"', "", plots.mark(0, 0, i)) for i in range(4)}) == 4
