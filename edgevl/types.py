@@ -265,7 +265,7 @@ class Features:
     model_id: str
     size: tuple[int, int]
     plan: Any
-    tiles: tuple[NDArray[np.float32], ...] = field(repr=False)
+    tiles: tuple[NDArray[np.float32], ...] = field(repr=False, compare=False)  # the rest says what they are of
 
 
 def as_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:

@@ -10,6 +10,7 @@ from edgevl.errors import ContextOverflow, EdgeVLError, InputError
 from edgevl.types import (
     Answer,
     Delta,
+    Features,
     ImageChunk,
     ImageInfo,
     ImagePart,
@@ -175,6 +176,17 @@ def test_an_answer_is_its_text_and_plain_data() -> None:
     assert plain["timings"]["load_s"] == 0.25
     assert plain["token_ids"] == [5, 6, 7]
     assert "token_ids" not in repr(answer)
+
+
+def test_features_are_compared_by_what_they_are_of() -> None:
+    def features(image_id: str) -> Features:
+        return Features(
+            image_id, "model", (512, 512), (2, 2), (np.ones((4, 8), np.float32), np.ones((4, 8), np.float32))
+        )
+
+    assert features("ab") == features("ab")
+    assert features("ab") != features("cd")
+    assert len({features("ab"), features("ab"), features("cd")}) == 2
 
 
 def test_a_delta_is_text_and_token() -> None:
