@@ -303,6 +303,8 @@ class Stream(Iterator[Delta]):
     @property
     def answer(self) -> Answer:
         """The finished answer; raises InputError before the iteration has ended."""
+        if self._answer is None and self._deltas.gi_frame is None:
+            raise InputError("the answer was broken off, by close() or an error; ask again")
         if self._answer is None:
             raise InputError("the answer is not finished; iterate over the stream to its end, or call finish()")
         return self._answer

@@ -197,6 +197,16 @@ def test_leaving_a_stream_early_frees_the_model(vlm: edgevl.VLM, answer: edgevl.
     assert vlm.ask(SHAPES, QUESTION).token_ids == answer.token_ids
 
 
+def test_an_answer_that_was_broken_off_is_to_be_asked_for_again(vlm: edgevl.VLM) -> None:
+    stream = vlm.stream(SHAPES, QUESTION)
+    with pytest.raises(InputError, match=r"is not finished; .* call finish\(\)"):
+        _ = stream.answer
+    next(stream)
+    stream.close()
+    with pytest.raises(InputError, match=r"the answer was broken off, by close\(\) or an error; ask again"):
+        stream.finish()
+
+
 def test_a_stream_that_nobody_has_any_more_frees_the_model(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     gc.disable()  # a process that waits collects no cycles
     try:
