@@ -160,7 +160,7 @@ class Placement:
         if row is CPU or "vision" not in row.needs or "vision" in row.missing(self._found("vision")):
             return None
         try:
-            self._open_encoder(row)
+            self._open_encoder(row).open()  # OpenVINO compiles no sooner than it has to
         except EdgeVLError as error:
             return str(error)
         return None

@@ -186,6 +186,8 @@ class TestFailing:
         [message] = caplog.messages
         assert "OpenVINO cannot load it" in message
         assert message.endswith("; the CPU is used")
+        assert f"{placed('openvino', folder).trouble(DEVICES['openvino'])}; the CPU is used" == message
+        assert placed("openvino").trouble(DEVICES["openvino"]) is None
 
     def test_a_llama_cpp_that_offloads_nothing(self, bundled_gguf_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
         from edgevl.engine import gguf
