@@ -81,7 +81,7 @@ def _check_output(image: str, target: Path, *, is_asked_for: bool) -> None:
         raise click.UsageError("the drawing cannot go to standard output; name a file with -o, such as plan.png")
     if _is_same(image, target):
         raise click.UsageError(f"{target}: is the image itself and would be lost; name another file with -o")
-    if not is_asked_for and target.exists() and not _is_drawing(target):
+    if not is_asked_for and target.exists() and not (target.is_file() and _is_drawing(target)):
         raise click.UsageError(f"{target}: is there already, and not a drawing of `edgevl view`; name a file with -o")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgevl.cli import run
+from tests.cli.test_streams import posix
 
 SHAPES = Path(__file__).parents[2] / "models" / "samples" / "shapes.png"
 EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
@@ -54,6 +55,13 @@ def test_a_drawing_takes_the_place_of_an_earlier_one_alone(mine: Path, capsys: p
     assert run(["view", "mine.png", "-o", "mine-tiles.png"]) == 0  # it was asked for
     assert run(["view", "mine.png", "--detail", "low"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("make", ["mkdir", pytest.param("mkfifo", marks=posix)])
+def test_what_is_no_file_is_no_earlier_drawing(make: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    getattr(os, make)("mine-tiles.png")
+    assert run(["view", "mine.png"]) == 2  # and does not wait for ever for what a pipe may bring
+    assert "mine-tiles.png: is there already" in capsys.readouterr().err
 
 
 def test_view_writes_no_file_named_like_standard_output(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
