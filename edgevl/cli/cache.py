@@ -27,6 +27,8 @@ def cache(context: click.Context, as_json: bool) -> None:
     EDGEVL_STORE_DIR sets the folder, EDGEVL_STORE_MB the size limit.
     """
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError("--json is for `edgevl cache` alone; clear says in one line what it freed")
         return
     from edgevl.store.disk import KINDS, OTHERS, Disk, default_max_bytes
 

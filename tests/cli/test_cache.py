@@ -42,6 +42,15 @@ def test_what_an_answer_stored_is_shown_and_cleared(store: Path, capsys: pytest.
     assert not list((store / VERSION).rglob("*.bin"))
 
 
+def test_clear_prints_no_document(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / VERSION / "tiles").mkdir(parents=True)
+    entry = store / VERSION / "tiles" / f"{'0' * 64}.bin"
+    entry.write_bytes(b"x")
+    assert run(["cache", "--json", "clear"]) == 2
+    assert "--json is for `edgevl cache` alone" in capsys.readouterr().err
+    assert entry.exists()
+
+
 def test_what_other_versions_stored_is_shown_and_cleared(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = store / "v0" / "tiles" / f"{'0' * 64}.bin"
     other.parent.mkdir(parents=True)
