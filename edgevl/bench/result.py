@@ -69,6 +69,8 @@ STAGES = (
     Stage("cold_start_s", "cold start", "ms", 1e3, "slower"),
     Stage("peak_memory_bytes", "peak memory", "MB", 1e-6, "more"),
 )
+_LEAST, _MOST = 1e-12, 1e18
+"""No second, byte or token a second that is measured is further from 1; numbers that are cannot be calculated with."""
 FORMER = {
     "cold_s": "cold start, graphs compiled anew",
     "peak_bytes": "peak memory, graphs compiled anew",
@@ -201,6 +203,7 @@ def _size(raw: Any) -> Size:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} stands where text is expected")
+    value.encode()  # half a surrogate pair is a ValueError here, and not when all is measured and the page written
     return value
 
 
@@ -214,6 +217,6 @@ def _values(raw: object) -> list[float]:
     if not isinstance(raw, list) or not raw:
         raise TypeError(f"{str(raw)[:40]!r} stands where a list of numbers is expected")
     for value in raw:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not _LEAST < value < _MOST:
             raise TypeError(f"{str(value)[:40]!r} stands where a number above 0 is expected")
     return [float(value) for value in raw]

@@ -78,7 +78,10 @@ def change(text: str, edit: Callable[[Any], object]) -> str:
         (lambda text: change(text, lambda raw: raw["rows"][0]["values"].update(read_s=[float("nan")])), "above 0"),
         (lambda text: change(text, lambda raw: raw["rows"][0]["values"].update(read_s=["1"])), "a number above 0"),
         (lambda text: change(text, lambda raw: raw["rows"][0]["values"].update(read_s=[10**400])), "above 0"),
+        (lambda text: change(text, lambda raw: raw["rows"][0]["values"].update(read_s=[1e308])), "above 0"),
+        (lambda text: change(text, lambda raw: raw["rows"][0]["values"].update(read_s=[5e-324])), "above 0"),
         (lambda text: change(text, lambda raw: raw["machine"].update(memory_bytes=10**400)), "a whole number"),
+        (lambda text: change(text, lambda raw: raw["machine"].update(cpu="\ud800")), "can't encode"),
         (lambda text: change(text, lambda raw: raw["machine"].update(versions=[1])), "no attribute"),
     ],
 )  # fmt: skip
