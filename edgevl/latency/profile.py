@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -11,6 +10,8 @@ from edgevl.image.tiling import TilePlan
 from edgevl.steps import Step, chunks_of
 
 Size = tuple[int, int]
+_MOST_S = 1e9
+"""No piece of work takes as long; with larger numbers predictions would be infinite, or none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Profile:
         if not isinstance(raw, dict) or raw.keys() != names:
             raise ValueError("not the fields of a profile")
         for name, value in raw.items():
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _MOST_S:
                 raise ValueError(f"{name} is not a number")
             if value < 0 and name != "saved_s":
                 raise ValueError(f"{name} is out of range")

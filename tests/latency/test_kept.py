@@ -103,6 +103,7 @@ def edited(change: Callable[[dict[str, object]], object]) -> Callable[[str], str
         edited(lambda raw: raw.update(key={"model": "another"})),
         edited(lambda raw: raw["measured"].update(encode_s=-1)),  # type: ignore[attr-defined]
         edited(lambda raw: raw["measured"].update(encode_s=10**400)),  # type: ignore[attr-defined]
+        edited(lambda raw: raw["measured"].update(encode_s=1e308)),  # type: ignore[attr-defined]
         edited(lambda raw: raw["measured"].pop("encode_s")),  # type: ignore[attr-defined]
     ],
 )
