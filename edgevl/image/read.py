@@ -81,6 +81,8 @@ _RESAMPLING = {
 }
 
 _ORIENTATION_TAG = 0x0112
+_BITS_TAG = 0x0102
+_PHOTOMETRIC_TAG = 0x0106  # 0: white is 0
 
 _quiet_lock = threading.Lock()
 
@@ -451,7 +453,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         if deep is not None:
             out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
         elif image.mode.startswith("I;16"):
-            values = np.asarray(strip)
+            values = _sixteen_bits(np.asarray(strip), image)
             out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
         elif _has_alpha(image):
             rgba = np.asarray((strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA"))
@@ -459,6 +461,14 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         else:
             out[rows] = np.asarray(strip.convert("RGB"))
     return out
+
+
+def _sixteen_bits(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Bring the grey values of a TIFF to 16 bits with 0 as black: Pillow gives 12 bits, and white as 0, as stored."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_BITS_TAG) == (12,):
+        values = values << 4
+    return 65535 - values if tags.get(_PHOTOMETRIC_TAG) == 0 else values
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
@@ -484,6 +494,8 @@ def _range(image: Image.Image) -> tuple[float, float]:
 
     Numbers within [0, 1], [0, 255] or [0, 65535] are taken to use that range, others the range that they span.
     """
+    if image.format == "PPM" and image.mode == "I":
+        return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
     low, high = np.inf, -np.inf
     for rows in _strips(image.height, image.width):
         strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))

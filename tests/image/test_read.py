@@ -270,6 +270,33 @@ def test_sixteen_bits_keep_the_high_byte(kind: str) -> None:
     assert got == [0, 0, 1, 128, 255]
 
 
+def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
+    assert read(b"P5 3 1 65535\n" + struct.pack(">3H", 0, 200, 256)).rgb[0, :, 0].tolist() == [0, 0, 1]
+    assert read(b"P5 3 1 4095\n" + struct.pack(">3H", 0, 4, 15)).rgb[0, :, 0].tolist() == [0, 0, 0]
+
+
+def grey_tiff(width: int, bits: int, photometric: int, row: bytes) -> bytes:
+    """One row of grey in the plainest TIFF; `photometric` 0 says that white is 0, 1 that black is."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(row)) + row + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "row", "want"),
+    [
+        (12, 1, b"\0\x08\0\xff\xf0\0", [0, 128, 255, 0]),
+        (16, 1, struct.pack("<3H", 0, 0x8000, 0xFFFF), [0, 128, 255]),
+        (16, 0, struct.pack("<3H", 0, 0x8000, 0xFFFF), [255, 127, 0]),
+        (8, 0, b"\0\x80\xff", [255, 127, 0]),
+    ],
+)
+def test_grey_tiff_of_any_depth_and_direction(bits: int, photometric: int, row: bytes, want: list[int]) -> None:
+    data = grey_tiff(len(want), bits, photometric, row)
+    for source in (data, Image.open(io.BytesIO(data))):
+        assert read(source).rgb[0, :, 0].tolist() == want
+
+
 def test_sixteen_bits_of_colour() -> None:
     rows = b"\0" + struct.pack(">6H", 0x0100, 0x80FF, 0xFFFF, 0, 0x00FF, 0x1234)
     assert read(png(2, 1, depth=16, colour=2, rows=rows)).rgb[0].tolist() == [[1, 128, 255], [0, 0, 0x12]]
