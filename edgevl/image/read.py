@@ -5,8 +5,9 @@ the formats of `edgevl.image.kinds` are tried. The size is checked after the hea
 are; a damaged or cut-off image is refused, because a wrong picture is worse than an error. Every failure is an
 ImageError of one line.
 
-Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of the others damage
-is noticed where a decoder stumbles over it; where none does, the picture is a wrong one.
+Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of a JPEG that is
+not progressive, the data must last to the last row and no further. Otherwise damage is noticed where a decoder stumbles
+over it; where none does, the picture is a wrong one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
+from edgevl.image.jpeg import Feed, only_scan
 from edgevl.image.kinds import FORMATS, HEAD_BYTES, kind_of, looks_like
 
 MAX_PIXELS = 100_000_000
@@ -313,7 +315,10 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
             _check_scans(image, file, name)
         if kind == "PNG":
             _fit_transparency(image)
+        feed = _feed(image, file) if kind == "JPEG" else None
         rgb, orientation = _load(image, limit, name)
+        if feed is not None:
+            feed.check()
         if kind == "PNG":
             _check_sums(file)
         image.close()  # frees its own memory
@@ -412,6 +417,19 @@ def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
     n_scans = file.read(MAX_BYTES).count(b"\xff\xda")  # in compressed data 0xff is followed by 0
     if n_scans * image.height * image.width > _MAX_SCANNED:
         raise ImageError(f"{name}: this JPEG image has {n_scans} scans and would take too long; save it again")
+
+
+def _feed(image: Any, file: IO[bytes]) -> Feed | None:
+    """Let the decoder have a JPEG in two parts, where that can tell whether its data are as many as they should be."""
+    file.seek(0)
+    data = file.read(MAX_BYTES)
+    scan = only_scan(data)
+    file.seek(0)
+    if scan is None:
+        return None
+    feed = Feed(data, scan)
+    image.load_read = feed.read
+    return feed
 
 
 def _reduce(image: Image.Image, limit: _Limit) -> None:

@@ -582,6 +582,58 @@ class TestDamagedPNG:
         assert "wrong check sum" in failure(self.whole[:-16] + b"xxxx" + self.whole[-12:])
 
 
+class TestDamagedJPEG:
+    """What libjpeg reads on over: it takes wrong bits for others and fills up with grey what is missing."""
+
+    @staticmethod
+    def photo(**options: Any) -> bytes:
+        noise = np.random.default_rng(0).integers(0, 40, (240, 320, 3), dtype=np.uint8)
+        return encode(Image.fromarray(smooth(240, 320) // 2 + noise), "JPEG", **options)
+
+    @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_rows": 1}])
+    @pytest.mark.parametrize("reduce", [False, True])
+    def test_zeros_and_gaps_in_the_middle_are_refused(self, options: dict[str, Any], reduce: bool) -> None:
+        data = self.photo(**options)
+        for at in range(len(data) // 4, len(data) - 4096, 3000):
+            for damaged in (data[:at] + bytes(4096) + data[at + 4096 :], data[:at] + data[at + 4096 :]):
+                message = failure(damaged, max_pixels=20_000 if reduce else 10**6, reduce=reduce)
+                assert message.startswith("bytes: this JPEG image is damaged ("), message
+                assert message.endswith("); save or download it again")
+
+    @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_rows": 1}])
+    def test_a_tail_of_zeros_is_refused(self, options: dict[str, Any]) -> None:
+        data = self.photo(**options)
+        for share in (0.3, 0.6, 0.9, 0.99):
+            n = int(len(data) * share)
+            assert "bytes: this JPEG image is " in failure(data[:n] + bytes(len(data) - n))
+
+    def test_rows_too_many_are_refused(self) -> None:
+        data = bytearray(self.photo())
+        at = data.index(b"\xff\xc0") + 5
+        assert data[at : at + 2] == struct.pack(">H", 240)
+        data[at : at + 2] = struct.pack(">H", 160)
+        assert failure(bytes(data)) == (
+            "bytes: this JPEG image is damaged (its data go on behind its last row); save or download it again"
+        )
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+    @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_blocks": 3}, {"progressive": True}])
+    def test_whole_ones_are_not(self, mode: str, options: dict[str, Any]) -> None:
+        for pixels in (smooth(), smooth(1, 1), smooth(3, 200), np.zeros((90, 70, 3), dtype=np.uint8)):
+            image = Image.fromarray(pixels).convert(mode)
+            data = encode(image, "JPEG", **options)
+            want = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            for behind in (b"", b"\0", bytes(9000), b"<html>", data):
+                assert np.array_equal(read(data + behind).rgb, want)
+            for filling in (bytes(40), bytes(4096), b"\xff" * 4096):  # before the end
+                assert np.array_equal(read(data[:-2] + filling + data[-2:]).rgb, want)
+
+    def test_of_several_pictures_the_first(self) -> None:
+        frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::-1])]
+        got = read(encode(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=100))
+        assert np.abs(got.rgb.astype(int) - smooth()).max() <= 40
+
+
 def test_web_addresses_and_file_addresses() -> None:
     url = "https://example.org/cat.jpg"
     assert failure(url) == f"{url}: is a web address; download it first and give the file"
