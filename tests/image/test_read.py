@@ -634,6 +634,27 @@ class TestDamagedJPEG:
         assert np.abs(got.rgb.astype(int) - smooth()).max() <= 40
 
 
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0" + bytes(5000)])
+def test_zeros_within_a_lossy_webp_are_refused(exif: bytes) -> None:
+    data = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)), "WEBP")
+    damaged = data[:-4096] + bytes(4096)
+    assert failure(damaged).startswith("bytes: this WebP image is damaged (zeros in place of its data); ")
+    assert failure(data[:9000] + bytes(4096) + data[13096:]).startswith("bytes: this WebP image is damaged (")
+    assert read(encode(Image.fromarray(smooth()), "WEBP", exif=exif)).size == (40, 60)
+    plain = encode(Image.new("RGB", (4000, 4000), "white"), "WEBP", method=4)
+    assert bytes(1000) in plain
+    assert (read(plain).rgb == 255).all()
+
+
+def test_a_qoi_whose_data_do_not_end_with_its_last_row_is_refused() -> None:
+    data = encode(Image.fromarray(smooth()), "QOI")
+    assert np.array_equal(read(data + b"behind").rgb, smooth())
+    for damaged in (data[:1000] + bytes(len(data) - 1000), data[:1000] + bytes(500) + data[1500:]):
+        assert failure(damaged) == (
+            "bytes: this QOI image is damaged (its data do not end with its last row); save or download it again"
+        )
+
+
 def test_web_addresses_and_file_addresses() -> None:
     url = "https://example.org/cat.jpg"
     assert failure(url) == f"{url}: is a web address; download it first and give the file"
