@@ -86,6 +86,8 @@ _ORIENTATION_TAG = 0x0112
 _BITS_TAG = 0x0102
 _PHOTOMETRIC_TAG = 0x0106  # 0: white is 0
 
+_PICTURE_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # of a PNG, besides those with a capital letter
+
 _QOI_END = b"\0\0\0\0\0\0\0\1"
 
 _quiet_lock = threading.Lock()
@@ -311,24 +313,35 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
     label, module = FORMATS[kind]
     with _plain_errors(name, f"{label} image"), _quiet():
         _load_plugin(kind, module, name)
-        # Not Image.open: it has a size limit of its own, set for the whole process, and warns in its own words.
-        image = Image.OPEN[kind][0](file, "")
-        if kind == "JPEG":
-            _check_scans(image, file, name)
-        if kind == "PNG":
-            _fit_transparency(image)
-        feed = _feed(image, file) if kind == "JPEG" else None
-        rgb, orientation = _load(image, limit, name)
-        if feed is not None:
-            feed.check()
-        if kind == "PNG":
-            _check_sums(file)
-        if kind == "QOI" and _exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
-            raise ValueError("its data do not end with its last row")
-        if kind == "WEBP":
-            _check_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
-        image.close()  # frees its own memory
+        try:
+            rgb, orientation = _open(kind, file, limit, name)
+        except _DECODER_ERRORS:
+            if kind != "PNG":
+                raise
+            rgb, orientation = _open(kind, _picture_only(file), limit, name)
     return _upright(rgb, orientation)
+
+
+def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
+    """Decode a file into RGB as it is stored, and its orientation."""
+    # Not Image.open: it has a size limit of its own, set for the whole process, and warns in its own words.
+    image = Image.OPEN[kind][0](file, "")
+    if kind == "JPEG":
+        _check_scans(image, file, name)
+    if kind == "PNG":
+        _fit_transparency(image)
+    feed = _feed(image, file) if kind == "JPEG" else None
+    rgb, orientation = _load(image, limit, name)
+    if feed is not None:
+        feed.check()
+    if kind == "PNG":
+        _check_sums(file)
+    if kind == "QOI" and _exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
+        raise ValueError("its data do not end with its last row")
+    if kind == "WEBP":
+        _check_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+    image.close()  # frees its own memory
+    return rgb, orientation
 
 
 def _load_plugin(kind: str, module: str, name: str) -> None:
@@ -386,6 +399,22 @@ def _fit_transparency(image: Any) -> None:
     elif samples in ("L;2", "L;4"):
         highest = 2 ** int(samples[2:]) - 1
         image.info["transparency"] = (key & highest) * (255 // highest)
+
+
+def _picture_only(file: IO[bytes]) -> io.BytesIO:
+    """Copy a PNG without what is no part of the picture: Pillow refuses one for a long text, or for a damaged note."""
+    file.seek(0)
+    kept = io.BytesIO()
+    kept.write(file.read(8))
+    kind = b""
+    while kind != b"IEND" and kept.tell() < MAX_BYTES and len(head := file.read(8)) == 8:
+        n_bytes, kind = struct.unpack(">I4s", head)
+        if kind[:1].islower() and kind not in _PICTURE_CHUNKS:
+            file.seek(n_bytes + 4, os.SEEK_CUR)
+        else:
+            kept.write(head + file.read(min(n_bytes + 4, MAX_BYTES)))
+    kept.seek(0)
+    return kept
 
 
 def _check_sums(file: IO[bytes]) -> None:

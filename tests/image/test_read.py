@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -420,10 +421,14 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
-def test_huge_compressed_metadata_is_refused(kind: bytes) -> None:
-    squeezed = zlib.compress(bytes(20_000_000), 9)
-    data = png(2, 2, chunk(kind, b"name\0\0" + squeezed))
-    assert "this PNG image is damaged (Decompressed data too large" in failure(data)
+def test_huge_compressed_metadata_is_not_unpacked(kind: bytes) -> None:
+    data = png(2, 2, chunk(kind, b"name\0\0" + zlib.compress(bytes(20_000_000), 9)))
+    tracemalloc.start()
+    try:
+        assert read(data).size == (2, 2)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # Failures.
@@ -569,6 +574,24 @@ class TestDamagedPNG:
     def test_other_chunks_behind_the_pixels_may_be_wrong(self, kind: bytes) -> None:
         other = chunk(kind, b"Title\0what")[:-1] + b"?"
         assert np.array_equal(read(self.whole[:-12] + other + self.whole[-12:]).rgb, smooth())
+
+    @pytest.mark.parametrize(
+        ("kind", "data"),
+        [
+            (b"zTXt", b"drawing\0\0" + zlib.compress(bytes(2 << 20))),
+            (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
+            (b"iCCP", b"profile\0\0" + zlib.compress(bytes(2 << 20))),
+            (b"tEXt", b"workflow\0" + b"x" * (65 << 20)),
+            (b"pHYs", b"a"),
+            (b"gAMA", b"a"),
+        ],
+    )
+    def test_long_and_damaged_notes_are_no_reason_to_refuse_it(self, kind: bytes, data: bytes) -> None:
+        note, transparent = chunk(kind, data), chunk(b"tRNS", struct.pack(">H", 5))
+        got = read(png(3, 1, note, transparent, rows=b"\0\5\6\7")).rgb[0, :, 0].tolist()
+        assert got == [255, 6, 7]
+        assert np.array_equal(read(self.whole[:-12] + note + self.whole[-12:]).rgb, smooth())
+        assert "wrong check sum" in failure(self.whole[:-16] + b"xxxx" + note + self.whole[-12:])
 
     def test_what_follows_the_end_is_no_part_of_it(self, tmp_path: Path) -> None:
         path = tmp_path / "photo.png"
