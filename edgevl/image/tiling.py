@@ -256,14 +256,17 @@ def _at_most_max_edge(size: Size) -> Size:
 
 
 def _to_whole_tiles(size: Size, tile: int) -> Size:
-    """Round the longer side up to whole tiles, scale the shorter one with it, and round that up too."""
+    """Round the longer side up to whole tiles, scale the shorter one with it, and round that up too.
+
+    One pixel stays at least one: for some lengths, n * (1 / n) is less.
+    """
     height, width = size
     aspect = width / height
     if width >= height:
         width = math.ceil(width / tile) * tile
-        return math.ceil(int(width / aspect) / tile) * tile, width
+        return math.ceil(max(int(width / aspect), 1) / tile) * tile, width
     height = math.ceil(height / tile) * tile
-    return height, math.ceil(int(height * aspect) / tile) * tile
+    return height, math.ceil(max(int(height * aspect), 1) / tile) * tile
 
 
 @lru_cache(maxsize=64)

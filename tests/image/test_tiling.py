@@ -337,3 +337,11 @@ def test_the_family_table_names_strategies_that_exist() -> None:
     from edgevl.model.families import FAMILIES as ROWS
 
     assert {row.tiling for row in ROWS.values()} <= set(TILINGS)
+
+
+@pytest.mark.parametrize("size", [(5000, 1), (1, 5000)])
+def test_a_line_one_pixel_wide_has_a_row_and_a_column_of_tiles(size: tuple[int, int]) -> None:
+    for tile in (64, 448):
+        steep = split_grid(size, tile=tile, longest_edge=3136, detail="high")  # 3136 * (1 / 3136) is less than 1
+        assert sorted(steep.grid) == [1, 3136 // tile]
+        assert min(steep.steps[-1]) == tile
