@@ -331,7 +331,10 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
     if kind == "PNG":
         _fit_transparency(image)
     feed = _feed(image, file) if kind == "JPEG" else None
+    frame = image.tile[0][1] if kind == "GIF" else None
     rgb, orientation = _load(image, limit, name)
+    if frame is not None:
+        _clear_around(rgb, frame)
     if feed is not None:
         feed.check()
     if kind == "PNG":
@@ -399,6 +402,13 @@ def _fit_transparency(image: Any) -> None:
     elif samples in ("L;2", "L;4"):
         highest = 2 ** int(samples[2:]) - 1
         image.info["transparency"] = (key & highest) * (255 // highest)
+
+
+def _clear_around(rgb: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> None:
+    """Make white what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour."""
+    left, top, right, bottom = frame
+    for part in (rgb[:top], rgb[bottom:], rgb[top:bottom, :left], rgb[top:bottom, right:]):
+        part[:] = 255
 
 
 def _picture_only(file: IO[bytes]) -> io.BytesIO:

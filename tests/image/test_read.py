@@ -355,6 +355,16 @@ def test_of_an_animation_the_first_frame(kind: str) -> None:
     assert (read(data).rgb == (255, 0, 0)).all()
 
 
+def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
+    data = bytearray(encode(Image.new("RGB", (4, 3), "red"), "GIF"))
+    data[6:10] = struct.pack("<2H", 10, 8)
+    at = data.index(b",\0\0\0\0\x04\0\x03\0")
+    data[at + 1 : at + 5] = struct.pack("<2H", 5, 2)
+    want = np.full((8, 10, 3), 255, dtype=np.uint8)
+    want[2:5, 5:9] = (255, 0, 0)
+    assert np.array_equal(read(bytes(data)).rgb, want)
+
+
 def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STRIP", 100)
     rgb = smooth()
