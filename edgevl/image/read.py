@@ -341,8 +341,8 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
         _check_sums(file)
     if kind == "QOI" and _exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
         raise ValueError("its data do not end with its last row")
-    if kind == "WEBP":
-        _check_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+    if kind in ("WEBP", "AVIF"):
+        _check_zeros(file, kind, n_pixels=rgb.shape[0] * rgb.shape[1])
     image.close()  # frees its own memory
     return rgb, orientation
 
@@ -447,19 +447,42 @@ def _check_sums(file: IO[bytes]) -> None:
             raise ValueError("wrong check sum")
 
 
-def _check_zeros(file: IO[bytes], n_pixels: int) -> None:
-    """Raise ValueError where a lossy WebP holds more zeros in a row than any picture takes, as in a broken download.
+def _check_zeros(file: IO[bytes], kind: str, n_pixels: int) -> None:
+    """Raise ValueError where a lossy WebP or an AVIF holds more zeros in a row than pictures take: a broken download.
 
-    Only a plain colour comes to many, and to 1,500 of them with 16 million pixels. An animation is not looked into.
+    Only a plain colour comes to many, and to 1,500 of them as a WebP with 16 million pixels. A WebP's animation is not
+    looked into.
     """
+    for data in _webp_data(file) if kind == "WEBP" else _avif_data(file):
+        if bytes(512 + n_pixels // 1000) in data:
+            raise ValueError("zeros in place of its data")
+
+
+def _webp_data(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lossy data of a WebP's chunks."""
     file.seek(12)
     while len(head := file.read(8)) == 8:
         kind, n_bytes = struct.unpack("<4sI", head)
         if kind == b"VP8 ":
-            if bytes(512 + n_pixels // 1000) in file.read(min(n_bytes, MAX_BYTES)):
-                raise ValueError("zeros in place of its data")
+            yield file.read(min(n_bytes, MAX_BYTES))
             return
         file.seek(n_bytes + n_bytes % 2, os.SEEK_CUR)
+
+
+def _avif_data(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what lies in an AVIF's boxes of media data. Source: ISO/IEC 14496-12, section 4.2."""
+    file.seek(0)
+    while len(head := file.read(8)) == 8:
+        n_bytes, kind = struct.unpack(">I4s", head)
+        if n_bytes == 1:
+            n_bytes = int.from_bytes(_exactly(file, 8)) - 8
+        n_inside = n_bytes - 8 if n_bytes else MAX_BYTES  # 0: up to the end
+        if n_inside < 0:
+            raise ValueError("a box of no size")
+        if kind == b"mdat":
+            yield file.read(min(n_inside, MAX_BYTES))
+        else:
+            file.seek(min(n_inside, MAX_BYTES), os.SEEK_CUR)
 
 
 def _exactly(file: IO[bytes], n_bytes: int) -> bytes:

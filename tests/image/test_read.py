@@ -679,6 +679,19 @@ def test_zeros_within_a_lossy_webp_are_refused(exif: bytes) -> None:
     assert (read(plain).rgb == 255).all()
 
 
+def test_zeros_within_an_avif_are_refused() -> None:
+    pytest.importorskip("PIL._avif")
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), "AVIF")
+    start = data.index(b"mdat") + 4
+    message = "bytes: this AVIF image is damaged (zeros in place of its data); save or download it again"
+    for at in (start + 9000, len(data) - 4096):
+        assert failure(data[:at] + bytes(4096) + data[at + 4096 :]) == message
+    padded = data + struct.pack(">I4s", 5008, b"free") + bytes(5000)
+    assert np.array_equal(read(padded).rgb, read(data).rgb)
+    assert (read(encode(Image.new("RGB", (4000, 4000), "white"), "AVIF", speed=10)).rgb >= 254).all()
+
+
 def test_a_qoi_whose_data_do_not_end_with_its_last_row_is_refused() -> None:
     data = encode(Image.fromarray(smooth()), "QOI")
     assert np.array_equal(read(data + b"behind").rgb, smooth())
