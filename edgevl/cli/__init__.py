@@ -5,6 +5,7 @@ Exit codes: 0; 1 with one line on stderr (what, where, remedy); 2 for wrong usag
 
 from __future__ import annotations
 
+import _imp
 import errno
 import os
 import signal
@@ -37,6 +38,7 @@ _HOMES = {
 """Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
 _INTERRUPTED = 130
+_SOON_S = 0.02
 _ctrl_c = threading.Event()
 
 
@@ -98,12 +100,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _heed_ctrl_c() -> None:
     """Note that Ctrl-C came: what it breaks off, such as an import, may end with any other error.
 
-    Where Ctrl-C is ignored, as behind a shell's `&`, it stays ignored.
+    Where Ctrl-C is ignored, as behind a shell's `&`, it stays ignored. While the lock of imports is held it waits a
+    moment: a callback of garbage collection may hold it, and would swallow what is raised there and keep the lock, so
+    that the next import waits for ever.
     """
 
     def interrupt(number: int, frame: object) -> None:
         _ctrl_c.set()
-        raise KeyboardInterrupt
+        if _imp.lock_held():
+            threading.Timer(_SOON_S, signal.raise_signal, [number]).start()
+        else:
+            raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _imp
 import json
 import os
 import shlex
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,8 +84,29 @@ def test_json_is_json_whatever_the_output_can_show(encoding: str, tmp_path: Path
     assert ("caf\xe9".encode(encoding) in said.stdout) == (encoding == "utf-8")
 
 
+@pytest.fixture
+def heeding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C as the command line heeds it."""
+    monkeypatch.setattr(cli, "_ctrl_c", threading.Event())
+    before: Any = signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli._heed_ctrl_c()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_waits_while_the_lock_of_imports_is_held(heeding: None) -> None:
+    _imp.acquire_lock()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+    finally:
+        _imp.release_lock()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+
+
 def test_what_ctrl_c_broke_off_is_no_error_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    heeding: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def import_module(name: str) -> NoReturn:
         try:
@@ -91,12 +115,6 @@ def test_what_ctrl_c_broke_off_is_no_error_of_its_own(
             raise ImportError("initialization failed") from None
         raise AssertionError("no Ctrl-C came")
 
-    monkeypatch.setattr(cli, "_ctrl_c", threading.Event())
     monkeypatch.setattr(cli, "import_module", import_module)
-    before: Any = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        cli._heed_ctrl_c()
-        assert run(["models"]) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert run(["models"]) == 130
     assert capsys.readouterr().err == "\n"
