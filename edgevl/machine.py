@@ -158,9 +158,14 @@ def checked_threads(threads: Any) -> int | None:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with the home folder that ~ or ~NAME stands for; raise InputError where none is known."""
+    """Return a path with the home folder that ~ or ~NAME stands for.
+
+    Raises InputError where none is known, and for what is no path.
+    """
     try:
         return Path(path).expanduser()
+    except TypeError as error:
+        raise InputError(f"{repr(path)[:60]} is no path; give one as text, or a pathlib.Path") from error
     except RuntimeError as error:
         raise InputError(f"{path}: the home folder that ~ stands for is not known here; give the whole path") from error
 

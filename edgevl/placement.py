@@ -106,7 +106,7 @@ class Placement:
         self._available, self._system = available, system or SYSTEM
         self._may_warn = threading.Lock()
         self.decoder_part: Part = "onnx" if spec.embeddings else "gguf"
-        self._device = None if device == "auto" else self._asked_for(device)
+        self._device = None if device == "auto" else self._asked_for(str(device))
 
     def encoder(self) -> VisionEncoder:
         """Open the vision graph; raise GraphError if not even the CPU runs it."""

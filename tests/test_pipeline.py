@@ -8,14 +8,14 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import edgevl
-from edgevl import InputError
+from edgevl import EdgeVLError, InputError
 from edgevl.image.read import read
 from edgevl.pipeline import Stream
 from edgevl.types import Features
@@ -362,6 +362,7 @@ def test_answers_end_where_the_context_does(vlm: edgevl.VLM) -> None:
     [
         ({"detail": "medium"}, "it must be auto, high, low, or a number of tiles"),
         ({"detail": 0}, "it must be auto, high, low, or a number of tiles"),
+        ({"detail": np.ones(2)}, "it must be auto, high, low, or a number of tiles"),
         ({"temperature": -1}, "temperature is -1; it must be 0 or more"),
         ({"max_tokens": 0}, "max_tokens is 0; it must be 1 or more"),
         ({"top_p": 0}, "top_p is 0; it must be above 0"),
@@ -378,6 +379,27 @@ def test_bad_options(vlm: edgevl.VLM, options: dict[str, object], message: str) 
         vlm.stream(SHAPES, QUESTION, **options)  # before anything is computed
     with pytest.raises(InputError, match=message):
         vlm.chat().stream(QUESTION, SHAPES, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name_or_dir": 123}, "123 is no path; give one as text"),
+        ({"store": None}, "None is no path; give one as text"),
+        ({"store": 5}, "5 is no path"),
+        ({"store": ""}, "the store's folder is empty"),
+        ({"device": ["cpu"]}, "is not supported by this version"),
+    ],
+)
+def test_what_cannot_be_loaded(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EdgeVLError, match=message):
+        edgevl.load(**options)
+
+
+def test_sizes_and_details(vlm: edgevl.VLM) -> None:
+    with pytest.raises(InputError, match="it must be a height and a width"):
+        vlm.plan((1,))  # type: ignore[arg-type]
+    assert vlm.plan((500, 500), np.int64(4)) == vlm.plan((500, 500), 4)  # type: ignore[arg-type]
 
 
 def test_bad_questions_and_images(vlm: edgevl.VLM) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from numbers import Integral
 from typing import Literal, Protocol
 
 from edgevl.errors import ImageError, InputError
@@ -95,8 +96,10 @@ def plan(size: Size, spec: ImageSpec, tiling: str, detail: Detail = "auto") -> T
     """Return the tile plan of an image of `size` by the strategy called `tiling`.
 
     Raises ImageError for an image without pixels and InputError for a `detail` that is not "auto", "high", "low"
-    or a number of tiles of at least 1.
+    or a number of tiles of at least 1, and for a size that is none.
     """
+    if len(size) != 2:
+        raise InputError(f"size is {repr(size)[:60]}; it must be a height and a width")
     if min(size) < 1:
         raise ImageError(f"the image is {size[0]}x{size[1]} pixels (height x width); both must be at least 1")
     return TILINGS[tiling](size, tile=spec.tile, longest_edge=spec.longest_edge, detail=detail)
@@ -189,12 +192,14 @@ def checked_detail(detail: Detail) -> Detail:
 
     Raises InputError for anything else.
     """
-    if detail in ("auto", "high", "low"):
-        return detail
-    if isinstance(detail, str) and detail.isascii() and detail.isdigit() and len(detail) < 10:
-        detail = int(detail)
-    if isinstance(detail, int) and not isinstance(detail, bool) and 1 <= detail < 10**9:
-        return detail
+    given: object = detail
+    if isinstance(given, str):
+        if given in ("auto", "high", "low"):
+            return detail
+        if given.isascii() and given.isdigit() and len(given) < 10:
+            given = int(given)
+    if isinstance(given, Integral) and not isinstance(given, bool) and 1 <= int(given) < 10**9:
+        return int(given)
     raise InputError(
         f"detail is {repr(detail)[:60]}; it must be auto, high, low, or a number of tiles from 1 to 999999999"
     )

@@ -95,9 +95,14 @@ def default_max_bytes() -> int:
 
 
 def open_disk(choice: bool | str | Path) -> Disk | None:
-    """Return the store's folder: the default one for True, if there is any, none for False, or the one named."""
+    """Return the store's folder: the default one for True, if there is any, none for False, or the one named.
+
+    Raises InputError for what is neither.
+    """
     if choice is False:
         return None
+    if choice == "":
+        raise InputError("the store's folder is empty; give a path, True or False")
     folder = default_folder() if choice is True else expanded(choice)
     return Disk(folder, default_max_bytes()) if folder else None
 
