@@ -198,7 +198,7 @@ def checked_detail(detail: Detail) -> Detail:
             return detail
         if given.isascii() and given.isdigit() and len(given) < 10:
             given = int(given)
-    if isinstance(given, Integral) and not isinstance(given, bool) and 1 <= int(given) < 10**9:
+    if not isinstance(given, bool) and isinstance(given, Integral) and 1 <= int(given) < 10**9:
         return int(given)
     raise InputError(
         f"detail is {repr(detail)[:60]}; it must be auto, high, low, or a number of tiles from 1 to 999999999"
