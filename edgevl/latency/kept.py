@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from edgevl import machine
 from edgevl.latency.profile import Profile
+from edgevl.placement import installed
 from edgevl.store import kept
 from edgevl.store.kept import Key, folder, forget
 
 __all__ = ["Key", "folder", "forget", "key_of", "read", "write"]
 
-_ENGINES = ("openvino", "llama-cpp-python")
+_ENGINES = ("openvino", "llama.cpp")
 """What may run a model beside onnxruntime once it is installed, if it is quicker."""
 
 
 def key_of(model_id: str, *, device: str, threads: int | None) -> Key:
     """Return the key of a profile, from the model's id, `device` and `threads`."""
-    versions = {engine: machine.version(engine) for engine in _ENGINES}
+    versions = {engine: installed(engine) or "none" for engine in _ENGINES}
     return {**kept.key_of("profile", model_id, device=device, threads=threads), **versions}
 
 

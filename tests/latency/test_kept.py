@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from edgevl import machine
+from edgevl.engine import openvino
 from edgevl.latency import kept
 from tests.latency.test_profile import PROFILE
 
@@ -53,16 +57,28 @@ def test_another_machine_or_version_has_another_profile(folder: Path, monkeypatc
         assert kept.read(key()) is None
 
 
-@pytest.mark.parametrize("engine", ["openvino", "llama-cpp-python"])
+@pytest.mark.parametrize("engine", ["openvino", "llama.cpp"])
 def test_what_an_engine_added_since_runs_has_another_profile(
     engine: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = machine.version
-    monkeypatch.setattr(machine, "version", lambda name: machine.UNKNOWN if name == engine else version(name))
+    installed = kept.installed
+    monkeypatch.setattr(kept, "installed", lambda name: None if name == engine else installed(name))
     kept.write(key(), PROFILE)
     assert kept.read(key()) == PROFILE
-    monkeypatch.setattr(machine, "version", lambda name: "99" if name == engine else version(name))
+    monkeypatch.setattr(kept, "installed", lambda name: "99" if name == engine else installed(name))
     assert kept.read(key()) is None
+
+
+@pytest.mark.skipif(not openvino.is_present(), reason="needs openvino")
+def test_an_engine_that_is_loaded_is_the_same_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's module names its build too."""
+    module = ModuleType("openvino")
+    module.__spec__ = find_spec("openvino")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    before = key()
+    module.__version__ = "2026.4.1-22982-releases"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "openvino", module)
+    assert key() == before
 
 
 def test_the_default_number_of_threads_is_that_number(monkeypatch: pytest.MonkeyPatch) -> None:
