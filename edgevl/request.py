@@ -20,7 +20,7 @@ from edgevl.image import pixels, tiling
 from edgevl.image.read import MAX_PIXELS, Picture, read
 from edgevl.image.tiling import TilePlan
 from edgevl.latency.choice import choose, levels, read_as
-from edgevl.latency.profile import Estimate, Profile, Work, work_of
+from edgevl.latency.profile import NEVER, Estimate, Profile, Work, work_of
 from edgevl.loaded import Held, Loaded
 from edgevl.model.prompt import is_conversation, shorter
 from edgevl.store.keys import prefix_keys, tile_key
@@ -128,11 +128,16 @@ class Request:
     def _choose(
         self, model: Loaded, messages: Sequence[Message], detail: Detail, profile: Profile, within_s: float | None
     ) -> None:
-        """Cut the images by the first plans, from the most tiles to the fewest, that keep the budget."""
+        """Cut the images by the first plans, from the most tiles to the fewest, that keep the budget.
+
+        Those that do not fit into the context keep none.
+        """
         choices = [plans_of_image(model, image, detail) for image in self.images]
 
         def estimate(plans: Sequence[TilePlan]) -> Estimate:
             self._cut(model, messages, plans)
+            if self.n_tokens >= model.manifest.decoder.context_length:
+                return NEVER
             return profile.estimate(self._work(model), read_s=self.read_s, is_cold=not model.is_warm)
 
         chosen = choose(map(estimate, levels(choices)), within_s)  # the last one cut

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import edgevl
-from edgevl import InputError, probe
+from edgevl import ContextOverflow, InputError, probe
 from edgevl.cli import run
 from edgevl.image.read import read
 from edgevl.latency import kept
@@ -89,6 +89,14 @@ def test_several_images_share_the_budget(vlm: edgevl.VLM, within: float, counts:
     forecast = forecast_of(vlm.ask([SHAPES, WIDE], QUESTION, within=within, max_tokens=1))
     assert [image.n_tiles for image in forecast.images] == counts
     assert forecast.fits is (within > 1)
+
+
+def test_plans_that_do_not_fit_into_the_context_are_left_out(vlm: edgevl.VLM) -> None:
+    answer = vlm.ask([SHAPES] * 7, QUESTION, within=100, max_tokens=1)
+    assert [image.n_tiles for image in answer.images] == [1] * 7
+    assert forecast_of(answer).fits
+    with pytest.raises(ContextOverflow, match="give fewer images"):
+        vlm.ask([SHAPES] * 40, QUESTION, within=100, max_tokens=1)
 
 
 def test_what_is_held_already_costs_nothing(vlm: edgevl.VLM) -> None:

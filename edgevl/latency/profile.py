@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -37,6 +38,10 @@ class Estimate:
     tile_s: float
     encode_s: float
     prefill_s: float
+
+
+NEVER = Estimate(math.inf, 0, 0, 0, 0)
+"""Of what cannot be done at all."""
 
 
 @dataclass(frozen=True)
