@@ -32,7 +32,7 @@ from edgevl.recipe.plan import IGNORE, LONGEST_EDGE, plan
 from edgevl.recipe.questions import PHOTOS, about_photo
 from edgevl.recipe.stages import BY_NAME, STAGES, Phase, Share, Stage
 from edgevl.recipe.tokenizer import IMAGE, TOKENIZER_FILES
-from edgevl.recipe.train import HEADS, Trainer, answer_weights, mean_gradients
+from edgevl.recipe.train import HEADS, Trainer, answer_weights, mean_gradients, recorded
 
 CHECKPOINT = Path(edgevl.__file__).parents[1] / "models" / "edgevl-tiny" / "checkpoint"
 TOKENIZER = CHECKPOINT / "tokenizer.json"
@@ -311,12 +311,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n)
 
 
-def trainer(places: Paths, work: Path, stage: str, start: Path = CHECKPOINT, seed: int = 0) -> Trainer:
+def trainer(
+    places: Paths,
+    work: Path,
+    stage: str,
+    start: Path = CHECKPOINT,
+    seed: int = 0,
+    repeated: dict[int, str] | None = None,
+) -> Trainer:
     work.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
         (work / name).write_bytes((CHECKPOINT / name).read_bytes())
     torch.manual_seed(seed)
-    return Trainer(replace(BY_NAME[stage], steps=100, rate=0.02), places, work, start)
+    return Trainer(replace(BY_NAME[stage], steps=100, rate=0.02), places, work, start, repeated=repeated)
 
 
 def tensors(places: Paths, stage: Stage, n: int) -> list[dict[str, Tensor]]:
@@ -372,6 +379,30 @@ def test_the_log_tells_with_what_a_run_begins(places: Paths, tmp_path: Path) -> 
     wanted = {"kind": "begin", "step": 0, "seed": 3, "tiles": 12, "steps": 100, "weights": begun.digest()}
     assert {name: value for name, value in json.loads(line).items() if name in wanted} == wanted
     assert str(CHECKPOINT) not in line
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_a_run_that_repeats_another_ends_where_their_weights_part(
+    places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path
+) -> None:
+    def run(name: str, repeated: dict[int, str] | None = None) -> Trainer:
+        training = trainer(places, tmp_path / name, "encoder", repeated=repeated)
+        training.step = 298
+        training.stage = replace(training.stage, steps=300)
+        training.note_begin({})
+        training.run(iter([*crowds, crowds[0]]))
+        return training
+
+    first = run("first")
+    log = tmp_path / "first" / "log.jsonl"
+    digests = recorded(log, "encoder")
+    assert digests[300] == first.digest() != digests[298]
+    assert recorded(log, "decoder") == {}
+    assert run("second", digests).digest() == digests[300]
+    with pytest.raises(ValueError, match="encoder, step 300: the weights are not those of the log to repeat"):
+        run("third", {**digests, 300: digests[298]})
+    with pytest.raises(ValueError, match="encoder, step 298"):
+        run("fourth", {**digests, 298: digests[300]})
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -9,7 +9,8 @@ from its last state. With --start CHECKPOINT the first stage begins from those w
 pictures of its beginning are left out.
 
 Every picture follows from (seed, batch number), and a stage run again, or stopped and gone on with, ends in the same
-weights to the last bit on the same kind of processor with as many processes: the log has their digests.
+weights to the last bit with as many processes: the log has their digests. With --repeat LOG a run ends at the first
+weights that are not those of that log, such as the shipped one.
 
 With --processes N a step takes N batches, one in each process, and their mean gradient. On two cores, two processes
 of one thread each train the whole on a quarter more pictures a second than one of two threads, those that draw the
@@ -65,7 +66,8 @@ class Trainer:
     """One stage: model, heads, optimisers, and the state on disk.
 
     `start` is the folder that it begins from; None begins from nothing, with a model of `width` and `shuffle`. In a
-    process group all ranks hold the same weights; the first one reports and saves.
+    process group all ranks hold the same weights; the first one reports and saves. `repeated` has the digests of a run
+    that this one shall be equal to, by step.
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class Trainer:
         width: int = WIDTH,
         shuffle: int = SHUFFLE,
         check_every: int = CHECK_EVERY,
+        repeated: Mapping[int, str] | None = None,
     ) -> None:
         self.rank, self.n_ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.stage, self.paths, self.work, self.start, self.check_every = stage, paths, work, start, check_every
+        self._repeated = repeated or {}
         text = text_config(eos_token_id=END, pad_token_id=PAD, width=width)
         config = sized(width, text, image_token_id=IMAGE, scale_factor=shuffle) if start is None else load_config(start)
         self.model = EdgeVLTiny(config)
@@ -100,13 +104,19 @@ class Trainer:
         self._train_mode()
 
     def note_begin(self, options: Mapping[str, Any]) -> None:
-        """Write to the log with what a run begins or goes on, folders aside: another run needs it to be the same."""
+        """Write to the log with what a run begins or goes on, folders aside: another run needs it to be the same.
+
+        Raises ValueError where the weights are not those of the run that is repeated.
+        """
         plain = {name: value for name, value in options.items() if not isinstance(value, Path)}
         own = {name: getattr(self.stage, name) for name in ("steps", "tiles", "rate", "encoder")}
-        self._report({**plain, **own, "weights": self.digest()}, kind="begin")
+        self._report_weights({**plain, **own}, kind="begin")
 
     def run(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Train to the last step, reporting every 100 and saving every 300; then hand over."""
+        """Train to the last step, reporting every 100 and saving every 300; then hand over.
+
+        Raises ValueError at the first saved weights that are not those of the run that is repeated.
+        """
         seen, started = Statistics(), time.perf_counter()
         for batch in batches:
             if self.step >= self.stage.steps:
@@ -120,7 +130,7 @@ class Trainer:
                 self._report(seen.take())
             if self.step % 300 == 0:
                 self.save()
-                self._report({"weights": self.digest()}, kind="saved")
+                self._report_weights({}, kind="saved")
             if self.stage.asks and self.step % self.check_every == 0:
                 self._report(self.held_out(), kind="held_out")
                 started = time.perf_counter()
@@ -290,12 +300,27 @@ class Trainer:
             if (self.start / HEADS).exists():
                 self._heads().load_state_dict(load_file(self.start / HEADS))
 
+    def _report_weights(self, values: Mapping[str, Any], kind: str) -> None:
+        digest = self.digest()
+        self._report({**values, "weights": digest}, kind)
+        if self._repeated.get(self.step, digest) != digest:
+            raise ValueError(
+                f"stage {self.stage.name}, step {self.step}: the weights are not those of the log to repeat; "
+                "compare what its `begin` lines tell, the recipe's commit, fonts, words, packs and PyTorch's version"
+            )
+
     def _report(self, values: Mapping[str, Any], kind: str = "training") -> None:
         line = {"stage": self.stage.name, "kind": kind, "step": self.step, "pictures": self.pictures}
         line |= {"seconds": round(self.seconds), **values}
         print(json.dumps(line), flush=True)
         with (self.work / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def recorded(log: Path, stage: str) -> dict[int, str]:
+    """Return the digests of weights that a log has of a stage, by step."""
+    lines = map(json.loads, log.read_text("utf-8").splitlines())
+    return {line["step"]: line["weights"] for line in lines if line["stage"] == stage and "weights" in line}
 
 
 def hidden_matrices(model: EdgeVLTiny) -> list[Tensor]:
@@ -382,6 +407,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--words", type=Path, required=True, help="word list, one a line")
     parser.add_argument("--stages", nargs="+", choices=names, default=names, help="default: all, in this order")
     parser.add_argument("--start", type=Path, help="checkpoint folder to begin from, such as the shipped one")
+    parser.add_argument("--repeat", type=Path, metavar="LOG", help="end at the first weights that are not those of LOG")
     parser.add_argument("--steps", type=int, help="of each stage, instead of its own")
     parser.add_argument("--check-every", type=int, default=CHECK_EVERY, help="steps between looks at what is held out")
     parser.add_argument("--width", type=int, default=WIDTH, help="of a model that begins from nothing")
@@ -425,7 +451,8 @@ def train(stage: Stage, start: Path | None, options: argparse.Namespace) -> None
     torch.set_num_threads(max(1, options.threads // options.processes))
     torch.manual_seed(options.seed)
     paths = _places(options)
-    trainer = Trainer(stage, paths, options.work, start, options.width, options.shuffle, options.check_every)
+    repeated = None if options.repeat is None else recorded(options.repeat, stage.name)
+    trainer = Trainer(stage, paths, options.work, start, options.width, options.shuffle, options.check_every, repeated)
     batches = Batches(
         paths,
         trainer.writer,
