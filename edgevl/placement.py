@@ -105,7 +105,7 @@ class Placement:
         self._threads = machine.checked_threads(threads) or machine.capped_threads()
         self._available, self._system = available, system or SYSTEM
         self._may_warn = threading.Lock()
-        self.decoder_part: Part = "onnx" if spec.embeddings else "gguf"
+        self.decoder_part = decoder_part(spec)
         self._device = None if device == "auto" else self._asked_for(str(device))
 
     def encoder(self) -> VisionEncoder:
@@ -171,8 +171,7 @@ class Placement:
         content = spec.files[spec.vision.file if part == "vision" else spec.decoder.file].sha256
         key = kept.key_of(part, content, device=device, threads=self._threads)
         choices = ",".join(row.name for row in self.choices(part))
-        versions = {engine: installed(engine) or "none" for engine in ENGINES[part]}
-        return {**key, **versions, "devices": choices}
+        return {**key, **versions(part), "devices": choices}
 
     def _found(self, part: Part, anew: bool = False) -> Collection[str]:
         if self._available is not None:
@@ -357,6 +356,11 @@ class Placement:
             decoder.truncate(0)
 
 
+def decoder_part(spec: Manifest) -> Part:
+    """Return what kind of part a model's decoder is: graphs with a table of embeddings, or a file of llama.cpp's."""
+    return "onnx" if spec.embeddings else "gguf"
+
+
 def found(part: Part) -> set[str]:
     """Return what is here of what devices need for `part`; for a GGUF decoder llama.cpp is loaded.
 
@@ -411,6 +415,11 @@ def installed(engine: str) -> str | None:
         return openvino.version()  # the same before and after it is loaded
     version = machine.version({"llama.cpp": "llama-cpp-python"}.get(engine, engine))
     return None if version == machine.UNKNOWN else version
+
+
+def versions(*parts: Part) -> dict[str, str]:
+    """Return the version of each engine that may run any of `parts`; "none" for one that is not installed."""
+    return {engine: installed(engine) or "none" for part in parts for engine in ENGINES[part]}
 
 
 def quickest(seconds: dict[str, Any]) -> str:

@@ -17,14 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 import edgevl
-from edgevl import machine, probe
+from edgevl import machine, placement, probe
 from edgevl.bench.pictures import Subject, given, made
 from edgevl.bench.result import CONTEXTS, Place, Result, Row, Size, context_key, pixels, threads_of
 from edgevl.errors import BackendError
@@ -206,7 +206,7 @@ class _Measurement:
         rows = [self._row(place, found) for place, found in self._found.items()]
         return Result(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=machine.describe(),
+            machine=self._machine(),
             model=self._manifest.name,
             model_id=self._manifest.content_id,
             picture="made" if self._settings.image is None else _digest(self._settings.image),
@@ -215,6 +215,12 @@ class _Measurement:
             rows=sorted(rows, key=lambda row: (row.threads, row.size or (0, 0))),
             n_context=self._manifest.decoder.context_length,
         )
+
+    def _machine(self) -> machine.Machine:
+        """Return what this machine is, with the versions of all that may have run a part of the model."""
+        about = machine.describe()
+        engines = placement.versions("vision", placement.decoder_part(self._manifest))
+        return replace(about, versions={**about.versions, **engines})
 
     def _row(self, place: Place, found: list[dict[str, float]]) -> Row:
         keys = dict.fromkeys(key for values in found for key in values)

@@ -169,6 +169,8 @@ def test_other_versions_are_told() -> None:
     assert note(result(), result(machine=other)) == "changed since then: onnxruntime 1.31.1 -> 1.32.0"
     fewer = replace(MACHINE, versions={"edgevl": "0.1.0"})  # as an edgevl that looked at others wrote it
     assert note(result(machine=fewer), result()) == "changed since then: onnxruntime unknown -> 1.31.1"
+    more = replace(MACHINE, versions={**MACHINE.versions, "openvino": "2026.4.1"})
+    assert note(result(), result(machine=more)) == "changed since then: openvino unknown -> 2026.4.1"
 
 
 def test_a_machine_at_another_pace_is_told() -> None:

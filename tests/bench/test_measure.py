@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 import edgevl
-from edgevl import BackendError, ImageError, machine, probe
+from edgevl import BackendError, ImageError, machine, placement, probe
 from edgevl.bench import measure, pictures
 from edgevl.bench.result import Result
 from edgevl.image.read import read
 from edgevl.latency import kept
 from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
-from edgevl.model import hub
+from edgevl.model import hub, manifest
+from edgevl.placement import installed
 from edgevl.store.disk import KINDS, Disk
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
@@ -101,8 +102,22 @@ def test_every_stage_of_every_row_is_measured(measured: Measured) -> None:
         assert 40e6 < peak < 1e9
     assert rows[0].n_tokens < rows[1].n_tokens
     assert (found.model, found.picture, found.rounds, len(found.yardstick_s)) == ("edgevl-tiny", "made", 1, 1)
-    assert found.machine == machine.describe()
+    assert replace(found.machine, versions={}) == replace(machine.describe(), versions={})
     assert len(found.model_id) == 64
+
+
+def test_the_versions_of_all_that_may_run_the_model_are_told(
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = machine.describe().versions
+    assert measured.result.machine.versions == {**versions, "openvino": installed("openvino") or "none"}
+    folder = hub.find(None)
+    has = {"openvino": None, "llama.cpp": "9.9"}
+    monkeypatch.setattr(placement, "installed", lambda engine: has.get(engine, versions.get(engine)))
+    spec = replace(manifest.read(folder), embeddings=None)
+    monkeypatch.setattr(manifest, "read", lambda _: spec)
+    made = measure._Measurement(measure.Settings(folder), [], (1,), tmp_path, None)
+    assert made._result().machine.versions == {**versions, "openvino": "none", "llama.cpp": "9.9"}
 
 
 def test_progress_reaches_its_end(measured: Measured) -> None:
