@@ -32,7 +32,6 @@ from edgevl.latency import kept
 from edgevl.loaded import Loaded
 from edgevl.model import manifest
 from edgevl.pipeline import VLM
-from edgevl.request import read_picture
 from edgevl.store.disk import OF_IMAGES, Disk
 from edgevl.types import ImagePart, Message, TextPart
 
@@ -57,7 +56,10 @@ OnStep = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure: a model folder, a picture (None: one made here), sides in pixels, threads, rounds."""
+    """What to measure: a model folder, a picture (None: one made here), sides in pixels, threads, rounds.
+
+    `max_pixels` and `reduce` are for the picture, as `VLM.ask` takes them.
+    """
 
     model: Path
     image: Path | None = None
@@ -65,6 +67,8 @@ class Settings:
     threads: tuple[int, ...] = ()
     rounds: int = 5
     cold: bool = False
+    max_pixels: int | None = None
+    reduce: bool = False
 
 
 def measure(settings: Settings, on_step: OnStep | None = None) -> Result:
@@ -169,7 +173,7 @@ class _Measurement:
     def _ask(self, vlm: VLM, subject: Subject, threads: int) -> dict[str, float]:
         """Return every stage's value of one question."""
         started = time.perf_counter()
-        picture = read_picture(subject.path)
+        picture = subject.read()
         read_s = time.perf_counter() - started
         fresh = subject.fresh(picture, self._rng)
         answer = vlm.ask(fresh, QUESTION, max_tokens=1)
@@ -190,7 +194,7 @@ class _Measurement:
     def _cold(self, threads: int) -> None:
         for subject in self._subjects:
             self._step(f"{pixels(subject.size)}, {threads_of(threads)}, a new process")
-            wall_s, peak_bytes = new_process(self._settings.model, subject.path, threads, self._store)
+            wall_s, peak_bytes = new_process(self._settings.model, subject, threads, self._store)
             values = {"cold_start_s": wall_s} if self._settings.cold else {}
             self._note(subject.size, threads, values | ({"peak_memory_bytes": float(peak_bytes)} if peak_bytes else {}))
 
@@ -229,15 +233,15 @@ class _Measurement:
         return Row(*place, n_tiles, n_tokens, {key: listed for key, listed in values.items() if listed})
 
 
-def new_process(model: Path, image: Path, threads: int, store: Path) -> tuple[float, int]:
+def new_process(model: Path, subject: Subject, threads: int, store: Path) -> tuple[float, int]:
     """Ask for one token in a new process; return its seconds from start to end, and its peak memory in bytes or 0.
 
     Of what `store` holds, only compiled graphs are left before.
     """
     Disk(store).clear(OF_IMAGES)
-    path = str(image.absolute())  # one that begins with a dash is no option
+    path = str(subject.path.absolute())  # one that begins with a dash is no option
     command = [sys.executable, "-P", "-c", _CHILD, "ask", path, QUESTION, "--json", "--max-tokens", "1"]
-    command += ["--model", str(model), "--threads", str(threads)]
+    command += ["--model", str(model), "--threads", str(threads), *subject.options]
     environment = {**os.environ, "EDGEVL_STORE_DIR": str(store)}
     started = time.perf_counter()
     done = subprocess.run(  # noqa: S603
@@ -247,7 +251,9 @@ def new_process(model: Path, image: Path, threads: int, store: Path) -> tuple[fl
     lines = done.stderr.strip().splitlines() or [""]
     if done.returncode != 0:
         said = next((line for line in lines if line.startswith("error: ")), lines[-1])
-        raise BackendError(f"a new process that asks {image.name} ended with {done.returncode} ({said}); try it alone")
+        raise BackendError(
+            f"a new process that asks {subject.path.name} ended with {done.returncode} ({said}); try it alone"
+        )
     json.loads(done.stdout)
     return wall_s, int(lines[-1])
 
@@ -262,7 +268,7 @@ def yardstick() -> float:
 
 def _subjects(settings: Settings, folder: Path) -> list[Subject]:
     if settings.image is not None:
-        return given(settings.image, settings.sides, folder)
+        return given(settings.image, settings.sides, folder, settings.max_pixels, settings.reduce)
     return [made(side, folder) for side in settings.sides or DEFAULT_SIDES]
 
 

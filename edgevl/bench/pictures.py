@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.image.read import Picture, jpeg_bytes, read, resize
+from edgevl.request import read_picture
 
 Size = tuple[int, int]
 _OCTAVES = (3, 6, 12, 24, 48, 96, 192)  # detail at every scale, as in photographs: cells along a side
@@ -17,10 +18,22 @@ _NOISE = 8  # levels; enough that no tile is the same after it has been made sma
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture to ask about: where its encoded form lies, and its (height, width)."""
+    """A picture to ask about: where its encoded form lies, its (height, width), and the limit it is read under."""
 
     path: Path
     size: Size
+    max_pixels: int | None = None
+    reduce: bool = False
+
+    def read(self) -> Picture:
+        """Read the encoded form."""
+        return read_picture(self.path, self.max_pixels, self.reduce)
+
+    @property
+    def options(self) -> list[str]:
+        """What `edgevl ask` is to be told, so that it reads the picture so."""
+        reduce = ["--reduce"] if self.reduce else []
+        return reduce if self.max_pixels is None else [*reduce, "--max-pixels", str(self.max_pixels)]
 
     def fresh(self, picture: Picture, rng: np.random.Generator) -> Picture:
         """Return `picture` with noise over it: another image for every store, and the same amount of work."""
@@ -35,14 +48,17 @@ def made(side: int, folder: Path) -> Subject:
     return Subject(path, (side, side))
 
 
-def given(path: Path, sides: tuple[int, ...], folder: Path) -> list[Subject]:
+def given(
+    path: Path, sides: tuple[int, ...], folder: Path, max_pixels: int | None = None, reduce: bool = False
+) -> list[Subject]:
     """Return the user's picture: at its own size, or as JPEG files of which the longer side has `sides` pixels.
 
-    Raises ImageError for a file that cannot be read.
+    `max_pixels` and `reduce` are for the user's own file, as `edgevl.image.read.read` takes them. Raises ImageError
+    for a file that cannot be read.
     """
-    picture = read(path)
+    picture = read_picture(path, max_pixels, reduce)
     if not sides:
-        return [Subject(path, picture.size)]
+        return [Subject(path, picture.size, max_pixels, reduce)]
     return [_scaled(picture, side, folder) for side in sides]
 
 

@@ -36,6 +36,7 @@ _IN = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
 @click.command()
 @click.argument("model", required=False, metavar="[MODEL]")
 @click.option("--image", type=_IN, help="A picture of yours; default: made ones, squares of --sizes.")
+@options.limit
 @click.option(
     "--sizes",
     type=Numbers(16, 8192),
@@ -58,6 +59,8 @@ _IN = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
 def bench(
     model: str | None,
     image: Path | None,
+    reduce: bool,
+    max_pixels: int | None,
     sizes: tuple[int, ...] | None,
     threads: tuple[int, ...] | None,
     rounds: int,
@@ -78,10 +81,12 @@ def bench(
 
     if check and old is None:
         raise click.UsageError("--check needs --compare OLD.json")
+    if image is None and (reduce or max_pixels is not None):
+        raise click.UsageError("--reduce and --max-pixels are for a picture of yours; give --image FILE too")
     if html is not None and as_json is not None and html.resolve() == as_json.resolve():
         raise click.UsageError(f"{html}: is named for --json and for --html; give two files")
     then = result.load(old) if old is not None else None
-    settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold)
+    settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold, max_pixels, reduce)
     with bar() as on_step:
         found = measure.measure(settings, on_step)
     comparison = compare.compare(then, found) if then is not None else None

@@ -106,13 +106,14 @@ detail = click.option(
     help="Tiles an image is worth, N at most.",
 )
 
-image = _together(
-    detail,
+limit = _together(
     click.option("--reduce", is_flag=True, help="Reduce a JPEG over the limit while decoding, instead of refusing it."),
     click.option(
         "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images; default: 100 million."
     ),
 )
+
+image = _together(detail, limit)
 
 within = click.option(
     "--within",

@@ -13,8 +13,9 @@ import pytest
 import edgevl
 from edgevl import BackendError, ImageError, machine, placement, probe
 from edgevl.bench import measure, pictures
+from edgevl.bench.pictures import Subject
 from edgevl.bench.result import Result
-from edgevl.image.read import read
+from edgevl.image.read import jpeg_bytes, read
 from edgevl.latency import kept
 from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
@@ -42,9 +43,9 @@ def measured() -> Measured:
     stored: list[set[str]] = []
     new_process, profile = measure.new_process, probe.measure
 
-    def noted_process(model: Path, image: Path, threads: int, store: Path) -> tuple[float, int]:
+    def noted_process(model: Path, subject: Subject, threads: int, store: Path) -> tuple[float, int]:
         stored.append(kinds(store))
-        return new_process(model, image, threads, store)
+        return new_process(model, subject, threads, store)
 
     def noted_profile(model: Loaded, seconds: float) -> Profile:
         assert model.tiles._disk is model.prefixes._disk is None
@@ -161,6 +162,18 @@ def test_a_given_picture_at_its_size_and_at_others(tmp_path: Path) -> None:
         pictures.given(tmp_path / "nowhere.png", (), tmp_path)
 
 
+def test_a_limit_holds_for_the_file_that_was_given_and_for_none_made_of_it(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg_bytes(pictures.synthetic(64)))
+    with pytest.raises(ImageError, match=r"over the limit of 2,000; shrink it, or use --reduce or --max-pixels"):
+        pictures.given(photo, (), tmp_path, max_pixels=2000)
+    [own] = pictures.given(photo, (), tmp_path, max_pixels=2000, reduce=True)
+    assert own.size == own.read().size == (32, 32)
+    [scaled] = pictures.given(photo, (128,), tmp_path, max_pixels=2000, reduce=True)
+    assert scaled.size == scaled.read().size == (128, 128)
+    assert scaled.options == []
+
+
 def test_a_new_process_finds_compiled_graphs_and_nothing_of_earlier_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,23 +182,25 @@ def test_a_new_process_finds_compiled_graphs_and_nothing_of_earlier_pictures(
         disk.put(kind, "key", np.zeros(3, np.uint8))
     disk.flush()
     asked: list[set[str]] = []
+    subject = Subject(Path("-image.png"), (3, 3), max_pixels=9, reduce=True)
 
     def fake(command: list[str], *, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
         assert "--no-store" not in command
         assert Path(command[command.index("ask") + 1]) == Path.cwd() / "-image.png", "nothing that looks like an option"
+        assert command[-3:] == ["--reduce", "--max-pixels", "9"], "it is read as here"
         asked.append(kinds(Path(env["EDGEVL_STORE_DIR"])))
         return subprocess.CompletedProcess(command, 0, "{}", "1000\n")
 
     monkeypatch.setattr(subprocess, "run", fake)
-    assert measure.new_process(Path("model"), Path("-image.png"), 1, tmp_path)[1] == 1000
+    assert measure.new_process(Path("model"), subject, 1, tmp_path)[1] == 1000
     assert asked == [{"graphs"}]
 
 
 def test_a_process_that_fails_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"asks nowhere\.png ended with 1 \(error: .*no such file; check the path\)"):
-        measure.new_process(hub.find(None), tmp_path / "nowhere.png", 1, tmp_path / "store")
+        measure.new_process(hub.find(None), Subject(tmp_path / "nowhere.png", (3, 3)), 1, tmp_path / "store")
     with pytest.raises(BackendError, match=r"asks shapes\.png ended with 2 \(Error: Invalid value for '--threads'"):
-        measure.new_process(hub.find(None), SAMPLES / "shapes.png", 0, tmp_path / "store")
+        measure.new_process(hub.find(None), Subject(SAMPLES / "shapes.png", (3, 3)), 0, tmp_path / "store")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from edgevl import machine
 from edgevl.bench import measure, result
+from edgevl.bench.pictures import synthetic
 from edgevl.cli import run
+from edgevl.image.read import jpeg_bytes
 from tests.bench.results import result as made
 from tests.bench.results import row
 
@@ -30,6 +33,24 @@ def test_it_prints_and_writes_what_was_measured(
     assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_what_a_picture_over_the_limit_is_told_to_use_can_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "PROFILE_S", 0.01)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg_bytes(synthetic(400)))
+    limits = ["--image", str(photo), "--max-pixels", "50000"]
+    assert run(["bench", *limits]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {photo}: is 400x400 pixels (width x height), 160,000 in all, over the limit of 50,000; "
+        "shrink it, or use --reduce or --max-pixels (in Python: reduce or max_pixels)\n"
+    )
+    assert run(["bench", *limits, "--reduce", "--threads", "1", "--rounds", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"^1 thread +200x200$", out, re.MULTILINE)
+
+
 def test_settings_and_comparison_get_through(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,10 +64,11 @@ def test_settings_and_comparison_get_through(
     old = tmp_path / "old.json"
     old.write_text(made().to_json(), encoding="utf-8")
     options = ["--sizes", "512, 64,512", "--threads", "4,1", "--rounds", "3", "--cold", "--image", "a.png"]
+    options += ["--max-pixels", "5", "--reduce"]
     assert run(["bench", "edgevl-tiny", *options, "--compare", str(old)]) == 0
     [settings] = asked
     assert (settings.sides, settings.threads, settings.rounds, settings.cold) == ((512, 64), (4, 1), 3, True)
-    assert settings.image == Path("a.png")
+    assert (settings.image, settings.max_pixels, settings.reduce) == (Path("a.png"), 5, True)
     assert capsys.readouterr().out.endswith("verdict: slower in 1, no difference in 6\n")
 
 
@@ -79,6 +101,8 @@ def test_a_check_that_can_judge_nothing_fails_and_says_why(
     ("options", "code", "words"),
     [
         (["--check"], 2, "--check needs --compare OLD.json"),
+        (["--reduce"], 2, "--reduce and --max-pixels are for a picture of yours; give --image FILE too"),
+        (["--max-pixels", "9"], 2, "--reduce and --max-pixels are for a picture of yours; give --image FILE too"),
         (["--sizes", "big"], 2, "'big' must be whole numbers from 16 to 8192"),
         (["--sizes", "8"], 2, "from 16 to 8192"),
         (["--sizes", "256,,512"], 2, "must be whole numbers"),
