@@ -204,6 +204,25 @@ def counts(summary: dict[str, dict[str, dict[str, Any]]], checks: dict[str, dict
     ]
 
 
+def verdict(must_hold: Sequence[dict[str, Any]]) -> tuple[int, str]:
+    """Return whether all aims are met, as an exit code (0: yes, 1: no, 2: some were not measured) and in words.
+
+    A run that did not measure an aim has not shown that it is met, nor that it is missed.
+    """
+    missed = [row["what"] for row in must_hold if row["holds"] is False]
+    said = [f"aims met: {sum(row['holds'] is True for row in must_hold)} of {len(must_hold)}"]
+    if missed:
+        said.append(f"missed: {'; '.join(missed)}")
+    if unmeasured := without_figure(must_hold):
+        said.append(f"not measured: {'; '.join(unmeasured)}")
+    return 1 if missed else 2 if unmeasured else 0, "\n".join(said)
+
+
+def without_figure(must_hold: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the aims of which a side was not measured."""
+    return [row["what"] for row in must_hold if row["holds"] is None]
+
+
 @dataclass(frozen=True)
 class Beside:
     """Our figure over another variant's; no limit is set."""

@@ -185,7 +185,7 @@ def _prompts(found: dict[str, Any]) -> list[str]:
 
 def _unmeasured(found: dict[str, Any]) -> list[str]:
     """Return the sentence that names the aims of which a side was not measured."""
-    names = [row["what"] for row in found["must_hold"] if row["holds"] is None]
+    names = report.without_figure(found["must_hold"])
     return [f"aims without a figure in this run: {'; '.join(names)}"] if names else []
 
 

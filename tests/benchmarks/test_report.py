@@ -74,6 +74,18 @@ def test_what_was_not_measured_is_no_failure_and_no_pass() -> None:
     assert {row["holds"] for row in report.counts({}, {})} == {None}
 
 
+def test_a_missed_aim_is_told_apart_from_one_that_was_not_measured() -> None:
+    met, missed, unmeasured = ({"what": str(holds), "holds": holds} for holds in (True, False, None))
+    assert report.verdict([met, met]) == (0, "aims met: 2 of 2")
+    assert report.verdict([met, missed]) == (1, "aims met: 1 of 2\nmissed: False")
+    assert report.verdict([met, unmeasured]) == (2, "aims met: 1 of 2\nnot measured: None")
+    assert report.verdict([unmeasured, missed]) == (1, "aims met: 0 of 2\nmissed: False\nnot measured: None")
+    nothing = [*report.ratios({}), *report.counts({}, {})]
+    code, said = report.verdict(nothing)
+    assert code == 2
+    assert said.startswith(f"aims met: 0 of {len(nothing)}\nnot measured: encode per tile; ")
+
+
 def test_counts() -> None:
     found = samples(ours={"next_screen_n_encoded": [2.0], "next_screen_n_changed": [2.0]}).summary()
     checks = {OURS: {"feature_cosine": {"mean": 0.9985}}}
@@ -192,16 +204,44 @@ def test_unsteady_is_more_than_a_fifth() -> None:
     assert [report.is_unsteady(found[metric]) for metric in ("ready_s", "read_s", "tile_s")] == [False, True, False]
 
 
-def test_a_run_is_printed_and_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def in_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile_s: dict[str, float]) -> None:
+    """Let a run of compare find that a tile takes so long with each variant, and nothing else."""
     case = SimpleNamespace(model="tiny", n_threads=1, prompt={"n_tiles": 5, "n_tokens": 99}, folder=tmp_path)
     for name, stand_in in (("Case", case), ("make", None), ("use_cores", 2)):
         monkeypatch.setattr(compare, name, lambda *_, value=stand_in, **__: value)
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     for name in ("build", "check"):
         monkeypatch.setattr(Comparison, name, lambda _: None)
-    monkeypatch.setattr(Comparison, "round", lambda self, _: self.samples.add(OURS, "encode_tile_s", 0.3))
+
+    def round_(self: Comparison, _: int) -> None:
+        for name, seconds in tile_s.items():
+            self.samples.add(name, "encode_tile_s", seconds)
+
+    monkeypatch.setattr(Comparison, "round", round_)
+
+
+@pytest.mark.parametrize(("tile_s", "code"), [({}, 2), ({LLAMA[0]: 1.0}, 2), ({LLAMA[0]: 0.1}, 1)])
+def test_a_check_ends_with_1_for_a_missed_aim_alone(
+    tile_s: dict[str, float],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_no_time(tmp_path, monkeypatch, {OURS: 0.3, **tile_s})
+    assert compare.main(["--model", "tiny", "--rounds", "1", "--check"]) == code
+    said = capsys.readouterr().out
+    assert ("missed: encode per tile\n" in said) == (code == 1)
+    [unmeasured] = [line for line in said.splitlines() if line.startswith("not measured: ")]
+    assert ("encode per tile; " in unmeasured) == (not tile_s)
+    assert "peak memory; " in unmeasured
+    assert compare.main(["--model", "tiny", "--rounds", "1"]) == 0
+
+
+def test_a_run_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_no_time(tmp_path, monkeypatch, {OURS: 0.3})
     assert compare.main(["--model", "tiny", "--peers", "edgevl", "--rounds", "3"]) == 0
     assert f"skipped: {LLAMA[0]}: {NOT_ASKED}" in capsys.readouterr().out.splitlines()
     [path] = tmp_path.glob("*.json")
