@@ -7,13 +7,15 @@ it, what is measured is the host.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-AWAKE = "keep cores from sleeping, at the lowest priority: steadier figures on a virtual machine (Linux)"
+HELP = "keep cores from sleeping, at the lowest priority: steadier figures on a virtual machine (Linux)"
 SPIN = (
     "import os, sys\n"
     "os.sched_setaffinity(0, {int(sys.argv[1])})\n"
@@ -23,6 +25,25 @@ SPIN = (
     "        pass\n"
 )
 """Runs only where nothing else wants the core, and ends with the benchmark."""
+MISSING = "this system has no idle scheduling (Linux has); run without it"
+
+
+class _Awake(argparse.Action):
+    """A flag that is wrong usage where the system cannot do it: found before what takes minutes is prepared."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        if not _has_idle_scheduling():
+            parser.error(f"argument --awake: {MISSING}")
+        setattr(namespace, self.dest, True)
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--awake`, what `awake` is to be told."""
+    parser.add_argument("--awake", action=_Awake, nargs=0, default=False, help=HELP)
+
+
+def _has_idle_scheduling() -> bool:
+    return hasattr(os, "SCHED_IDLE")
 
 
 @contextmanager
@@ -34,8 +55,8 @@ def awake(wanted: bool = True) -> Iterator[list[int]]:
     if not wanted:
         yield []
         return
-    if not hasattr(os, "SCHED_IDLE"):
-        raise RuntimeError("--awake: this system has no idle scheduling (Linux has); run without it")
+    if not _has_idle_scheduling():
+        raise RuntimeError(f"--awake: {MISSING}")
     cores = sorted(os.sched_getaffinity(0))
     spinning = [subprocess.Popen([sys.executable, "-c", SPIN, str(core), str(os.getpid())]) for core in cores]
     try:

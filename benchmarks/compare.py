@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks import report, stolen, tables
-from benchmarks.awake import AWAKE, awake
+from benchmarks.awake import add_option, awake
 from benchmarks.cold import ROOT, _high_water, existing, positive, use_cores
 from benchmarks.peers import AIMED_CONTEXT, CONTEXTS, PEERS, VARIANTS, WITNESS, Variant
 from benchmarks.peers.case import MODELS, QUESTION, SECOND_QUESTION, Absent, Case
@@ -278,7 +278,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: all")
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--threads", type=positive, default=psutil.cpu_count(logical=False) or 1)
-    parser.add_argument("--awake", action="store_true", help=AWAKE)
+    add_option(parser)
     parser.add_argument("--quick", action="store_true", help="one round of 5 tiles, and no file in benchmarks/results")
     parser.add_argument("--prepare", action="store_true", help="make all files and check the weights; measure nothing")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")

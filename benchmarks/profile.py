@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import psutil
 
 from benchmarks import report, stolen
-from benchmarks.awake import AWAKE, awake
+from benchmarks.awake import add_option, awake
 from benchmarks.bounds import Figure, decoder, document, encoder, first_word, peaks
 from benchmarks.cold import ROOT, _commit, machine, positive, slug, use_cores
 from benchmarks.compare import Amount, make
@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", choices=MODELS, default="256m")
     parser.add_argument("--threads", type=positive, default=psutil.cpu_count(logical=False) or 1)
     parser.add_argument("--turns", type=positive, default=5)
-    parser.add_argument("--awake", action="store_true", help=AWAKE)
+    add_option(parser)
     parser.add_argument("--quick", action="store_true", help="2 turns of 5 tiles, and no file in benchmarks/results")
     parser.add_argument("--shared", type=Path, default=shared, help="published configurations; default: EDGEVL_SHARED")
     return parser.parse_args(arguments)

@@ -27,7 +27,7 @@ import numpy as np
 
 import edgevl
 from benchmarks import cold
-from benchmarks.awake import AWAKE, awake
+from benchmarks.awake import add_option, awake
 from edgevl.bench.pictures import synthetic
 from edgevl.image.read import jpeg_bytes, resize
 from edgevl.types import Detail
@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=cold.positive, default=5)
     parser.add_argument("--cores", type=cold.positive, default=2)
     parser.add_argument("--model", help="a model's name or folder; default: the bundled one")
-    parser.add_argument("--awake", action="store_true", help=AWAKE)
+    add_option(parser)
     parser.add_argument("--check", action="store_true", help="end with 1 where the limit is not kept; write no file")
     settings = parser.parse_args()
     n_cores = cold.use_cores(settings.cores)
