@@ -44,8 +44,7 @@ if child == 0:
     gc.collect()
     with edgevl.load(folder, device=device, threads=2, store=False) as own:
         print(answer(own) == first, flush=True)
-    signal.alarm(0)
-    os._exit(0)
+    sys.exit(5)  # neither the interpreter nor a library may free now what was not freed until here
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), answer(vlm) == first)
 """
 
@@ -63,18 +62,18 @@ def forked(folder: Path, device: str) -> list[str]:
 @pytest.mark.parametrize("native", ["", "off"])
 def test_graphs_of_onnxruntime_and_a_native_decoder_go_on(native: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEVL_NATIVE", native)
-    assert forked(hub.installed_folder() / "edgevl-tiny", "cpu") == ["3", "True", "0 True"]
+    assert forked(hub.installed_folder() / "edgevl-tiny", "cpu") == ["3", "True", "5 True"]
 
 
 @pytest.mark.skipif(not openvino.is_present(), reason="needs openvino")
 def test_openvino_says_what_to_do() -> None:
     said, *others = forked(hub.installed_folder() / "edgevl-tiny", "openvino")
     assert "was opened before this process was forked; load the model in here" in said
-    assert others == ["True", "0 True"]
+    assert others == ["True", "5 True"]
 
 
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs llama-cpp-python")
 def test_llama_cpp_says_what_to_do(bundled_gguf_dir: Path) -> None:
     said, *others = forked(bundled_gguf_dir, "cpu")
     assert "was opened before this process was forked; load the model in here" in said
-    assert others == ["True", "0 True"]
+    assert others == ["True", "5 True"]
