@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
+from edgevl.image import bmp
 from edgevl.image.jpeg import Feed, only_scan
 from edgevl.image.kinds import FORMATS, HEAD_BYTES, kind_of, looks_like
 
@@ -384,9 +385,23 @@ def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint
     if limit.reduce and is_jpeg:
         _reduce(image, limit)
     limit.check(image.height, image.width, name, is_jpeg=is_jpeg)
+    if image.format == "BMP":
+        _unpack(image)
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
     return _to_rgb(image), _orientation(image)
+
+
+def _unpack(image: Any) -> None:
+    """Let the decoder have the rows of a BMP instead of run lengths, if it is of those."""
+    tile = image.tile[0]
+    if tile[0] != "bmp_rle":
+        return
+    _mode, four_bits, direction = tile[3]
+    image.fp.seek(0)
+    rows = bmp.unpacked(image.fp.read(MAX_BYTES), tile[2], (image.height, image.width), four_bits)
+    image.fp = io.BytesIO(rows)
+    image.tile = [tile._replace(codec_name="raw", offset=0, args=("P" if image.mode == "P" else "L", 0, direction))]
 
 
 def _fit_transparency(image: Any) -> None:
