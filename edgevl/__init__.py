@@ -10,10 +10,11 @@ Importing this package is cheap: onnxruntime, Pillow and the rest are imported b
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # what type checkers take for true; `typing` takes longer to import than all that is here
 
 if TYPE_CHECKING:
+    import typing
+
     from edgevl.chat import Chat
     from edgevl.errors import (
         BackendError,
@@ -116,7 +117,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
+    from importlib import import_module
+
     if name not in _HOME_OF:
         raise AttributeError(f"module 'edgevl' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -346,6 +346,12 @@ class TestImport:
         code = f"import sys, edgevl; print(sorted(set({self.HEAVY}) & set(sys.modules)))"
         assert self.python(code) == "[]"
 
+    def test_the_command_s_entry_point_loads_next_to_nothing(self) -> None:
+        """What Ctrl-C finds before `main` has begun ends with a traceback."""
+        late = {"argparse", "click", "importlib", "logging", "pathlib", "threading", "typing"}
+        code = f"import sys; had = set(sys.modules); import edgevl.cli; print({late} & set(sys.modules) - had or '')"
+        assert self.python(code) == ""
+
     def test_help_loads_nothing_heavy(self) -> None:
         heavy = tuple(name for name in self.HEAVY if name != "click")
         code = f"import sys, edgevl.cli; edgevl.cli.run(['--version']); print(sorted(set({heavy}) & set(sys.modules)))"

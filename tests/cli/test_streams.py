@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from edgevl import cli
-from edgevl.cli import run
+from edgevl.cli import commands, run
 from tests.test_cli import EDGEVL, QUESTION, SHAPES
+from tests.waiting import heed_ctrl_c
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a shell of this kind is POSIX")
 
@@ -84,12 +84,55 @@ def test_json_is_json_whatever_the_output_can_show(encoding: str, tmp_path: Path
     assert ("caf\xe9".encode(encoding) in said.stdout) == (encoding == "utf-8")
 
 
+INTERRUPTED_IMPORT = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from edgevl.cli import main
+main(sys.argv[2:])
+"""
+"""Ctrl-C comes when the module that the first argument names is looked for."""
+
+
+@posix
+@pytest.mark.parametrize(
+    "module", ["click", "edgevl.cli.commands", "edgevl.errors", "edgevl.cli.answers", "edgevl.pipeline", "numpy"]
+)
+def test_ctrl_c_while_a_module_is_imported_is_no_traceback(module: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, module, "ask", SHAPES, QUESTION]
+    said = subprocess.run(command, capture_output=True, preexec_fn=heed_ctrl_c)
+    assert (said.returncode, said.stdout, said.stderr) == (130, b"", b"\n")
+
+
+@posix
+def test_ctrl_c_that_is_ignored_stays_ignored_while_modules_are_imported() -> None:
+    ignored = INTERRUPTED_IMPORT.replace("class", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nclass", 1)
+    said = subprocess.run([sys.executable, "-c", ignored, "click", "--version"], capture_output=True)
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert said.stdout.startswith(b"edgevl, version ")
+
+
+@posix
+def test_ctrl_c_in_the_last_moments_is_no_traceback() -> None:
+    code = (
+        "import signal, sys\n"
+        "from edgevl.cli import commands, main\n"
+        "commands.run = lambda arguments: signal.raise_signal(signal.SIGINT)\n"
+        "main([])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, preexec_fn=heed_ctrl_c)
+    assert (said.returncode, said.stderr) == (130, b"\n")
+
+
 @pytest.fixture
 def heeding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ctrl-C as the command line heeds it."""
-    monkeypatch.setattr(cli, "_ctrl_c", threading.Event())
+    monkeypatch.setattr(commands, "_ctrl_c", threading.Event())
     before: Any = signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli._heed_ctrl_c()
+    commands._heed_ctrl_c()
     yield
     signal.signal(signal.SIGINT, before)
 
@@ -115,6 +158,6 @@ def test_what_ctrl_c_broke_off_is_no_error_of_its_own(
             raise ImportError("initialization failed") from None
         raise AssertionError("no Ctrl-C came")
 
-    monkeypatch.setattr(cli, "import_module", import_module)
+    monkeypatch.setattr(commands, "import_module", import_module)
     assert run(["models"]) == 130
     assert capsys.readouterr().err == "\n"
