@@ -381,6 +381,17 @@ def test_the_log_tells_with_what_a_run_begins(places: Paths, tmp_path: Path) -> 
     assert str(CHECKPOINT) not in line
 
 
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_shipped_log_is_of_these_stages_and_can_be_repeated(stage: Stage) -> None:
+    log = CHECKPOINT.with_name("log.jsonl")
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    begun = [line for line in lines if (line["stage"], line["kind"]) == (stage.name, "begin")]
+    own = {name: getattr(stage, name) for name in ("steps", "tiles", "rate", "encoder")}
+    assert begun, "it may have been stopped, and gone on with"
+    assert all(own.items() <= line.items() for line in begun)
+    assert set(range(0, stage.steps, 300)) <= set(recorded(log, stage.name))
+
+
 @pytest.mark.usefixtures("_one_thread")
 def test_a_run_that_repeats_another_ends_where_their_weights_part(
     places: Paths, crowds: list[dict[str, Tensor]], tmp_path: Path
