@@ -16,6 +16,8 @@ _ONES = b"\xff\x00" * 8
 """What a decoder may look at behind the last bits, and cannot take for many: no code is all ones."""
 
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not those that stand within a scan
+_NOTES = (*range(0xE2, 0xEE), 0xEF, 0xFE)  # such as colour profiles, further pictures and comments
+_COLOURS = {0xE0: 14, 0xEE: 12}  # the fewest bytes of a segment that tells colours, without those of its length
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 
 
@@ -67,6 +69,22 @@ def only_scan(data: bytes) -> tuple[int, int] | None:
             _check_restarts(data, scan)
             return scan
     return None
+
+
+def without_notes(data: bytes) -> bytes:
+    """Return a JPEG without the segments in its head that are no part of the picture; all stays that tells its colours.
+
+    libjpeg takes those for JFIF's and Adobe's from 14 and 12 bytes on, and goes by the rest where they are shorter.
+    EXIF and XMP stay for what they say of the orientation. Source: libjpeg, jdmarker.c; ITU-T T.81, annex B.
+    """
+    kept, start, position = [], 0, 2
+    while (found := _MARKER.search(data, position)) is not None and found[1][0] != 0xDA:
+        marker, n_bytes = found[1][0], int.from_bytes(data[found.end() : found.end() + 2])
+        position = found.end() + max(n_bytes, 2)
+        if marker in _NOTES or (marker in _COLOURS and n_bytes - 2 < _COLOURS[marker]):
+            kept.append(data[start : found.start()])
+            start = position
+    return b"".join((*kept, data[start:]))
 
 
 def _check_restarts(data: bytes, scan: tuple[int, int]) -> None:

@@ -38,8 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
-from edgevl.image import bmp
-from edgevl.image.jpeg import Feed, only_scan
+from edgevl.image import bmp, jpeg
 from edgevl.image.kinds import FORMATS, HEAD_BYTES, kind_of, looks_like
 
 MAX_PIXELS = 100_000_000
@@ -317,9 +316,9 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
         try:
             rgb, orientation = _open(kind, file, limit, name)
         except _DECODER_ERRORS:
-            if kind != "PNG":
+            if (picture := _picture_only(file, kind)) is None:
                 raise
-            rgb, orientation = _open(kind, _picture_only(file), limit, name)
+            rgb, orientation = _open(kind, picture, limit, name)
     return _upright(rgb, orientation)
 
 
@@ -426,8 +425,19 @@ def _clear_around(rgb: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> N
         part[:] = 255
 
 
-def _picture_only(file: IO[bytes]) -> io.BytesIO:
-    """Copy a PNG without what is no part of the picture: Pillow refuses one for a long text, or for a damaged note."""
+def _picture_only(file: IO[bytes], kind: str) -> io.BytesIO | None:
+    """Copy a PNG or JPEG without what is no part of the picture: Pillow refuses one for a damaged note or a long text."""
+    if kind == "PNG":
+        return _png_only(file)
+    if kind != "JPEG":
+        return None
+    file.seek(0)
+    data = file.read(MAX_BYTES)
+    picture = jpeg.without_notes(data)
+    return io.BytesIO(picture) if len(picture) < len(data) else None
+
+
+def _png_only(file: IO[bytes]) -> io.BytesIO:
     file.seek(0)
     kept = io.BytesIO()
     kept.write(file.read(8))
@@ -517,15 +527,15 @@ def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
         raise ImageError(f"{name}: this JPEG image has {n_scans} scans and would take too long; save it again")
 
 
-def _feed(image: Any, file: IO[bytes]) -> Feed | None:
+def _feed(image: Any, file: IO[bytes]) -> jpeg.Feed | None:
     """Let the decoder have a JPEG in two parts, where that can tell whether its data are as many as they should be."""
     file.seek(0)
     data = file.read(MAX_BYTES)
-    scan = only_scan(data)
+    scan = jpeg.only_scan(data)
     file.seek(0)
     if scan is None:
         return None
-    feed = Feed(data, scan)
+    feed = jpeg.Feed(data, scan)
     image.load_read = feed.read
     return feed
 

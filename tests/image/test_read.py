@@ -661,6 +661,35 @@ class TestDamagedJPEG:
             for filling in (bytes(40), bytes(4096), b"\xff" * 4096):  # before the end
                 assert np.array_equal(read(data[:-2] + filling + data[-2:]).rgb, want)
 
+    @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+    @pytest.mark.parametrize(
+        ("marker", "whole"),
+        [
+            (0xE0, b"JFIF\0\1\1\1\0\x48\0\x48\0"),
+            (0xE2, b"ICC_PROFILE\0\1\1profile"),
+            (0xE2, b"MPF\0MM\0\x2a\0\0\0\x08\0\1\xb0\0\0\7\0\0\0\4"),
+            (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x10"),
+            (0xEE, b"Adobe\0\x64\0\0\0\0"),  # of 12 bytes it would tell the colours
+        ],
+    )
+    def test_notes_that_are_cut_short_are_no_reason_to_refuse_it(self, mode: str, marker: int, whole: bytes) -> None:
+        data = encode(Image.fromarray(smooth()).convert(mode), "JPEG", quality=100)
+        data = b"\xff\xd8" + data[4 + struct.unpack(">H", data[4:6])[0] :]  # without JFIF's or Adobe's own
+        want = read(data).rgb
+        if mode == "RGB":
+            assert np.abs(want.astype(int) - smooth()).max() <= 20
+        turned = Image.Exif()
+        turned[0x0112] = 3
+        exif = b"Exif\0\0" + turned.tobytes().removeprefix(b"Exif\0\0")
+        for n in range(len(whole) + 1):
+            segments = b"".join(
+                bytes((0xFF, kind)) + struct.pack(">H", len(body) + 2) + body
+                for kind, body in ((marker, whole[:n]), (0xE1, exif))
+            )
+            noted = data[:2] + segments + data[2:]
+            assert np.array_equal(read(noted).rgb, want[::-1, ::-1])
+            assert "bytes: this JPEG image is " in failure(noted[: len(noted) * 2 // 3])
+
     def test_of_several_pictures_the_first(self) -> None:
         frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::-1])]
         got = read(encode(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=100))
