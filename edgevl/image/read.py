@@ -85,6 +85,7 @@ _RESAMPLING = {
 _ORIENTATION_TAG = 0x0112
 _BITS_TAG = 0x0102
 _PHOTOMETRIC_TAG = 0x0106  # 0: white is 0
+_SAMPLES_TAG = 0x0153  # 2: numbers with a sign
 
 _PICTURE_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # of a PNG, besides those with a capital letter
 
@@ -426,7 +427,7 @@ def _clear_around(rgb: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> N
 
 
 def _picture_only(file: IO[bytes], kind: str) -> io.BytesIO | None:
-    """Copy a PNG or JPEG without what is no part of the picture: Pillow refuses one for a damaged note or a long text."""
+    """Copy a PNG or JPEG without what is no part of the picture: Pillow refuses one for a damaged or long note."""
     if kind == "PNG":
         return _png_only(file)
     if kind != "JPEG":
@@ -573,11 +574,11 @@ def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert any Pillow mode to uint8 RGB, a strip of rows at a time."""
     out = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    deep = _range(image) if image.mode in ("I", "F") else None
+    deep = _range(image) if image.mode in ("I", "F") or _is_signed(image) else None
     for rows in _strips(image.height, image.width):
         strip = image.crop((0, rows.start, image.width, rows.stop))
         if deep is not None:
-            out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
+            out[rows] = _to_bytes(_numbers(strip), *deep)[..., None]
         elif image.mode.startswith("I;16"):
             values = _sixteen_bits(np.asarray(strip), image)
             out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
@@ -595,6 +596,17 @@ def _sixteen_bits(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     if tags.get(_BITS_TAG) == (12,):
         values = values << 4
     return 65535 - values if tags.get(_PHOTOMETRIC_TAG) == 0 else values
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether this is a TIFF of 8 bits with a sign, which Pillow gives as they are stored: -1 as 255."""
+    return image.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLES_TAG) == (2,)
+
+
+def _numbers(strip: Image.Image) -> NDArray[Any]:
+    """Return the numbers of an image of 32-bit or signed ones."""
+    values = np.asarray(strip)
+    return values.view(np.int8) if values.dtype == np.uint8 else values
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
@@ -616,7 +628,7 @@ def _over_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the (low, high) values that become black and white in an image of 32-bit numbers.
+    """Return the (low, high) values that become black and white in an image of 32-bit or signed numbers.
 
     Numbers within [0, 1], [0, 255] or [0, 65535] are taken to use that range, others the range that they span.
     """
@@ -624,12 +636,12 @@ def _range(image: Image.Image) -> tuple[float, float]:
         return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
     low, high = np.inf, -np.inf
     for rows in _strips(image.height, image.width):
-        strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+        strip = _numbers(image.crop((0, rows.start, image.width, rows.stop)))
         values = strip[np.isfinite(strip)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     for full in (1.0, 255.0, 65535.0):
-        if low >= 0 and high <= full and not (full == 1 and image.mode == "I"):
+        if low >= 0 and high <= full and not (full == 1 and image.mode != "F"):
             return 0.0, full
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
