@@ -23,6 +23,8 @@ from edgevl.errors import InputError
 PACKAGES = ("edgevl", "onnxruntime", "numpy", "pillow")
 _MODULES = {"pillow": "PIL"}
 
+_PROCESSORS = Path("/sys/devices/system/cpu")
+
 UNKNOWN = "unknown"
 MAX_THREADS = 256
 """As many threads may be asked for on any machine; more of them only where there are as many processors."""
@@ -46,7 +48,10 @@ _WINDOWS_FEATURES = {"NEON": 19, "AVX2": 40, "AVX512": 41, "DotProd": 43}  # win
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, without its name. `n_cores` are physical, `n_usable` the logical ones this process may use."""
+    """A machine, without its name. `n_cores` are physical, `n_usable` the logical ones this process may use.
+
+    `n_usable_cores` are the physical ones that those this process may run on belong to.
+    """
 
     cpu: str
     features: tuple[str, ...] | None
@@ -56,6 +61,7 @@ class Machine:
     system: str
     python: str
     versions: dict[str, str]
+    n_usable_cores: int | None = None
 
     @property
     def processor(self) -> str:
@@ -65,17 +71,18 @@ class Machine:
     @property
     def n_threads(self) -> int:
         """How many threads a graph runs with unless told otherwise: one per physical core that can be used."""
-        return min(self.n_cores or self.n_usable, self.n_usable)
+        return min(self.n_usable_cores or self.n_cores or self.n_usable, self.n_usable)
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what is known as (what, in words), for tables."""
         features = UNKNOWN if self.features is None else ", ".join(self.features) or "none of those looked for"
         cores = UNKNOWN if self.n_cores is None else str(self.n_cores)
+        of = "" if self.n_threads == min(self.n_cores or self.n_usable, self.n_usable) else f" of {self.n_threads}"
         memory = UNKNOWN if self.memory_bytes is None else f"{self.memory_bytes / 1e9:.1f} GB"
         return [
             ("processor", self.cpu),
             ("features", features),
-            ("physical cores", f"{cores}; {self.n_usable} logical in use"),
+            ("physical cores", f"{cores}; {self.n_usable} logical{of} in use"),
             ("memory", memory),
             ("system", self.system),
             ("python", self.python),
@@ -96,6 +103,7 @@ def describe() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions={name: version(name) for name in PACKAGES},
+        n_usable_cores=n_usable_cores(),
     )
 
 
@@ -109,6 +117,23 @@ def _n_allowed() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def n_usable_cores(processors: Path = _PROCESSORS) -> int | None:
+    """Return on how many physical cores this process may run; None where the system does not tell.
+
+    Two hyperthreads of one core share what computes. Source: cputopology in the kernel's documentation.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = {_siblings(processors / f"cpu{number}") for number in os.sched_getaffinity(0)}
+    return None if "" in cores else len(cores)
+
+
+def _siblings(processor: Path) -> str:
+    """Return the logical processors of the core that one belongs to, as Linux writes them; "" where it does not."""
+    names = "core_cpus", "thread_siblings"  # the first since Linux 5.2
+    return next(filter(None, (_text(processor / "topology" / name).strip() for name in names)), "")
 
 
 def n_granted(root: Path = Path("/")) -> int | None:
@@ -134,12 +159,13 @@ def n_granted(root: Path = Path("/")) -> int | None:
 
 
 def capped_threads() -> int | None:
-    """Return how many threads a library is to be told where control groups grant less than all processors, else None.
+    """Return how many threads a library is to be told where this process has fewer cores than there are, else None.
 
-    Left alone, libraries take one for each core, and do not look at control groups.
+    Left alone, libraries take one for each core of the machine: onnxruntime looks at neither control groups nor the
+    processors that a process is kept to, and ties its threads to others.
     """
-    granted = n_granted()
-    return describe().n_threads if granted is not None and granted < _n_allowed() else None
+    about = describe()
+    return about.n_threads if about.n_threads < (about.n_cores or os.cpu_count() or 1) else None
 
 
 def most_threads() -> int:
@@ -278,11 +304,10 @@ def named_features(flags: Iterable[str]) -> tuple[str, ...]:
 def _linux() -> Parts:
     parts = from_cpuinfo(_text("/proc/cpuinfo"))
     board = _text("/proc/device-tree/model").strip("\0\n ")
-    siblings = {_text(path) for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")}
     return Parts(
         cpu=board if board and (parts.cpu or "ARM implementer").startswith("ARM implementer") else parts.cpu,
         features=parts.features,
-        n_cores=parts.n_cores or len(siblings - {""}) or None,
+        n_cores=parts.n_cores or len({_siblings(path) for path in _PROCESSORS.glob("cpu[0-9]*")} - {""}) or None,
         memory_bytes=_posix_memory(),
     )
 

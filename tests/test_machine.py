@@ -218,14 +218,84 @@ def test_a_container_s_share_of_the_processors(files: dict[str, str], granted: i
     assert machine.n_granted(tmp_path) == granted
 
 
+def processors(folder: Path, name: str = "core_cpus") -> Path:
+    """Let `folder` show four cores of two hyperthreads each: 0 and 4, 1 and 5, and so on."""
+    for number in range(8):
+        topology = folder / f"cpu{number}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / name).write_text(f"{0b10001 << number % 4:02x}\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["core_cpus", "thread_siblings"])
+@pytest.mark.parametrize(("mask", "n"), [({0, 4}, 1), ({0, 1}, 2), ({0, 1, 4, 6}, 3), (set(range(8)), 4), ({3}, 1)])
+def test_hyperthreads_of_one_core_are_one(
+    mask: set[int], n: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: mask, raising=False)
+    assert machine.n_usable_cores(processors(tmp_path, name)) == n
+
+
+def test_cores_that_are_not_told_are_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 9}, raising=False)
+    assert machine.n_usable_cores(processors(tmp_path)) is None, "of one of them"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.n_usable_cores(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "n_usable", "n_usable_cores", "n_threads", "shown"),
+    [
+        (4, 8, 4, 4, "4; 8 logical in use"),
+        (4, 2, 1, 1, "4; 2 logical of 1 in use"),  # kept to one core
+        (4, 2, 2, 2, "4; 2 logical in use"),
+        (4, 2, 4, 2, "4; 2 logical in use"),  # granted the time of two
+        (4, 3, 2, 2, "4; 3 logical of 2 in use"),
+        (4, 2, None, 2, "4; 2 logical in use"),
+        (None, 2, 1, 1, "unknown; 2 logical of 1 in use"),
+        (None, 2, None, 2, "unknown; 2 logical in use"),
+    ],
+)
+def test_a_physical_core_has_one_thread(
+    n_cores: int | None, n_usable: int, n_usable_cores: int | None, n_threads: int, shown: str
+) -> None:
+    about = machine.Machine("", None, n_cores, n_usable, None, "", "", {}, n_usable_cores)
+    assert about.n_threads == n_threads
+    assert dict(about.rows())["physical cores"] == shown
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not kept to processors here")
+def test_a_process_that_is_kept_to_one_processor_has_one_thread() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from edgevl import machine; "
+        "print(machine.describe().n_threads, machine.capped_threads(), machine.describe().n_cores)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[0] == "1"
+    assert said[1] == ("None" if said[2] == "1" else "1")
+
+
 def test_no_more_threads_than_a_container_is_granted(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = machine.Machine("", None, 32, 2, None, "", "", {})
-    monkeypatch.setattr(machine, "describe", lambda: about)
     monkeypatch.setattr(machine, "_n_allowed", lambda: 64)
     for granted, usable, capped in ((None, 64, None), (2, 2, 2), (64, 64, None), (100, 64, None)):
         monkeypatch.setattr(machine, "n_granted", lambda granted=granted: granted)
         assert machine.n_usable() == usable
+        about = machine.Machine("", None, 32, usable, None, "", "", {}, 32)
+        monkeypatch.setattr(machine, "describe", lambda about=about: about)
         assert machine.capped_threads() == capped
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "n_usable", "n_usable_cores", "capped"),
+    [(4, 8, 4, None), (4, 2, 1, 1), (4, 2, 2, 2), (4, 4, 4, None), (None, 8, None, None), (None, 3, None, 3)],
+)
+def test_libraries_are_told_how_many_threads_where_not_all_cores_are_there_for_them(
+    n_cores: int | None, n_usable: int, n_usable_cores: int | None, capped: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = machine.Machine("", None, n_cores, n_usable, None, "", "", {}, n_usable_cores)
+    monkeypatch.setattr(machine, "describe", lambda: about)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert machine.capped_threads() == capped
 
 
 def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

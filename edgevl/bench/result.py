@@ -173,6 +173,7 @@ def _result(raw: Mapping[str, Any]) -> Result:
             system=_text(machine["system"]),
             python=_text(machine["python"]),
             versions={_text(name): _text(value) for name, value in machine["versions"].items()},
+            n_usable_cores=None if (cores := machine.get("n_usable_cores")) is None else _count(cores),
         ),
         model=_text(raw["model"]),
         model_id=_text(raw["model_id"]),

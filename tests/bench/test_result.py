@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from edgevl.bench.result import CONTEXTS, FORMER, STAGES, load, spread, title
 from edgevl.errors import InputError
-from tests.bench.results import result, row, row_of_any
+from tests.bench.results import MACHINE, result, row, row_of_any
 
 
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -19,12 +20,16 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     made = result([row_of_any(1), row((256, 256), 1), row((512, 640), 2)], n_context=2048)
     path.write_text(made.to_json(), encoding="utf-8")
     assert load(path) == made
+    told = result(machine=replace(MACHINE, n_usable_cores=2))
+    path.write_text(told.to_json(), encoding="utf-8")
+    assert load(path) == told
 
 
 def test_a_result_of_format_1_is_read(tmp_path: Path) -> None:
     raw = json.loads(result().to_json())
     raw["edgevl_bench"] = 1
     del raw["n_context"]
+    del raw["machine"]["n_usable_cores"]  # nor in the first results of format 2
     for line in raw["rows"]:
         line["values"] = {"read_s": [0.004], "cold_s": [0.7], "peak_bytes": [1.2e8], "unheard_of": [1.0]}
     (tmp_path / "old.json").write_text(json.dumps(raw), encoding="utf-8")
