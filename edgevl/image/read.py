@@ -376,6 +376,7 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
     with _plain_errors(name, "image"), _quiet():
         limit.check(image.height, image.width, name)
         _decode_pixels(image)
+        _check_signs(image, name)
         return _upright(_to_rgb(image), _orientation(image))
 
 
@@ -389,7 +390,21 @@ def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint
         _unpack(image)
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
+    _check_signs(image, name)
     return _to_rgb(image), _orientation(image)
+
+
+def _check_signs(image: Any, name: str) -> None:
+    """Refuse a TIFF with negative numbers of 8 bits: Pillow and libtiff take -1 for 255, others for less than 0.
+
+    There are files of both kinds; below 128 they are the same.
+    """
+    is_signed = image.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLES_TAG) == (2,)
+    if is_signed and image.getextrema()[1] > 127:
+        raise ImageError(
+            f"{name}: holds negative numbers of 8 bits (SampleFormat 2), which are dark to some programs and bright to "
+            "others; save it with numbers from 0 to 255"
+        )
 
 
 def _unpack(image: Any) -> None:
@@ -574,11 +589,11 @@ def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert any Pillow mode to uint8 RGB, a strip of rows at a time."""
     out = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    deep = _range(image) if image.mode in ("I", "F") or _is_signed(image) else None
+    deep = _range(image) if image.mode in ("I", "F") else None
     for rows in _strips(image.height, image.width):
         strip = image.crop((0, rows.start, image.width, rows.stop))
         if deep is not None:
-            out[rows] = _to_bytes(_numbers(strip), *deep)[..., None]
+            out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
         elif image.mode.startswith("I;16"):
             values = _sixteen_bits(np.asarray(strip), image)
             out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
@@ -596,17 +611,6 @@ def _sixteen_bits(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     if tags.get(_BITS_TAG) == (12,):
         values = values << 4
     return 65535 - values if tags.get(_PHOTOMETRIC_TAG) == 0 else values
-
-
-def _is_signed(image: Image.Image) -> bool:
-    """Whether this is a TIFF of 8 bits with a sign, which Pillow gives as they are stored: -1 as 255."""
-    return image.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLES_TAG) == (2,)
-
-
-def _numbers(strip: Image.Image) -> NDArray[Any]:
-    """Return the numbers of an image of 32-bit or signed ones."""
-    values = np.asarray(strip)
-    return values.view(np.int8) if values.dtype == np.uint8 else values
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
@@ -628,7 +632,7 @@ def _over_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the (low, high) values that become black and white in an image of 32-bit or signed numbers.
+    """Return the (low, high) values that become black and white in an image of 32-bit numbers.
 
     Numbers within [0, 1], [0, 255] or [0, 65535] are taken to use that range, others the range that they span.
     """
@@ -636,12 +640,12 @@ def _range(image: Image.Image) -> tuple[float, float]:
         return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
     low, high = np.inf, -np.inf
     for rows in _strips(image.height, image.width):
-        strip = _numbers(image.crop((0, rows.start, image.width, rows.stop)))
+        strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
         values = strip[np.isfinite(strip)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     for full in (1.0, 255.0, 65535.0):
-        if low >= 0 and high <= full and not (full == 1 and image.mode != "F"):
+        if low >= 0 and high <= full and not (full == 1 and image.mode == "I"):
             return 0.0, full
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
