@@ -38,16 +38,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
-from edgevl.image import bmp, jpeg
+from edgevl.image import avif, bmp, jpeg, png, tiff, webp
+from edgevl.image.files import MAX_BYTES, exactly
 from edgevl.image.kinds import FORMATS, HEAD_BYTES, kind_of, looks_like
+from edgevl.image.rgb import clear_around, full_range, over_white, strips, to_bytes, upright
 
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 1 << 29
-"""Bytes read at most from a pipe; a file on disk is read piecewise and needs no limit."""
 
 _MAX_SCANNED = 5_000_000_000  # pixels times scans of a progressive JPEG, about 5 s; encoders make 10 to 20 scans
-_STRIP = 1 << 21  # pixels converted at a time, so that a large image is never held twice
-_PIECE = 1 << 18  # bytes of a file that are summed at a time
 
 # What a decoder may raise on damaged data; Pillow promises nothing narrower.
 _DECODER_ERRORS = (
@@ -83,11 +81,6 @@ _RESAMPLING = {
 }
 
 _ORIENTATION_TAG = 0x0112
-_BITS_TAG = 0x0102
-_PHOTOMETRIC_TAG = 0x0106  # 0: white is 0
-_SAMPLES_TAG = 0x0153  # 2: numbers with a sign
-
-_PICTURE_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # of a PNG, besides those with a capital letter
 
 _QOI_END = b"\0\0\0\0\0\0\0\1"
 
@@ -300,9 +293,9 @@ def _from_array(array: NDArray[Any], limit: _Limit) -> NDArray[np.uint8]:
     channels = 1 if array.ndim == 2 else array.shape[2]
     array = array.reshape(*array.shape[:2], channels)
     out = np.empty((*array.shape[:2], 3), dtype=np.uint8)
-    for rows in _strips(*array.shape[:2]):
+    for rows in strips(*array.shape[:2]):
         colour = array[rows, :, : channels - 1] if channels in (2, 4) else array[rows]
-        out[rows] = _over_white(colour, array[rows, :, -1:]) if channels in (2, 4) else colour
+        out[rows] = over_white(colour, array[rows, :, -1:]) if channels in (2, 4) else colour
     return out
 
 
@@ -320,7 +313,7 @@ def _decode(file: IO[bytes], limit: _Limit, name: str) -> NDArray[np.uint8]:
             if (picture := _picture_only(file, kind)) is None:
                 raise
             rgb, orientation = _open(kind, picture, limit, name)
-    return _upright(rgb, orientation)
+    return upright(rgb, orientation)
 
 
 def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
@@ -329,21 +322,23 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
     image = Image.OPEN[kind][0](file, "")
     if kind == "JPEG":
         _check_scans(image, file, name)
-    if kind == "PNG":
-        _fit_transparency(image)
+    if kind == "PNG" and (key := image.info.get("transparency")) is not None:
+        image.info["transparency"] = png.in_eight_bits(key, image.tile[0][3])
     feed = _feed(image, file) if kind == "JPEG" else None
     frame = image.tile[0][1] if kind == "GIF" else None
     rgb, orientation = _load(image, limit, name)
-    if frame is not None:
-        _clear_around(rgb, frame)
+    if frame is not None:  # what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour
+        clear_around(rgb, frame)
     if feed is not None:
         feed.check()
     if kind == "PNG":
-        _check_sums(file)
-    if kind == "QOI" and _exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
+        png.check_sums(file)
+    if kind == "QOI" and exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
         raise ValueError("its data do not end with its last row")
-    if kind in ("WEBP", "AVIF"):
-        _check_zeros(file, kind, n_pixels=rgb.shape[0] * rgb.shape[1])
+    if kind == "WEBP":
+        webp.check(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+    if kind == "AVIF":
+        avif.check(file, n_pixels=rgb.shape[0] * rgb.shape[1])
     image.close()  # frees its own memory
     return rgb, orientation
 
@@ -377,7 +372,7 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
         limit.check(image.height, image.width, name)
         _decode_pixels(image)
         _check_signs(image, name)
-        return _upright(_to_rgb(image), _orientation(image))
+        return upright(_to_rgb(image), _orientation(image))
 
 
 def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
@@ -399,8 +394,7 @@ def _check_signs(image: Any, name: str) -> None:
 
     There are files of both kinds; below 128 they are the same.
     """
-    is_signed = image.mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLES_TAG) == (2,)
-    if is_signed and image.getextrema()[1] > 127:
+    if image.mode == "L" and tiff.is_signed(getattr(image, "tag_v2", {})) and image.getextrema()[1] > 127:
         raise ImageError(
             f"{name}: holds negative numbers of 8 bits (SampleFormat 2), which are dark to some programs and bright to "
             "others; save it with numbers from 0 to 255"
@@ -419,118 +413,16 @@ def _unpack(image: Any) -> None:
     image.tile = [tile._replace(codec_name="raw", offset=0, args=("P" if image.mode == "P" else "L", 0, direction))]
 
 
-def _fit_transparency(image: Any) -> None:
-    """Bring the transparent colour of a PNG to the 8 bits that its samples are brought to, before they are decoded.
-
-    Of colours of 16 bits Pillow keeps the high bytes, so that all are transparent that share those with it.
-    """
-    key, samples = image.info.get("transparency"), image.tile[0][3]
-    if key is None:
-        return
-    if samples == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif samples in ("L;2", "L;4"):
-        highest = 2 ** int(samples[2:]) - 1
-        image.info["transparency"] = (key & highest) * (255 // highest)
-
-
-def _clear_around(rgb: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> None:
-    """Make white what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour."""
-    left, top, right, bottom = frame
-    for part in (rgb[:top], rgb[bottom:], rgb[top:bottom, :left], rgb[top:bottom, right:]):
-        part[:] = 255
-
-
 def _picture_only(file: IO[bytes], kind: str) -> io.BytesIO | None:
     """Copy a PNG or JPEG without what is no part of the picture: Pillow refuses one for a damaged or long note."""
     if kind == "PNG":
-        return _png_only(file)
+        return png.without_notes(file)
     if kind != "JPEG":
         return None
     file.seek(0)
     data = file.read(MAX_BYTES)
     picture = jpeg.without_notes(data)
     return io.BytesIO(picture) if len(picture) < len(data) else None
-
-
-def _png_only(file: IO[bytes]) -> io.BytesIO:
-    file.seek(0)
-    kept = io.BytesIO()
-    kept.write(file.read(8))
-    kind = b""
-    while kind != b"IEND" and kept.tell() < MAX_BYTES and len(head := file.read(8)) == 8:
-        n_bytes, kind = struct.unpack(">I4s", head)
-        if kind[:1].islower() and kind not in _PICTURE_CHUNKS:
-            file.seek(n_bytes + 4, os.SEEK_CUR)
-        else:
-            kept.write(head + file.read(min(n_bytes + 4, MAX_BYTES)))
-    kept.seek(0)
-    return kept
-
-
-def _check_sums(file: IO[bytes]) -> None:
-    """Raise ValueError or EOFError unless all that makes up a PNG's picture is there, up to IEND, as it was written.
-
-    Pillow ends at the last row, with whatever zlib made of wrong bytes. Chunks named with a small first letter are no
-    part of the picture: viewers show it with their sums wrong too. Source: PNG, third edition, section 5.
-    """
-    file.seek(8)
-    kind = b""
-    while kind != b"IEND":
-        n_bytes, kind = struct.unpack(">I4s", _exactly(file, 8))
-        if kind[:1].islower():
-            file.seek(n_bytes + 4, os.SEEK_CUR)
-            continue
-        total = zlib.crc32(kind)
-        for start in range(0, n_bytes, _PIECE):
-            total = zlib.crc32(_exactly(file, min(n_bytes - start, _PIECE)), total)
-        if total != int.from_bytes(_exactly(file, 4)):
-            raise ValueError("wrong check sum")
-
-
-def _check_zeros(file: IO[bytes], kind: str, n_pixels: int) -> None:
-    """Raise ValueError where a lossy WebP or an AVIF holds more zeros in a row than pictures take: a broken download.
-
-    Only a plain colour comes to many, and to 1,500 of them as a WebP with 16 million pixels. A WebP's animation is not
-    looked into.
-    """
-    for data in _webp_data(file) if kind == "WEBP" else _avif_data(file):
-        if bytes(512 + n_pixels // 1000) in data:
-            raise ValueError("zeros in place of its data")
-
-
-def _webp_data(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lossy data of a WebP's chunks."""
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        kind, n_bytes = struct.unpack("<4sI", head)
-        if kind == b"VP8 ":
-            yield file.read(min(n_bytes, MAX_BYTES))
-            return
-        file.seek(n_bytes + n_bytes % 2, os.SEEK_CUR)
-
-
-def _avif_data(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what lies in an AVIF's boxes of media data. Source: ISO/IEC 14496-12, section 4.2."""
-    file.seek(0)
-    while len(head := file.read(8)) == 8:
-        n_bytes, kind = struct.unpack(">I4s", head)
-        if n_bytes == 1:
-            n_bytes = int.from_bytes(_exactly(file, 8)) - 8
-        n_inside = n_bytes - 8 if n_bytes else MAX_BYTES  # 0: up to the end
-        if n_inside < 0:
-            raise ValueError("a box of no size")
-        if kind == b"mdat":
-            yield file.read(min(n_inside, MAX_BYTES))
-        else:
-            file.seek(min(n_inside, MAX_BYTES), os.SEEK_CUR)
-
-
-def _exactly(file: IO[bytes], n_bytes: int) -> bytes:
-    data = file.read(n_bytes)
-    if len(data) < n_bytes:
-        raise EOFError("unexpected end of file")
-    return data
 
 
 def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
@@ -575,86 +467,37 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo the orientation. Source: EXIF 2.32, tag 0x0112."""
-    if orientation >= 5:
-        rgb = rgb.swapaxes(0, 1)  # rows are columns
-    if orientation in (3, 4, 7, 8):
-        rgb = rgb[::-1]
-    if orientation in (2, 3, 6, 7):
-        rgb = rgb[:, ::-1]
-    return np.ascontiguousarray(rgb)
-
-
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert any Pillow mode to uint8 RGB, a strip of rows at a time."""
     out = np.empty((image.height, image.width, 3), dtype=np.uint8)
     deep = _range(image) if image.mode in ("I", "F") else None
-    for rows in _strips(image.height, image.width):
+    for rows in strips(image.height, image.width):
         strip = image.crop((0, rows.start, image.width, rows.stop))
         if deep is not None:
-            out[rows] = _to_bytes(np.asarray(strip), *deep)[..., None]
+            out[rows] = to_bytes(np.asarray(strip), *deep)[..., None]
         elif image.mode.startswith("I;16"):
-            values = _sixteen_bits(np.asarray(strip), image)
+            values = tiff.sixteen_bits(np.asarray(strip), getattr(image, "tag_v2", {}))
             out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
         elif _has_alpha(image):
             rgba = np.asarray((strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA"))
-            out[rows] = _over_white(rgba[..., :3], rgba[..., 3:])
+            out[rows] = over_white(rgba[..., :3], rgba[..., 3:])
         else:
             out[rows] = np.asarray(strip.convert("RGB"))
     return out
 
 
-def _sixteen_bits(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    """Bring the grey values of a TIFF to 16 bits with 0 as black: Pillow gives 12 bits, and white as 0, as stored."""
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_BITS_TAG) == (12,):
-        values = values << 4
-    return 65535 - values if tags.get(_PHOTOMETRIC_TAG) == 0 else values
-
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    n_rows = max(_STRIP // width, 1)
-    for top in range(0, height, n_rows):
-        yield slice(top, min(top + n_rows, height))
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the (low, high) values that become black and white in an image of 32-bit numbers."""
+    if image.format == "PPM" and image.mode == "I":
+        return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
+    rows = strips(image.height, image.width)
+    return full_range(np.asarray(image.crop((0, part.start, image.width, part.stop))) for part in rows)
 
 
 def _has_alpha(image: Image.Image) -> bool:
     if image.mode in ("1", "L", "P", "RGB"):
         return "transparency" in image.info
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
-
-
-def _over_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay [h, w, 1 or 3] with alpha [h, w, 1] over white; rounded to nearest."""
-    wide = alpha.astype(np.uint16)
-    return ((colour * wide + 255 * (255 - wide) + 127) // 255).astype(np.uint8)
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the (low, high) values that become black and white in an image of 32-bit numbers.
-
-    Numbers within [0, 1], [0, 255] or [0, 65535] are taken to use that range, others the range that they span.
-    """
-    if image.format == "PPM" and image.mode == "I":
-        return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
-    low, high = np.inf, -np.inf
-    for rows in _strips(image.height, image.width):
-        strip = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
-        values = strip[np.isfinite(strip)]
-        if values.size:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    for full in (1.0, 255.0, 65535.0):
-        if low >= 0 and high <= full and not (full == 1 and image.mode == "I"):
-            return 0.0, full
-    return (low, high) if low < high else (low, low + max(1.0, abs(low)))
-
-
-def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Scale numbers to 0-255; 16-bit ones keep their high byte. What is not a number becomes black."""
-    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-    scaled = wide / 256 if high == 65535 and low == 0 else (wide - low) * (255 / (high - low)) + 0.5
-    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 # What leaves this module when something fails: one line, and no warnings.

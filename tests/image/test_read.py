@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgevl.errors import ImageError, InputError
+from edgevl.image import png as png_module
 from edgevl.image import read as module
+from edgevl.image import rgb as rgb_module
 from edgevl.image.kinds import FORMATS
 from edgevl.image.read import Picture, draw_text, png_bytes, read, resize, save_png
 
@@ -379,7 +381,7 @@ def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
 
 
 def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_STRIP", 100)
+    monkeypatch.setattr(rgb_module, "_STRIP", 100)
     rgb = smooth()
     assert np.array_equal(read(Image.fromarray(rgb)).rgb, rgb)
     assert np.array_equal(read(rgb).rgb, rgb)
@@ -623,7 +625,7 @@ class TestDamagedPNG:
             assert np.array_equal(read(path).rgb, smooth())
 
     def test_a_large_one_is_checked_piecewise(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_PIECE", 7)
+        monkeypatch.setattr(png_module, "_PIECE", 7)
         assert np.array_equal(read(self.whole).rgb, smooth())
         assert "wrong check sum" in failure(self.whole[:-16] + b"xxxx" + self.whole[-12:])
 
