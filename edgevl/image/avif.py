@@ -10,8 +10,8 @@ from typing import IO
 from edgevl.image.files import MAX_BYTES, check_zeros, exactly
 
 
-def check(file: IO[bytes], n_pixels: int) -> None:
-    """Raise ValueError where a broken download can be seen."""
+def check_for_zeros(file: IO[bytes], n_pixels: int) -> None:
+    """Raise ValueError where its data hold more zeros than pictures take."""
     check_zeros(_media_data(file), n_pixels)
 
 

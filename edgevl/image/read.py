@@ -5,9 +5,9 @@ the formats of `edgevl.image.kinds` are tried. The size is checked after the hea
 are; a damaged or cut-off image is refused, because a wrong picture is worse than an error. Every failure is an
 ImageError of one line.
 
-Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of a JPEG that is
-not progressive, the data must last to the last row and no further. Otherwise damage is noticed where a decoder stumbles
-over it; where none does, the picture is a wrong one.
+Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of a WebP, and of a
+JPEG that is not progressive, the data must last to the last row and no further. Otherwise damage is noticed where a
+decoder stumbles over it; where none does, the picture is a wrong one.
 """
 
 from __future__ import annotations
@@ -336,11 +336,21 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
     if kind == "QOI" and exactly(file, len(_QOI_END)) != _QOI_END:  # the decoder has read up to here
         raise ValueError("its data do not end with its last row")
     if kind == "WEBP":
-        webp.check(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+        webp.check_for_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+        if (shorter := webp.without_end(file)) is not None and _is_readable(kind, shorter):
+            raise ValueError("its data go on behind its last row")
     if kind == "AVIF":
-        avif.check(file, n_pixels=rgb.shape[0] * rgb.shape[1])
+        avif.check_for_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
     image.close()  # frees its own memory
     return rgb, orientation
+
+
+def _is_readable(kind: str, file: IO[bytes]) -> bool:
+    try:
+        Image.OPEN[kind][0](file, "").load()
+    except _DECODER_ERRORS:
+        return False
+    return True
 
 
 def _load_plugin(kind: str, module: str, name: str) -> None:

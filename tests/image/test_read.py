@@ -723,6 +723,35 @@ def test_zeros_within_a_lossy_webp_are_refused(exif: bytes) -> None:
     assert (read(plain).rgb == 255).all()
 
 
+@pytest.mark.parametrize(("lossless", "frames"), [(False, 1), (True, 1), (False, 2)])
+def test_a_webp_whose_data_do_not_end_with_its_last_row_is_refused(lossless: bool, frames: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 40, (240, 320, 3), dtype=np.uint8)
+    image = Image.fromarray(smooth(240, 320) // 2 + noise)
+    more = {"save_all": True, "append_images": [Image.fromarray(noise)]} if frames == 2 else {}
+    data = encode(image, "WEBP", lossless=lossless, **more)
+    start = data.index(b"VP8L" if lossless else b"VP8 ") + 8
+    stop = start + int.from_bytes(data[start - 4 : start], "little")
+    messages = set()
+    for at in range((start + stop) // 2, stop - 1000, (stop - start) // 20):
+        messages.add(failure(data[:at] + bytes(300) + data[at + 300 :]))
+    assert all(message.startswith("bytes: this WebP image is ") for message in messages)
+    message = "bytes: this WebP image is damaged (its data go on behind its last row); save or download it again"
+    assert message in messages
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("method", [0, 4, 6])
+def test_whole_webps_are_not(lossless: bool, method: int) -> None:
+    pictures = [smooth(), smooth(1, 1), smooth(3, 200), np.zeros((90, 70, 3), dtype=np.uint8), smooth(300, 300) & 0xC0]
+    for pixels in pictures:
+        for image in (Image.fromarray(pixels), Image.fromarray(np.dstack([pixels, pixels[..., :1]]))):
+            animated = {"save_all": True, "append_images": [image.rotate(90)]}
+            for more in ({}, {"exif": b"Exif\0\0" + bytes(50)}, animated):
+                data = encode(image, "WEBP", lossless=lossless, method=method, quality=20, **more)
+                for behind in (b"", bytes(100)):
+                    assert read(data + behind).size == pixels.shape[:2]
+
+
 def test_zeros_within_an_avif_are_refused() -> None:
     pytest.importorskip("PIL._avif")
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
