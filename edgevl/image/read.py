@@ -5,9 +5,9 @@ the formats of `edgevl.image.kinds` are tried. The size is checked after the hea
 are; a damaged or cut-off image is refused, because a wrong picture is worse than an error. Every failure is an
 ImageError of one line.
 
-Of the formats only PNG carries check sums of all that makes up the picture, and they are compared. Of a WebP, and of a
-JPEG that is not progressive, the data must last to the last row and no further. Otherwise damage is noticed where a
-decoder stumbles over it; where none does, the picture is a wrong one.
+Only PNG, and TIFF where it is deflated, carry check sums of all that makes up the picture, and they are compared. Of a
+WebP, and of a JPEG that is not progressive, the data must last to the last row and no further. Otherwise damage is
+noticed where a decoder stumbles over it; where none does, the picture is a wrong one.
 """
 
 from __future__ import annotations
@@ -326,6 +326,7 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
         image.info["transparency"] = png.in_eight_bits(key, image.tile[0][3])
     feed = _feed(image, file) if kind == "JPEG" else None
     frame = image.tile[0][1] if kind == "GIF" else None
+    tags = getattr(image, "tag_v2", {})
     rgb, orientation = _load(image, limit, name)
     if frame is not None:  # what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour
         clear_around(rgb, frame)
@@ -339,6 +340,8 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
         webp.check_for_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
         if (shorter := webp.without_end(file)) is not None and _is_readable(kind, shorter):
             raise ValueError("its data go on behind its last row")
+    if kind == "TIFF":
+        tiff.check_strips(file, tags)
     if kind == "AVIF":
         avif.check_for_zeros(file, n_pixels=rgb.shape[0] * rgb.shape[1])
     image.close()  # frees its own memory
