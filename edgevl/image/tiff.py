@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _BIT_ORDER = 256, 257, 258, 
 _STRIPS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANES = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _SIGNS = 322, 323, 324, 325, 339
 
-_DEFLATE, _PACKBITS = (8, 32946), 32773
+_DEFLATE, _PACKBITS, _GROUP_4 = (8, 32946), 32773, 4
 _YCBCR = 6  # has fewer numbers of colour than pixels
 _SPARE = 64
 """Bytes that may be left over before a strip's end."""
@@ -28,11 +28,14 @@ def check_strips(file: IO[bytes], tags: Tags) -> None:
     """Raise ValueError where a strip or tile, which libtiff has unpacked, was not written so.
 
     libtiff stops at the last row, in front of zlib's check sum. PackBits has none, but wrong bytes hardly ever come to
-    as many as a strip holds. Source: TIFF 6.0, section 9; Adobe Photoshop TIFF Technical Notes (2002), "ZIP".
+    as many as a strip holds. No codes of Group 4 come to 16 zeros in a row: ITU-T T.6, table 1; T.4, tables 2 and 3.
+    Source: TIFF 6.0, section 9; Adobe Photoshop TIFF Technical Notes (2002), "ZIP".
     """
+    compression = _number(tags, _COMPRESSION, 1)
+    if compression == _GROUP_4 and any(bytes(3) in data.rstrip(b"\0") for data, *_ in _parts(file, tags)):
+        raise ValueError("zeros in place of its data")
     if _number(tags, _BIT_ORDER, 1) != 1:
         return  # libtiff turns every byte round
-    compression = _number(tags, _COMPRESSION, 1)
     if compression in _DEFLATE:
         for data, n_bytes, _is_last in _parts(file, tags):
             _check_sum(data, n_bytes)

@@ -150,3 +150,19 @@ def test_tiles() -> None:
     broken = zlib.compress(tile)[:-1] + b"?"
     assert "is damaged (" in refused(tiff(20, 18, DEFLATE, [zlib.compress(tile)] * 3 + [broken], **sides))
     assert "do not end with a row" in refused(tiff(20, 18, PACKBITS, [*runs[:3], runs[0] * 2], **sides))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_zeros_within_group_4_are_refused(order: int) -> None:
+    rng = np.random.default_rng(0)
+    coarse, fine = rng.integers(0, 256, (30, 40), dtype=np.uint8), rng.integers(0, 2, (300, 400), dtype=np.uint8) * 255
+    for grey_values in (coarse.repeat(70, axis=0).repeat(90, axis=1), fine, np.zeros((90, 7000), dtype=np.uint8)):
+        image = Image.fromarray(grey_values).convert("1", dither=Image.Dither.NONE)
+        data = encoded(image, "group4", tiffinfo={266: order})
+        assert np.array_equal(read(data).rgb[..., 0], np.asarray(image) * 255)
+        start, size = (Image.open(io.BytesIO(data)).tag_v2[tag][0] for tag in (273, 279))  # type: ignore[attr-defined]
+        if size > 600:
+            damaged = data[: start + 300] + bytes(200) + data[start + 500 :]
+            assert refused(damaged) == (
+                "bytes: this TIFF image is damaged (zeros in place of its data); save or download it again"
+            )
