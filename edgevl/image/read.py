@@ -17,6 +17,7 @@ import binascii
 import errno
 import hashlib
 import io
+import logging
 import os
 import re
 import stat
@@ -85,6 +86,7 @@ _ORIENTATION_TAG = 0x0112
 _QOI_END = b"\0\0\0\0\0\0\0\1"
 
 _quiet_lock = threading.Lock()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr where no handler is set
 
 
 @dataclass(frozen=True, eq=False)

@@ -887,6 +887,17 @@ def test_warnings_stay_inside_and_filters_stay_as_they_were() -> None:
     assert warnings.filters == before
 
 
+def test_what_pillow_logs_is_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "many.tif"
+    samples = struct.pack("<HHI", 277, 3, 1)
+    path.write_bytes(grey_tiff(1, 8, 1, b"\0").replace(samples + b"\1", samples + b"\x63"))
+    code = "import sys; from edgevl.image.read import read; read(sys.argv[1])"
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    *before, last = run.stderr.splitlines()
+    assert "ImageError" in last
+    assert "More samples per pixel" not in "".join(before)
+
+
 def test_many_threads_at_once(rgb: NDArray[np.uint8]) -> None:
     data, got = png_bytes(rgb), []
     threads = [threading.Thread(target=lambda: got.append(read(data).id)) for _ in range(8)]
