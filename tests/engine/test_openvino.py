@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from edgevl.engine.openvino import OpenVINOGraph, ranges_path
 from edgevl.errors import BackendMissing, GraphError
 from edgevl.export.ranges import write_ranges
 from edgevl.store.disk import Disk
+from edgevl.store.keys import graph_key
 from tests import intel
 from tests.engine import graphs
 
@@ -122,7 +122,11 @@ def test_a_kept_graph_is_run_from_its_file_and_not_from_a_copy(path: Path, tmp_p
     disk = Disk(tmp_path / "store")
 
     def opened() -> OpenVINOGraph:
-        return open_graph(path, load=partial(disk.get, "graphs"), keep=partial(disk.put, "graphs"))
+        return open_graph(
+            path,
+            load=lambda name: disk.get("graphs", graph_key("content", name)),
+            keep=lambda name, compiled: disk.put("graphs", graph_key("content", name), compiled),
+        )
 
     wanted = run(opened(), inputs(1)[0])
     disk.flush()

@@ -406,7 +406,8 @@ def test_a_child_of_a_fork_writes_too(tmp_path: Path) -> None:
 
 def printed(script: str, folder: Path) -> str:
     """Return what a script prints that is given a folder; fail where it fails or does not end."""
-    run = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=60)
+    python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]  # of forks with threads, which are tried
+    run = subprocess.run([*python, "-c", script, str(folder)], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
 
