@@ -176,7 +176,8 @@ def _commit() -> str:
             return ""
 
     commit = git("rev-parse", "--short=10", "HEAD") or "unknown"
-    return f"{commit}-changed" if git("status", "--porcelain", "--untracked-files=no") else commit
+    code = (".", ":!benchmarks/results")  # what an earlier benchmark wrote changes nothing of this one
+    return f"{commit}-changed" if git("status", "--porcelain", "--untracked-files=no", "--", *code) else commit
 
 
 def slug(text: str) -> str:
