@@ -50,7 +50,7 @@ class _Command(click.Command):
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask only N, spread evenly over the data set.")
 @click.option("--against", metavar="MODEL2", help="Ask this model the same, and tell the paired difference.")
-@options.detail
+@options.image
 @options.threads
 @click.option(
     "-o",
@@ -66,6 +66,8 @@ def evaluate(
     limit: int | None,
     against: str | None,
     detail: str,
+    reduce: bool,
+    max_pixels: int | None,
     threads: int | None,
     output: Path | None,
     as_json: bool,
@@ -85,7 +87,7 @@ def evaluate(
         raise click.UsageError(f"{target}: is where wrong answers are shown; give another ending, such as .ndjson")
     page.check(shown)
     second = hub.find(against) if against is not None else None
-    settings = run.Settings(hub.find(model), task, data, target, limit, second, detail, threads)
+    settings = run.Settings(hub.find(model), task, data, target, limit, second, detail, threads, max_pixels, reduce)
     try:
         with bar(_LINE_EVERY_S) as on_step:
             found = run.evaluate(settings, on_step)

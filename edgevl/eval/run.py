@@ -36,6 +36,7 @@ class Settings:
     """What to ask whom: model folders, a task's name, where its data lies, and where answers are kept.
 
     `limit` is how many items at most (of a task that counts groups: groups), spread evenly over the data set.
+    `max_pixels` and `reduce` are for pictures, as `VLM.ask` takes them.
     """
 
     model: Path
@@ -46,6 +47,8 @@ class Settings:
     against: Path | None = None
     detail: Detail = "auto"
     threads: int | None = None
+    max_pixels: int | None = None
+    reduce: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,9 @@ def evenly(values: Sequence[T], limit: int | None) -> list[T]:
 
 def _run(folder: Path, settings: Settings) -> Run:
     spec = manifest.read(folder)
-    options = {"detail": settings.detail, "threads": settings.threads}
+    options: dict[str, Any] = {"detail": settings.detail, "threads": settings.threads}
+    if settings.reduce:  # without it, the limit decides which pictures are read, but not what is said to them
+        options |= {"reduce": True, "max_pixels": settings.max_pixels}
     manifest.check_sizes(spec, folder)
     engines = _engines(Placement(folder, spec, device="auto", threads=settings.threads))
     return Run(spec.name, spec.content_id, precision_of(spec), describe(), options, engines)
@@ -237,7 +242,13 @@ class _Asker:
         answers: list[Answer] = []
         for turn in item.turns:
             messages.append(_message(turn))
-            stream = vlm.stream_messages(messages, detail=self._settings.detail, max_tokens=self._task.max_tokens)
+            stream = vlm.stream_messages(
+                messages,
+                detail=self._settings.detail,
+                max_tokens=self._task.max_tokens,
+                max_pixels=self._settings.max_pixels,
+                reduce=self._settings.reduce,
+            )
             answers.append(stream.finish())
             messages.append(Message("assistant", (TextPart(answers[-1].text),)))
         return answers

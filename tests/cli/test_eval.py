@@ -47,6 +47,29 @@ def test_it_says_and_writes_what_was_measured(table: Path, capsys: pytest.Captur
     assert Path("eval-jsonl.html").read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_the_advice_for_a_large_picture_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (1200, 800)).save(tmp_path / "photo.jpg")
+    asked = {"image": "photo.jpg", "question": "what's here?", "answers": "nothing"}
+    table = datasets.jsonl(tmp_path / "data", [asked, {**asked, "image": "word.png"}])
+    (tmp_path / "photo.jpg").rename(tmp_path / "data" / "photo.jpg")
+    documents = []
+    for options in (["500000"], ["960000"], ["500000", "--reduce"], ["100000", "--reduce"]):
+        assert evaluate(table, "--json", "--max-pixels", *options) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    refused, read, *reduced = documents
+    [problem] = refused["problems"]
+    assert "shrink it, or use --reduce or --max-pixels" in json.dumps(problem)
+    assert [one["problems"] for one in (read, *reduced)] == [[], [], []]
+    lines = map(json.loads, Path("eval-jsonl.ndjson").read_text("utf-8").splitlines())
+    photos = [line["images"][0] for line in lines if line.get("id", "").endswith("1")]
+    assert len(photos) == len(set(photos)) == 3, "as it is, at a half and at a quarter: none stands for another"
+
+
 def test_as_json_and_again(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "kept.ndjson"
     documents = []
