@@ -250,12 +250,16 @@ class VLM:
                     self._profile = profile_of(model, key)
         return self._profile
 
-    def _check_profile(self, answer: Answer) -> None:
-        """Forget a kept profile that was wrong by more than half or twofold, where all work was done: measure anew."""
+    def _check_profile(self, answer: Answer, waited_s: float) -> None:
+        """Forget a kept profile that was wrong by more than half or twofold, where all work was done: measure anew.
+
+        The stream had been there for `waited_s` before work began: nobody read it, or another answer was under way.
+        """
         if answer.forecast is None or answer.usage.cached_tokens or answer.finish_reason == "cancelled":
             return
         is_whole = all(image.n_encoded == image.n_tiles for image in answer.images)
-        if is_whole and not 0.5 <= answer.timings.first_token_s / answer.forecast.first_token_s <= 2:
+        took_s = answer.timings.first_token_s - waited_s
+        if is_whole and not 0.5 <= took_s / answer.forecast.first_token_s <= 2:
             from edgevl.latency import kept
 
             kept.forget(kept.key_of(self.manifest.content_id, device=self._device, threads=self._threads))
@@ -357,6 +361,7 @@ def _deltas(
 ) -> Generator[Delta, None, Answer]:
     """Prefill and generate, holding the model's turn for `stream`, which is not kept alive: nobody else may read it."""
     with vlm._turn.lock():
+        waited_s = time.perf_counter() - request.ready
         try:
             vlm._turn.taken_by(stream)
             model = vlm._open()
@@ -381,7 +386,7 @@ def _deltas(
                 yield delta
                 vlm._turn.taken_by(stream)
             answer = clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason)
-            vlm._check_profile(answer)
+            vlm._check_profile(answer, waited_s)
             return answer
         finally:
             vlm._turn.taken_by(None)

@@ -78,6 +78,7 @@ class Request:
         if self.n_tokens >= n_context:
             raise self._overflow(model, messages, n_context)
         self.limit = min(params.max_tokens, n_context - self.n_tokens)
+        self.ready = time.perf_counter()
 
     @property
     def n_image_tokens(self) -> int:

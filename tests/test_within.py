@@ -5,9 +5,12 @@ Predictions come from a profile that is written here, so that nothing depends on
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +234,17 @@ def test_a_profile_is_not_judged_by_work_that_was_not_done(vlm: edgevl.VLM) -> N
     cancelled.set()
     vlm.ask(SHAPES, QUESTION, within=100, cancel=cancelled)
     assert kept.read(key()) == SECOND_A_TILE
+
+
+def test_a_profile_is_not_judged_by_the_wait_before_a_stream_is_read(vlm: edgevl.VLM) -> None:
+    profile = replace(SECOND_A_TILE, encode_s=0.2, encode_more_s=0.2)  # a second, most of it slept away
+    kept.write(key(), profile)
+    stream = vlm.stream(SHAPES, QUESTION, within=100, max_tokens=1, on_tile=lambda *_: time.sleep(0.13))
+    request = inspect.getgeneratorlocals(stream._deltas)["request"]
+    request.started, request.ready = request.started - 60, request.ready - 60
+    answer = stream.finish()
+    assert answer.timings.first_token_s > 60, "whoever asked has waited for a minute"
+    assert kept.read(key()) == profile
 
 
 # The note.
