@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import edgevl
@@ -490,10 +491,27 @@ def test_a_stage_begins_from_what_the_one_before_has_handed_over(
         kept = value if "running_" in name or "num_" in name else learned[name].to(torch.bfloat16).float()
         assert torch.equal(value, kept), name
     assert any((learned[name] != shipped[name]).any() for name in learned if name.startswith("vision."))
-    for mine, other in ((second.heads, first.heads), (second.token_heads, first.token_heads)):
-        assert all(torch.equal(value, other.state_dict()[name]) for name, value in mine.state_dict().items())
+    assert _equal(second.heads, first.heads)
+    assert _equal(second.token_heads, first.token_heads)
     assert (tmp_path / "encoder" / HEADS).exists()
     assert not (tmp_path / "encoder.part").exists()
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_heads_of_another_recipe_begin_anew(places: Paths, tmp_path: Path) -> None:
+    first = trainer(places, tmp_path, "encoder")
+    first.hand_over()
+    path = tmp_path / "encoder" / HEADS
+    save_file({**load_file(path), "token_heads.pictures.told.circled.bias": torch.zeros(26)}, path)
+    second = trainer(places, tmp_path, "decoder", start=tmp_path / "encoder", seed=1)
+    new = trainer(places, tmp_path, "decoder", seed=1)
+    assert _equal(second.heads, first.heads)
+    assert not _equal(second.token_heads, first.token_heads)
+    assert _equal(second.token_heads, new.token_heads)
+
+
+def _equal(mine: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in mine.state_dict().items())
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -9,9 +9,9 @@ from its last state. With --start CHECKPOINT the first stage begins from those w
 pictures of its beginning are left out.
 
 Every picture follows from (seed, batch number), and a stage run again, or stopped and gone on with, ends in the same
-weights to the last bit with as many processes, on processors that multiply bfloat16 (an AMD EPYC's first 900 steps were
-an Intel Xeon's): the log has their digests. With --repeat LOG a run ends at the first weights that are not those of
-that log, such as the shipped one.
+weights to the last bit with as many processes, on processors that multiply bfloat16 (what an AMD EPYC's encoder stage
+left, an Intel Xeon's did too): the log has their digests. With --repeat LOG a run ends at the first weights that are
+not those of that log, such as the shipped one.
 
 With --processes N a step takes N batches, one in each process, and their mean gradient. On two cores, two processes
 of one thread each train the whole on a quarter more pictures a second than one of two threads, those that draw the
@@ -299,7 +299,18 @@ class Trainer:
         elif self.start is not None:
             self.model.load_state_dict(load_checkpoint(self.start).state_dict())
             if (self.start / HEADS).exists():
-                self._heads().load_state_dict(load_file(self.start / HEADS))
+                self._take_heads(load_file(self.start / HEADS))
+
+    def _take_heads(self, handed_over: Mapping[str, Tensor]) -> None:
+        """Go on with heads that were handed over; those on the encoder, or on tokens, of another recipe begin anew.
+
+        The shipped model's stages did so: what its encoder's stage left of heads on tokens had more of them.
+        """
+        for part, heads in self._heads().items():
+            own = f"{part}."
+            found = {name.removeprefix(own): value for name, value in handed_over.items() if name.startswith(own)}
+            if found.keys() == heads.state_dict().keys():
+                heads.load_state_dict(found)
 
     def _report_weights(self, values: Mapping[str, Any], kind: str) -> None:
         digest = self.digest()
