@@ -9,9 +9,9 @@ from its last state. With --start CHECKPOINT the first stage begins from those w
 pictures of its beginning are left out.
 
 Every picture follows from (seed, batch number), and a stage run again, or stopped and gone on with, ends in the same
-weights to the last bit with as many processes, on processors that multiply bfloat16 (what an AMD EPYC's encoder stage
-left, an Intel Xeon's did too): the log has their digests. With --repeat LOG a run ends at the first weights that are
-not those of that log, such as the shipped one.
+weights to the last bit with as many processes, on processors that multiply bfloat16 (the card tells what an Intel Xeon
+met of an AMD EPYC's run): the log has their digests. With --repeat LOG a run ends at the first weights that are not
+those of that log, such as the shipped one.
 
 With --processes N a step takes N batches, one in each process, and their mean gradient. On two cores, two processes
 of one thread each train the whole on a quarter more pictures a second than one of two threads, those that draw the
