@@ -26,7 +26,7 @@ from tests.waiting import heed_ctrl_c
 SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 SHAPES = str(SAMPLES / "shapes.png")
 QUESTION = "what's here?"
-EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
+EDGEVL = (sys.executable, "-m", "edgevl")
 
 
 @pytest.fixture

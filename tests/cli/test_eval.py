@@ -19,7 +19,7 @@ from tests.eval import datasets
 from tests.waiting import heed_ctrl_c
 
 MODEL = str(hub.find(None))
-EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
+EDGEVL = (sys.executable, "-m", "edgevl")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from edgevl.cli import run
 from tests.cli.test_streams import posix
 
 SHAPES = Path(__file__).parents[2] / "models" / "samples" / "shapes.png"
-EDGEVL = (sys.executable, "-c", "from edgevl.cli import main; main()")
+EDGEVL = (sys.executable, "-m", "edgevl")
 
 
 @pytest.fixture
