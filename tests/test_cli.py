@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -391,3 +392,24 @@ def test_words_that_cannot_be_written_are_a_failure() -> None:
         ended = subprocess.run([*EDGEVL, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 1
     assert ended.stderr == "error: output: the disk is full; free some space, or write elsewhere\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "library"),
+    [
+        (["ask", SHAPES, QUESTION], "tokenizers"),
+        (["ask", SHAPES, QUESTION], "onnxruntime"),
+        (["doctor"], "onnxruntime"),
+    ],
+    ids=["ask, tokenizers", "ask, onnxruntime", "doctor, onnxruntime"],
+)
+def test_a_library_that_does_not_load_is_one_line(command: list[str], library: str, tmp_path: Path) -> None:
+    (tmp_path / f"{library}{EXTENSION_SUFFIXES[-1]}").touch()  # as where another library that it needs is missing
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([*EDGEVL, *command], capture_output=True, text=True, env=env, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert library in last
+    assert "pip install --force-reinstall" in last

@@ -34,6 +34,9 @@ _HOMES = {
 }
 """Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
+_TO_LOAD = "install edgevl anew: pip install --force-reinstall edgevl"
+if os.name == "nt":
+    _TO_LOAD += "; onnxruntime needs Microsoft's Visual C++ runtime too: https://learn.microsoft.com/cpp/windows/latest-supported-vc-redist"
 _SOON_S = 0.02
 _ctrl_c = threading.Event()
 
@@ -127,6 +130,8 @@ def _told(error: Exception) -> int | None:
             return _fail(str(error))
         case MemoryError():
             return _fail("there is not enough memory; try a smaller image, --detail low, or a smaller model")
+        case ImportError() if not (error.name or "").startswith("edgevl"):  # else it is our own mistake
+            return _fail(f"a library that edgevl uses does not load ({error}); {_TO_LOAD}")
         case BrokenPipeError():
             _drop_stdout()
             return 1
