@@ -23,6 +23,7 @@ SLOW = (
     "engine/native/test_graphs.py",
     "engine/native/test_hostile.py",
     "engine/native/test_library.py",
+    "engine/native/test_systems.py",
     "engine/test_gguf.py",
     "export",
     "image/test_bad_images.py",

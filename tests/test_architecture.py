@@ -45,6 +45,7 @@ LAYERS = (
     "eval",
     "export",
     "cli",
+    "__main__",
 )
 UPWARD = {("pipeline", "chat")}  # VLM.chat() makes a Chat, and imports it when it is called
 OWNERS = {

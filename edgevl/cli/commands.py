@@ -36,7 +36,10 @@ _HOMES = {
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
 _TO_LOAD = "install edgevl anew: pip install --force-reinstall edgevl"
 if os.name == "nt":
-    _TO_LOAD += "; onnxruntime needs Microsoft's Visual C++ runtime too: https://learn.microsoft.com/cpp/windows/latest-supported-vc-redist"
+    _TO_LOAD += (
+        "; onnxruntime needs Microsoft's Visual C++ runtime too: "
+        "https://learn.microsoft.com/cpp/windows/latest-supported-vc-redist"
+    )
 _SOON_S = 0.02
 _ctrl_c = threading.Event()
 

@@ -109,7 +109,11 @@ def test_a_check_that_can_judge_nothing_fails_and_says_why(
         (["--threads", "0"], 2, "'0' must be whole numbers from 1 to"),
         (["--threads", "1,99999"], 2, "'1,99999' must be whole numbers from 1 to"),
         (["--rounds", "0"], 2, "--rounds"),
-        (["--json", "no/such/folder/out.json"], 2, "no/such/folder/out.json: there is no such folder to write to"),
+        (
+            ["--json", "no/such/folder/out.json"],
+            2,
+            f"{Path('no/such/folder/out.json')}: there is no such folder to write to",
+        ),
         (["--json", ""], 2, "the name is empty; give a file"),
         (["--html", ""], 2, "the name is empty; give a file"),
         (["--json", "out", "--html", "./out"], 2, "out: is named for --json and for --html; give two files"),

@@ -72,7 +72,10 @@ def test_view_writes_no_file_named_like_standard_output(mine: Path, capsys: pyte
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("no/such/plan.png", "no/such/plan.png: there is no such folder to write to"), ("", "the name is empty")],
+    [
+        ("no/such/plan.png", f"{Path('no/such/plan.png')}: there is no such folder to write to"),
+        ("", "the name is empty"),
+    ],
 )
 def test_view_draws_nothing_that_it_cannot_write(
     name: str, words: str, mine: Path, capsys: pytest.CaptureFixture[str]

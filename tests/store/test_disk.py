@@ -545,7 +545,7 @@ def test_where_and_how_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("EDGEVL_STORE_DIR", str(tmp_path / "mine"))
     assert default_folder() == tmp_path / "mine"
     monkeypatch.delenv("EDGEVL_STORE_DIR")
-    assert default_folder().parts[-2:] == ("edgevl", "store")
+    assert default_folder().parts[-2:] == ("Cache" if os.name == "nt" else "edgevl", "store")
     assert default_max_bytes() == DEFAULT_MAX_BYTES
     monkeypatch.setenv("EDGEVL_STORE_MB", "5")
     assert default_max_bytes() == 5_000_000

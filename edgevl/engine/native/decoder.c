@@ -3,6 +3,10 @@
 
    Plain C with GCC's and Clang's vectors (other compilers do not build it, and edgevl does without). */
 
+#if defined(_WIN32) && !defined(__clang__)
+#error "for Windows by Clang alone: GCC lets wide vectors lie on a stack that is not aligned for them (its bug 54412)"
+#endif
+
 #include "decoder.h"
 
 #include <math.h>
@@ -17,6 +21,11 @@
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
 #endif
 
 #if defined(_WIN32)
@@ -442,20 +451,33 @@ SHORT Ints_avx2 dot_avxvnni(Ints_avx2 sum, __m256i weights, __m256i values) {
 #endif
 #endif
 
-static int has_f16c(void) {
-  unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+static int has_all(unsigned found, unsigned wanted) { return (found & wanted) == wanted; }
+
+/* What the processor has and the system keeps when threads take turns. Asked of the processor, because the library that
+   `__builtin_cpu_supports` looks it up in is missing where Clang comes as Zig, and then finds nothing. */
+static void look(int* has_avx2, int* has_avx512) {
+  enum { WIDE = 0x6, WIDEST = 0xe0 }; /* registers that are kept: of AVX, and what AVX-512 adds */
+  unsigned a, b, c, d, kept, high;
+  *has_avx2 = *has_avx512 = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) return;
+  __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+  if (!has_all(kept, WIDE) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+  *has_avx2 = has_all(b, bit_AVX2);
+#if defined(__APPLE__)
+  kept |= WIDEST; /* which are kept from a thread's first use of them on */
+#endif
+  *has_avx512 = has_all(kept, WIDEST) && has_all(b, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ) &&
+                has_all(c, bit_AVX512VNNI);
 }
 
 static Forward* supported(const char** name) {
-  __builtin_cpu_init();
+  int has_avx2, has_avx512;
+  look(&has_avx2, &has_avx512);
   const char* most = getenv("EDGEVL_NATIVE");
   const int is_plain = most && !strcmp(most, "avx2"); /* without newer instructions */
-  const int is_exact = most && !strcmp(most, "avx512");
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && !is_plain) {
+  if (has_avx512 && !is_plain) {
 #if HAS_NEWER
-    if (has_newer(5) && !is_exact) {
+    if (has_newer(5) && !(most && !strcmp(most, "avx512"))) {
       *name = "avx512bf16";
       return forward_avx512bf16;
     }
@@ -463,7 +485,7 @@ static Forward* supported(const char** name) {
     *name = "avx512";
     return forward_avx512;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+  if (has_avx2) {
 #if HAS_NEWER
     if (has_newer(4) && !is_plain) {
       *name = "avxvnni";
@@ -481,10 +503,6 @@ static Forward* supported(const char** name) {
 /* Clang's arm_neon.h has them without being asked for the architecture from 16 on. */
 #elif defined(__aarch64__) && !defined(__AARCH64EB__) && \
     (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
-
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 #if defined(__ARM_FEATURE_DOTPROD)
 #define HAS_DOTPROD 1 /* wherever this runs */
@@ -553,6 +571,8 @@ SHORT void narrow_neon(float32x4_t x, uint16_t* to) {
 static Forward* supported(const char** name) {
 #if defined(__linux__)
   const int is_there = HAS_DOTPROD || (getauxval(AT_HWCAP) & 1ul << 20) != 0; /* HWCAP_ASIMDDP */
+#elif defined(_WIN32)
+  const int is_there = HAS_DOTPROD || IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE);
 #else
   const int is_there = HAS_DOTPROD;
 #endif
@@ -591,9 +611,23 @@ static int64_t packed_floats(const Product* product) {
   return (int64_t)(product->k / 4 + product->k / product->block) * MOST_LANES;
 }
 
+/* Return memory that any vector may lie at the beginning of, or NULL; `free_room` takes it back */
 static void* room(int64_t n_bytes) {
+  const size_t size = (size_t)(n_bytes + 63) / 64 * 64;
+#if defined(_WIN32)
+  return _aligned_malloc(size, 64);
+#else
   void* found = NULL;
-  return posix_memalign(&found, 64, (size_t)(n_bytes + 63) / 64 * 64) ? NULL : found;
+  return posix_memalign(&found, 64, size) ? NULL : found;
+#endif
+}
+
+static void free_room(void* room) {
+#if defined(_WIN32)
+  _aligned_free(room); /* `free` does not know it */
+#else
+  free(room);
+#endif
 }
 
 EXPORTED void edgevl_decoder_close(Decoder* decoder) {
@@ -606,20 +640,20 @@ EXPORTED void edgevl_decoder_close(Decoder* decoder) {
     pthread_cond_destroy(&decoder->woken); /* would wait for ever for threads that did not come along */
   }
   for (int i = 0; i < decoder->n_rooms; i++) {
-    if (decoder->own) free(decoder->own[i]);
-    if (decoder->own_chunks) free(decoder->own_chunks[i]);
+    if (decoder->own) free_room(decoder->own[i]);
+    if (decoder->own_chunks) free_room(decoder->own_chunks[i]);
   }
   free(decoder->own);
   free(decoder->own_chunks);
-  free(decoder->x);
-  free(decoder->qkv);
-  free(decoder->mixed);
-  free(decoder->gated);
-  free(decoder->partial);
-  free(decoder->chunks);
-  free(decoder->phases);
+  free_room(decoder->x);
+  free_room(decoder->qkv);
+  free_room(decoder->mixed);
+  free_room(decoder->gated);
+  free_room(decoder->partial);
+  free_room(decoder->chunks);
+  free_room(decoder->phases);
   free(decoder->workers);
-  free(decoder->layers);
+  free_room(decoder->layers);
   free(decoder);
 }
 
@@ -682,9 +716,11 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     return NULL;
   }
   memcpy(decoder->layers, model->layers, sizeof(Layer) * (size_t)model->n_layers);
+#if !defined(_WIN32) /* which has no signals for threads */
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of the caller */
+#endif
   for (int i = 1; i < n_threads; i++) {
     Work* given = malloc(sizeof *given);
     if (given) *given = (Work){decoder, i};
@@ -694,7 +730,9 @@ EXPORTED Decoder* edgevl_decoder_open(const Model* model, int n_threads, int max
     }
     decoder->n_threads++;
   }
+#if !defined(_WIN32)
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
   return decoder;
 }
 
