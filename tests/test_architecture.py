@@ -223,20 +223,28 @@ SOURCES = list(_sources())
 RUNTIME = [source for source in SOURCES if not source[0].startswith("edgevl.export")]
 
 
-def _tracked() -> list[Path]:
-    """Return the files under version control; skips outside a clone."""
+def _listed(*options: str) -> list[str]:
+    """Return a line for every file under version control, as `git ls-files` gives it; skips outside a clone."""
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("this is not a git clone, so there are no tracked files to look at")
-    listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    paths = (ROOT / name for name in listed.decode().split("\0") if name)
-    return [path for path in paths if path.is_file()]
+    command = [git, "ls-files", "-z", *options]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    return [line for line in listed.decode().split("\0") if line]
+
+
+def _tracked() -> list[Path]:
+    """Return the files under version control; skips outside a clone."""
+    return [path for path in (ROOT / name for name in _listed()) if path.is_file()]
 
 
 class TestProject:
     def test_every_module_has_a_layer(self) -> None:
         names = {name.split(".")[1] for name, _, _ in SOURCES if "." in name}
         assert names == set(LAYERS) - {""}
+
+    def test_git_for_windows_changes_no_byte(self) -> None:
+        assert [line for line in _listed("--eol") if "attr/-text" not in line] == []
 
     def test_imports_point_one_way(self) -> None:
         found = [
