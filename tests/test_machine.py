@@ -311,6 +311,7 @@ def test_a_home_is_known_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a home is beside the user's own")
 def test_a_home_that_is_not_known_is_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some versions of platformdirs leave the ~ where it stands."""
     monkeypatch.delenv("EDGEVL_STORE_DIR")

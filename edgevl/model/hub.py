@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -221,15 +221,14 @@ def _receive(source: Repository, file: RemoteFile, part: Path, tell: Callable[[i
 def _remote_file(repo: str, sibling: Any) -> RemoteFile:
     path, n_bytes = str(sibling.rfilename), sibling.size
     digest = sibling.lfs["sha256"] if sibling.lfs else sibling.blob_id
-    if not _is_inside(path) or not isinstance(n_bytes, int) or not isinstance(digest, str):
+    if not _can_be_kept(path) or not isinstance(n_bytes, int) or not isinstance(digest, str):
         raise DownloadError(f"{repo}: the hub lists {path!r} in a form that this version does not know")
     return RemoteFile(path, n_bytes, digest)
 
 
-def _is_inside(path: str) -> bool:
-    """Return whether a path from the hub stays in the folder that it is put in, on every platform."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and not set(path) & set('\\:*?"<>|\0')
+def _can_be_kept(path: str) -> bool:
+    """Return whether a path from the hub can be a file's in the folder that it is put in, on every system."""
+    return manifest.is_inside(path) and not set(path) & set('*?"<>|')
 
 
 def _digest(path: Path, file: RemoteFile) -> str:

@@ -11,7 +11,7 @@ import json
 import sys
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -325,8 +325,14 @@ def _check_image(manifest: Manifest, path: Path) -> None:
         raise _mismatch(wanted, image.longest_edge, str(path), "image.longest_edge")
 
 
+def is_inside(name: str) -> bool:
+    """Return whether a file's name stays in the folder that it is looked for in, on every system."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and parts[0][0] != "/" and ".." not in parts and not set(name) & set("\\:\0")
+
+
 def _check_inside(name: str, path: Path) -> None:
-    if not name or "\\" in name or ":" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_inside(name):
         raise ManifestError(f"{path}: files: {name!r} points outside the model folder{_AGAIN}")
 
 

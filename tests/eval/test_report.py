@@ -250,7 +250,7 @@ def test_a_page_goes_over_no_other_file(alone: Evaluation, tmp_path: Path, monke
         InputError, match=r"b\.html: is no file but a folder, a pipe or a device; choose another --output"
     ):
         page.check(tmp_path / "b.html")
-    with pytest.raises(InputError, match=r"b\.html: cannot be written \(Is a directory\); choose another --output"):
+    with pytest.raises(InputError, match=r"b\.html: cannot be written \(.+\); choose another --output"):
         page.write(tmp_path / "b.html", alone)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(InputError, match=r"c\.html: cannot be written \(permission denied\); choose another --output"):

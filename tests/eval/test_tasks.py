@@ -342,9 +342,9 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
     assert shown(second)[:2] == ["<word>", "<shapes>"]
     assert (second.id, second.metric, second.answers) == ("questions.jsonl, line 2", "exact", ("hello", "hallo"))
     assert second.categories == {"a": "1", "b": "x"}
-    told = [re.sub(r"one of .*", "one of ...", text.replace(str(tmp_path), "")) for text in problems(found)]
+    told = [re.sub(r"one of .*", "one of ...", text.replace(repr(str(tmp_path))[1:-1], "")) for text in problems(found)]
     assert told == [
-        "questions.jsonl, line 3: its picture '/no.png' is missing",
+        f"questions.jsonl, line 3: its picture {os.sep + 'no.png'!r} is missing",
         "questions.jsonl, line 4: its metric 'bleu' is not known; it must be one of ...",
         "questions.jsonl, line 5: its metric 'choice_of_mmmu' is not known; it must be one of ...",
         "one: is there twice; only the first is asked",

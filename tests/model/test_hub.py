@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -89,8 +90,9 @@ def test_the_empty_name_is_no_model(folders: Path) -> None:
 
 def test_a_name_cannot_leave_its_folder(folders: Path) -> None:
     make(folders / "secret")
-    with pytest.raises(ModelNotFound):
-        hub.find("..\\secret")
+    if os.name != "nt":  # there it is a path
+        with pytest.raises(ModelNotFound):
+            hub.find("..\\secret")
     assert hub.find("../secret") == Path("../secret")  # a path may: it is the caller's own
 
 

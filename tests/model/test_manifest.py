@@ -197,7 +197,8 @@ def test_an_older_format_lacks_what_came_later(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret", "/etc/passwd", "a/../../b", "..\\secret", "C:\\x", "c:x", "", "sub/../../x"]
+    "name",
+    ["../secret", "/etc/passwd", "a/../../b", "..\\secret", "C:\\x", "c:x", "", "sub/../../x", "//there/x", "a\0b"],
 )
 def test_files_outside_the_folder(written: Path, name: str) -> None:
     change(written, lambda raw: raw["files"].update({name: {"n_bytes": 1, "sha256": "0"}}))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -108,7 +108,12 @@ def any_shape(draw: st.DrawFn) -> Shape:
     )
 
 
+SHORT = Shape(block=64, n_heads=8, n_kv_heads=4, intermediate=128, vocab=2, half_rotary=1, has_biases=True, seed=1)
+"""One whose two scores happen to be small."""
+
+
 @settings(max_examples=25)
+@example(shape=SHORT, numbers=[3], n_threads=1)
 @given(shape=any_shape(), numbers=st.lists(st.integers(1, 40), min_size=1, max_size=3), n_threads=st.integers(1, 3))
 def test_any_shape_is_computed_in_any_parts(shape: Shape, numbers: list[int], n_threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +123,10 @@ def test_any_shape_is_computed_in_any_parts(shape: Shape, numbers: list[int], n_
         for part in np.split(ids, np.cumsum(numbers)[:-1]):
             decoder.extend(part)
         wanted = computed(made, made.embeddings[ids])
-        assert difference(decoder.logits(), wanted.logits[-1]) < FLIPPED
-        # One score of few may be small beside what was added up for it, so of them all are looked at, of keys each.
+        # Few scores may be small beside what was added up for them: they are as random numbers about 1 in size.
+        scores = wanted.logits[-1]
+        length = max(np.linalg.norm(scores), np.sqrt(len(scores)))
+        assert np.linalg.norm(decoder.logits() - scores) < FLIPPED * length
         assert np.abs(decoder.save() - wanted.cache).max() < FLIPPED * np.abs(wanted.cache).max()
         del decoder
 
