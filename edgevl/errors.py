@@ -68,7 +68,7 @@ class ContextOverflow(InputError):
 
 
 class Busy(InputError):
-    """This thread asks a model that it is still streaming from, or for more of a stream that is at work."""
+    """A model is asked while an answer of it was left unfinished, or a stream while it is at work."""
 
 
 class BackendError(EdgeVLError):

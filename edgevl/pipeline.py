@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import weakref
@@ -27,8 +26,20 @@ from edgevl.latency.profile import Profile
 from edgevl.loaded import Loaded
 from edgevl.model import hub
 from edgevl.model.manifest import Manifest
-from edgevl.request import OnTile, Prefilled, Request, TileSource, check_callbacks, n_tokens, open_image, prefill
+from edgevl.request import (
+    NOTHING,
+    OnTile,
+    Prefilled,
+    Request,
+    TileSource,
+    check_callbacks,
+    n_tokens,
+    open_image,
+    prefill,
+)
 from edgevl.store.disk import open_disk
+from edgevl.store.keys import tiles_id
+from edgevl.turns import Turn, Turns
 from edgevl.types import (
     Answer,
     Delta,
@@ -71,7 +82,10 @@ def load(
 
 
 class VLM:
-    """An open model. Safe to call from several threads: their requests wait for one another."""
+    """An open model. Safe to call from several threads: their requests wait for one another.
+
+    One that waits for an answer which nobody reads on raises Busy, after half a minute at most.
+    """
 
     def __init__(
         self,
@@ -91,7 +105,7 @@ class VLM:
             folder, device=device, threads=threads, disk=self._disk, low_memory=low_memory
         )
         self.manifest: Manifest = self._model.manifest
-        self._turn = _Turn()
+        self._turns = Turns()
 
     @property
     def name(self) -> str:
@@ -128,10 +142,11 @@ class VLM:
     ) -> Stream:
         """Answer a whole conversation (`Message`s or OpenAI-style dictionaries), word by word.
 
-        `detail` is "auto", "high", "low" or a number of tiles at most; `cancel` ends the answer between tiles
-        and tokens; `on_tile(done, total)` reports tiles as they are encoded; `on_answer` is called once with the
-        finished answer; `max_pixels` is the largest image taken (default 100 million), and `reduce` lets
-        a larger JPEG be reduced while it is decoded; `sampling` are the fields of `SamplingParams`.
+        `detail` is "auto", "high", "low" or a number of tiles at most, for every image that has none of its own;
+        `cancel` ends the answer between tiles and tokens, and the wait for its turn; `on_tile(done, total)` reports
+        tiles as they are encoded; `on_answer` is called once with the finished answer; `max_pixels` is the largest
+        image taken (default 100 million), and `reduce` lets a larger JPEG be reduced while it is decoded; `sampling`
+        are the fields of `SamplingParams`.
         `within` is a budget to the first token, in seconds or as a text such as "800ms": images get the most tiles up
         to `detail` whose predicted time keeps it (`Stream.forecast`); this machine is measured for that on first use.
         Bad input raises here, an InputError, before anything is computed; graphs run while the stream is iterated.
@@ -152,7 +167,7 @@ class VLM:
             profile=None if within_s is None else self._profile_of(model),
             within_s=within_s,
         )
-        return Stream(self, request, cancel or threading.Event(), on_tile, on_answer)
+        return Stream(self, request, _Cancel(cancel), on_tile, on_answer)
 
     def preview(
         self,
@@ -190,12 +205,12 @@ class VLM:
         picture = open_image(image, max_pixels, reduce)
         if isinstance(picture, Features):
             return picture
-        with self._turn.lock():
+        with self._turns.one():
             model = self._open()
             plan = model.plan(picture.size, detail)
             source = TileSource(model, [picture], [plan])
             tiles = tuple(source.ahead([(0, tile) for tile in range(plan.n_tiles)]))
-        return Features(picture.id, model.vision_id, picture.size, plan, tiles)
+        return Features(picture.id, model.vision_id, picture.size, plan, tiles_id(tiles), tiles)
 
     def chat(self, *, system: str | None = None, **options: Any) -> Chat:
         """Begin a conversation that remembers its images and turns; `options` are those of `stream_messages`."""
@@ -216,13 +231,17 @@ class VLM:
     def close(self) -> None:
         """Free the graphs, after the running request, and write what is to be stored. Closing twice is allowed.
 
-        An answer that this thread has not read to its end is closed first.
+        An answer that is not read to its end is closed first: this thread's own at once, another one's when nobody has
+        read on for two seconds.
         """
-        self._turn.end_own()
-        with self._turn.lock():
+        turn = Turn()
+        try:
+            self._turns.take_last(turn)
             self._model = None
             if self._disk is not None:
                 self._disk.flush()
+        finally:
+            turn.end()
 
     def __enter__(self) -> Self:
         return self
@@ -246,7 +265,7 @@ class VLM:
             if self._profile is None:
                 from edgevl.probe import profile_of
 
-                with self._turn.lock():
+                with self._turns.one():
                     self._profile = profile_of(model, key)
         return self._profile
 
@@ -301,7 +320,7 @@ class Stream(Iterator[Delta]):
         self._on_answer = on_answer
         self._answer: Answer | None = None
         self.forecast = request.forecast
-        deltas = _deltas(vlm, request, cancel, on_tile, weakref.ref(self))
+        deltas = _deltas(vlm, request, cancel, on_tile, weakref.WeakMethod(self.close))
         self._deltas = cast("GeneratorType[Delta, None, Answer]", deltas)
 
     @property
@@ -352,44 +371,58 @@ class Stream(Iterator[Delta]):
         self.close()
 
 
+class _Cancel(threading.Event):
+    """A stream's own, which is also set where the caller's is: that one may be given to several streams."""
+
+    def __init__(self, given: threading.Event | None) -> None:
+        super().__init__()
+        self._given = given
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._given is not None and self._given.is_set())
+
+
 def _deltas(
     vlm: VLM,
     request: Request,
     cancel: threading.Event,
     on_tile: OnTile | None,
-    stream: weakref.ref[Stream],
+    close: Callable[[], Callable[[], None] | None],
 ) -> Generator[Delta, None, Answer]:
-    """Prefill and generate, holding the model's turn for `stream`, which is not kept alive: nobody else may read it."""
-    with vlm._turn.lock():
+    """Prefill and generate in a turn of the model's; the stream is not kept alive for it: nobody else may read it."""
+    model = vlm._open()
+    source = TileSource(model, request.images, request.plans)
+    turn = Turn(close)
+    try:
+        if not vlm._turns.take(turn, cancel):
+            return _Clock(request, source, NOTHING, model.load_s).answer(vlm.name, "", [], "cancelled")
         waited_s = time.perf_counter() - request.ready
-        try:
-            vlm._turn.taken_by(stream)
-            model = vlm._open()
-            source = TileSource(model, request.images, request.plans)
-            prefilled = prefill(model, request, source, cancel, on_tile)
-            clock = _Clock(request, source, prefilled, model.load_s)
-            if not prefilled.complete:
-                return clock.answer(vlm.name, "", [], "cancelled")
-            generation = Generation(
-                model.decoder,
-                model.tokenizer,
-                prompt_ids=request.text_ids(),
-                eos_token_ids=model.manifest.tokenizer.eos_token_ids,
-                params=request.params,
-                limit=request.limit,
-                cancelled=cancel,
-            )
-            texts = []
-            for delta in generation:
-                clock.token()
-                texts.append(delta.text)
-                yield delta
-                vlm._turn.taken_by(stream)
-            answer = clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason)
-            vlm._check_profile(answer, waited_s)
-            return answer
-        finally:
-            vlm._turn.taken_by(None)
+        vlm._open()  # it may have been closed meanwhile
+        prefilled = prefill(model, request, source, cancel, on_tile)
+        clock = _Clock(request, source, prefilled, model.load_s)
+        if not prefilled.complete:
+            return clock.answer(vlm.name, "", [], "cancelled")
+        generation = Generation(
+            model.decoder,
+            model.tokenizer,
+            prompt_ids=request.text_ids(),
+            eos_token_ids=model.manifest.tokenizer.eos_token_ids,
+            params=request.params,
+            limit=request.limit,
+            cancelled=cancel,
+        )
+        texts = []
+        for delta in generation:
+            clock.token()
+            texts.append(delta.text)
+            turn.pause()
+            yield delta
+            turn.go_on()
+        answer = clock.answer(vlm.name, "".join(texts), generation.token_ids, generation.finish_reason)
+        vlm._check_profile(answer, waited_s)
+        return answer
+    finally:
+        turn.end()
 
 
 class _Clock:
@@ -428,38 +461,6 @@ class _Clock:
             token_ids=tuple(token_ids),
             forecast=request.forecast,
         )
-
-
-class _Turn:
-    """A lock that one request holds; asking for it twice in one thread is an error instead of a hang."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stream: weakref.ref[Stream] | None = None
-        self._reader: int | None = None
-
-    def lock(self) -> threading.Lock:
-        """Return the lock, to be entered itself: Ctrl-C cannot come between, as it could in a method of ours.
-
-        Raises Busy where this thread would wait for itself.
-        """
-        if self._is_own():
-            raise Busy("this thread is still reading an answer of this model; finish that stream or close() it first")
-        return self._lock
-
-    def taken_by(self, stream: weakref.ref[Stream] | None) -> None:
-        """Note, from within the lock, whose turn it is, and that this thread reads it."""
-        self._stream, self._reader = stream, threading.get_ident() if stream else None
-
-    def end_own(self) -> None:
-        """Close the stream that this thread left unfinished, if there is one."""
-        stream = self._stream() if self._stream is not None and self._is_own() else None
-        if stream is not None:
-            with contextlib.suppress(Busy):  # asked for by what the stream itself has called
-                stream.close()
-
-    def _is_own(self) -> bool:
-        return self._reader == threading.get_ident() and self._lock.locked()
 
 
 def _sampling(options: Mapping[str, Any]) -> SamplingParams:

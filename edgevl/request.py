@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, count, islice
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgevl.latency.choice import choose, levels, read_as
 from edgevl.latency.profile import NEVER, Estimate, Profile, Work, work_of
 from edgevl.loaded import Held, Loaded
 from edgevl.model.prompt import is_conversation, shorter
-from edgevl.store.keys import prefix_keys, tile_key
+from edgevl.store.keys import prefix_keys, tile_key, tiles_id
 from edgevl.types import (
     Chunk,
     Detail,
@@ -47,8 +47,9 @@ LIKELY_ANSWER = 256
 class Request:
     """Messages turned into chunks and checked against the context, before any graph runs.
 
+    An image is cut by its own detail where it has one, else by `detail`.
     With a `profile` of this machine, `forecast` says what it will take; with a budget of `within_s` seconds too, its
-    images get the most tiles up to `detail` whose predicted first token keeps it, or the fewest if none does.
+    images get the most tiles up to that whose predicted first token keeps it, or the fewest if none does.
     Raises ImageError, PromptError, InputError or ContextOverflow.
     """
 
@@ -65,16 +66,17 @@ class Request:
         within_s: float | None = None,
     ) -> None:
         self.started = time.perf_counter()
-        parts = [part.image for message in messages for part in message.parts if isinstance(part, ImagePart)]
-        self.images = [open_image(part, max_pixels, reduce) for part in parts]
+        parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
+        details = [detail if part.detail is None else part.detail for part in parts]
+        self.images = [open_image(part.image, max_pixels, reduce) for part in parts]
         self.read_s = time.perf_counter() - self.started
         self.params = params
         self.forecast: Forecast | None = None
         n_context = model.manifest.decoder.context_length
         if profile is None:
-            self._cut(model, messages, [plan_image(model, image, detail) for image in self.images])
+            self._cut(model, messages, list(map(partial(plan_image, model), self.images, details)))
         else:
-            self._choose(model, messages, detail, profile, within_s)
+            self._choose(model, messages, details, profile, within_s)
         if self.n_tokens >= n_context:
             raise self._overflow(model, messages, n_context)
         self.limit = min(params.max_tokens, n_context - self.n_tokens)
@@ -98,13 +100,15 @@ class Request:
         """Return whether step `index` ends with the last tile of an image."""
         return steps.ends_image(self.steps[index][-1], self.plans)
 
+    @cached_property
+    def _contents(self) -> list[str]:
+        return list(map(_content_of, self.images))
+
     def _content(self, chunk: Chunk) -> str:
         """Say what a chunk is: its token ids, or an image's content, plan and tile."""
         if isinstance(chunk, TextChunk):
             return ",".join(map(str, chunk.token_ids))
-        image = self.images[chunk.image]
-        content = image.image_id if isinstance(image, Features) else image.id
-        return f"{content}:{self.plans[chunk.image]!r}:{chunk.tile}"
+        return f"{self._contents[chunk.image]}:{self.plans[chunk.image]!r}:{chunk.tile}"
 
     def infos(self, source: TileSource) -> tuple[ImageInfo, ...]:
         """Return what became of each image."""
@@ -127,13 +131,18 @@ class Request:
         self.n_tokens = n_tokens(self.chunks)
 
     def _choose(
-        self, model: Loaded, messages: Sequence[Message], detail: Detail, profile: Profile, within_s: float | None
+        self,
+        model: Loaded,
+        messages: Sequence[Message],
+        details: Sequence[Detail],
+        profile: Profile,
+        within_s: float | None,
     ) -> None:
         """Cut the images by the first plans, from the most tiles to the fewest, that keep the budget.
 
         Those that do not fit into the context keep none.
         """
-        choices = [plans_of_image(model, image, detail) for image in self.images]
+        choices = list(map(partial(plans_of_image, model), self.images, details))
 
         def estimate(plans: Sequence[TilePlan]) -> Estimate:
             self._cut(model, messages, plans)
@@ -312,6 +321,10 @@ class Prefilled:
     complete: bool
 
 
+NOTHING = Prefilled(0, 0.0, complete=False)
+"""What was prefilled of a request that was cancelled before."""
+
+
 def prefill(
     model: Loaded, request: Request, source: TileSource, cancel: threading.Event, on_tile: OnTile | None
 ) -> Prefilled:
@@ -327,7 +340,7 @@ def prefill(
     if model.takes_turns:
         begun = _encode_first(model, request, source, cancel, on_tile)
         if begun is None:
-            return Prefilled(0, 0.0, complete=False)
+            return NOTHING
     decoder = model.decoder  # which may be opened now
     started = time.perf_counter()
     keys = request.keys(model.decoder_id)
@@ -518,15 +531,42 @@ def read_picture(source: Any, max_pixels: int | None = None, reduce: bool = Fals
 
 
 def plan_image(model: Loaded, image: Picture | Features, detail: Detail) -> TilePlan:
-    """Return an image's plan; `Features` bring theirs. Raises InputError for those of another model or processor."""
+    """Return an image's plan; `Features` bring theirs.
+
+    Raises InputError for those of another model or processor, and for those whose tiles do not fit their plan.
+    """
     if isinstance(image, Picture):
         return model.plan(image.size, detail)
     if image.model_id != model.vision_id:
         raise InputError(
             "these features were encoded by another model or on another kind of processor; encode the image again here"
         )
-    plan: TilePlan = image.plan
+    plan, spec = image.plan, model.manifest
+    shape = spec.image.tokens_per_tile, spec.decoder.hidden_size
+    if not isinstance(plan, TilePlan) or len(image.tiles) != plan.n_tiles or not all(map(_are_of(shape), image.tiles)):
+        raise InputError(
+            f"these features do not fit their plan: it wants an array of float32 {list(shape)} of finite values for "
+            "each tile; encode the image again"
+        )
     return plan
+
+
+def _are_of(shape: tuple[int, int]) -> Callable[[Any], bool]:
+    """Return a check that something is features of this shape, such as the encoder gives."""
+
+    def check(tile: Any) -> bool:
+        is_array = isinstance(tile, np.ndarray) and tile.dtype == np.float32
+        return is_array and tile.shape == shape and bool(np.isfinite(tile).all())
+
+    return check
+
+
+def _content_of(image: Picture | Features) -> str:
+    """Say which image this is: by its pixels, or by its features where they are not those of the pixels any more."""
+    if isinstance(image, Picture):
+        return image.id
+    found = tiles_id(image.tiles)
+    return image.image_id if found == image.tiles_id else found
 
 
 def plans_of_image(model: Loaded, image: Picture | Features, detail: Detail) -> Sequence[TilePlan]:

@@ -32,9 +32,13 @@ class TextPart:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """An image inside a message: anything that `edgevl.image.read.read` takes, or `Features`."""
+    """An image inside a message: anything that `edgevl.image.read.read` takes, or `Features`.
+
+    `detail` is this image's own; None: that of the request.
+    """
 
     image: Any
+    detail: Detail | None = None
 
 
 Part = TextPart | ImagePart
@@ -113,6 +117,20 @@ class SamplingParams:
         for name, holds, wanted in checks:
             if not holds:
                 raise InputError(f"sampling: {name} is {getattr(self, name)!r}; it must be {wanted}")
+        for name, kind in _NUMBERS.items():  # numpy's overflow in what is reckoned with them
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else kind(value))
+
+
+_NUMBERS = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "repetition_penalty": float,
+    "max_tokens": int,
+    "seed": int,
+}
 
 
 def _is_number(value: Any, low: float, high: float = math.inf, kind: Any = Real) -> bool:
@@ -258,13 +276,15 @@ class Features:
     """An image that has been encoded: encode once, ask many.
 
     `tiles` holds one array [tokens_per_tile, hidden] (float32) per tile of the plan, in prompt order.
-    `image_id` is the SHA-256 of the upright RGB pixels; `model_id` ties the features to their vision graph.
+    `image_id` is the SHA-256 of the upright RGB pixels, `model_id` ties the features to their vision graph, and
+    `tiles_id` (by `edgevl.store.keys`) says which they are: with others in their place this is another image.
     """
 
     image_id: str
     model_id: str
     size: tuple[int, int]
     plan: Any
+    tiles_id: str
     tiles: tuple[NDArray[np.float32], ...] = field(repr=False, compare=False)  # the rest says what they are of
 
 
@@ -272,7 +292,8 @@ def as_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message
     """Check messages and turn OpenAI-style dictionaries into `Message`s.
 
     `content` is a string or a list of {"type": "text", "text": ...}, {"type": "image", "image": ...} and
-    {"type": "image_url", "image_url": {"url": ...}}. Raises InputError that names the message and the field.
+    {"type": "image_url", "image_url": {"url": ...}}; a "detail" beside "image" or "url" is that image's own.
+    Raises InputError that names the message and the field.
     """
     return [_message(raw, index) for index, raw in enumerate(_list(messages))]
 
@@ -289,8 +310,8 @@ def _message(raw: object, index: int) -> Message:
     if not isinstance(raw, Mapping):
         raise InputError(f"message {index}: must be a Message or a dictionary, not {type(raw).__name__}")
     role, content = raw.get("role"), raw.get("content")
-    if role not in ("system", "user", "assistant"):
-        raise InputError(f"message {index}: role is {role!r}; it must be system, user or assistant")
+    if not isinstance(role, str) or role not in ("system", "user", "assistant"):
+        raise InputError(f"message {index}: role is {repr(role)[:60]}; it must be system, user or assistant")
     if isinstance(content, str):
         return Message(role, (TextPart(content),))
     if not isinstance(content, Sequence) or not content:
@@ -307,9 +328,10 @@ def _part(raw: Any, index: int) -> Part:
     if kind == "text" and isinstance(raw.get("text"), str):
         return TextPart(raw["text"])
     if kind == "image" and raw.get("image") is not None:
-        return ImagePart(raw["image"])
-    if kind == "image_url" and isinstance(raw.get("image_url"), Mapping) and raw["image_url"].get("url"):
-        return ImagePart(raw["image_url"]["url"])
+        return ImagePart(raw["image"], raw.get("detail"))
+    address = raw.get("image_url") if kind == "image_url" else None
+    if isinstance(address, Mapping) and address.get("url") is not None:
+        return ImagePart(address["url"], address.get("detail"))
     raise InputError(
         f"message {index}: a part must be {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} "
         f"or {{'type': 'image_url', 'image_url': {{'url': ...}}}}, not {str(raw)[:80]}"

@@ -36,6 +36,7 @@ LAYERS = (
     "loaded",
     "latency",
     "request",
+    "turns",
     "probe",
     "pipeline",
     "chat",

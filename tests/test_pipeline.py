@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +21,6 @@ import edgevl
 from edgevl import EdgeVLError, InputError
 from edgevl.image.read import read
 from edgevl.pipeline import Stream
-from edgevl.types import Features
 from tests import interrupting
 
 T = TypeVar("T")
@@ -133,7 +135,7 @@ def test_encode_once_ask_many(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     again = vlm.ask(features, QUESTION)
     assert again.token_ids == answer.token_ids
     assert again.images[0].n_encoded == 0
-    alien = Features(features.image_id, "another", features.size, features.plan, features.tiles)
+    alien = replace(features, model_id="another")
     with pytest.raises(
         InputError, match="encoded by another model or on another kind of processor; encode the image again here"
     ):
@@ -192,7 +194,7 @@ def test_cancel_between_tokens_and_between_tiles(vlm: edgevl.VLM, answer: edgevl
 def test_leaving_a_stream_early_frees_the_model(vlm: edgevl.VLM, answer: edgevl.Answer) -> None:
     with vlm.stream(SHAPES, QUESTION) as stream:
         next(stream)
-        with pytest.raises(edgevl.Busy, match="finish that stream or close"):
+        with pytest.raises(edgevl.Busy, match=r"left unfinished; read that stream to its end or close\(\) it"):
             vlm.ask(SHAPES, QUESTION)
     assert vlm.ask(SHAPES, QUESTION).token_ids == answer.token_ids
 
@@ -240,7 +242,7 @@ def test_an_error_while_a_stream_is_read_is_the_one_that_is_seen(folder: Path | 
 
 def test_a_model_is_not_closed_by_what_its_own_answer_calls(folder: Path | None) -> None:
     with edgevl.load(folder, store=False) as vlm:
-        with pytest.raises(edgevl.Busy, match="finish that stream or close"):
+        with pytest.raises(edgevl.Busy, match="this thread is at work on an answer of this model; ask again, or close"):
             vlm.ask(SHAPES, QUESTION, on_tile=lambda done, total: vlm.close())
         assert vlm.ask(SHAPES, QUESTION).text
 
@@ -409,6 +411,27 @@ def test_bad_questions_and_images(vlm: edgevl.VLM) -> None:
         vlm.ask(SHAPES, "what is <image>?")
     with pytest.raises(edgevl.ImageError, match=r"nowhere\.png"):
         vlm.ask("nowhere.png", QUESTION)
+
+
+LATE = """
+import sys, threading
+main = threading.main_thread()
+
+
+def late():
+    main.join()
+    import edgevl
+    with edgevl.load(store=False, threads=1, device="cpu") as vlm:
+        print(vlm.ask(sys.argv[1], "what's here?"))
+
+
+threading.Thread(target=late).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_may_load_a_model() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE, str(SHAPES)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "a red circle, a blue square and a green triangle.", done.stderr
 
 
 def test_a_closed_model_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgevl.image.read import read
 from edgevl.image.tiling import TilePlan
 from edgevl.model.manifest import ImageSpec
 from edgevl.request import Request, TileSource, check_seam, open_image, plan_image, prefill
+from edgevl.store.keys import tiles_id
 from edgevl.store.memory import Store
 from edgevl.types import Chunk, Features, ImageChunk, ImagePart, Message, SamplingParams, TextChunk, TextPart
 
@@ -97,7 +99,9 @@ class Model:
         self.vision_id, self.decoder_id = "v", "d"
         self.tiles = Store("tiles", 10**6)
         self.prefixes = prefixes or Store("prefixes", 10**6)
-        self.manifest = SimpleNamespace(image=IMAGE, decoder=SimpleNamespace(context_length=context_length))
+        self.manifest = SimpleNamespace(
+            image=IMAGE, decoder=SimpleNamespace(context_length=context_length, hidden_size=4)
+        )
 
     def plan(self, size: tuple[int, int], detail: Any) -> TilePlan:
         from edgevl.image import tiling
@@ -329,25 +333,62 @@ def test_the_encoder_is_opened_while_an_image_of_several_tiles_is_cut(monkeypatc
     assert prefilled.complete
 
 
+def features_of(tile: NDArray[Any], digest_of: NDArray[np.float32] | None = None, **changes: Any) -> Features:
+    """Features of a picture in one tile; `digest_of` is what was there when they were encoded."""
+    digest = tiles_id((tile if digest_of is None else digest_of,))
+    plan = TilePlan((8, 8), ((8, 8),), (0, 0), TILE)
+    return replace(Features("id", "v", (8, 8), plan, digest, (tile,)), **changes)
+
+
 def test_features_stand_in_for_their_image() -> None:
     model = Model()
-    plan = model.plan((8, 8), "auto")
-    features = Features("id", "v", (8, 8), plan, (np.full((N, 4), 5, np.float32),))
-    request = ask(model, features, "b")
+    request = ask(model, features_of(np.full((N, 4), 5, np.float32)), "b")
     _, source = run(model, request)
     assert model.decoder.held == [5, 5, 98]
     assert (model.encoder.n_encoded, source.n_encoded) == (0, [0])
     assert request.infos(source)[0].id == "id"
 
 
+def test_features_with_other_tiles_are_another_image() -> None:
+    model, others = Model(), np.full((N, 4), 6, np.float32)
+    own = np.full((N, 4), 5, np.float32)
+    for tile, want in ((others, 6), (own, 5), (others, 6)):
+        run(model, ask(model, features_of(tile, digest_of=own), "b"))
+        assert model.decoder.held == [want, want, 98]
+
+
 def test_features_of_another_model_are_refused() -> None:
     model: Any = Model()
-    features = Features("id", "another", (8, 8), model.plan((8, 8), "auto"), ())
+    features = features_of(np.full((N, 4), 5, np.float32), model_id="another")
     with pytest.raises(InputError) as caught:
         plan_image(model, features, "auto")
     assert str(caught.value) == (
         "these features were encoded by another model or on another kind of processor; encode the image again here"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tiles": ()},
+        {"tiles": (np.zeros((N, 4), np.float32),) * 2},
+        {"tiles": (np.zeros((N, 5), np.float32),)},
+        {"tiles": (np.zeros((N, 4)),)},
+        {"tiles": ([[0.0] * 4] * N,)},
+        {"tiles": (np.full((N, 4), np.nan, np.float32),)},
+        {"plan": None},
+    ],
+)
+def test_features_that_do_not_fit_their_plan_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"do not fit their plan: .* float32 \[2, 4\] of finite values for each tile"):
+        ask(Model(), features_of(np.zeros((N, 4), np.float32), **changes), "b")
+
+
+def test_an_image_is_cut_by_its_own_detail() -> None:
+    model, large = Model(), picture(1, 32, 32)
+    parts = (ImagePart(large, "low"), ImagePart(large), ImagePart(large, 5), TextPart("b"))
+    request = Request(model, [Message("user", parts)], detail="high", params=SamplingParams())  # type: ignore[arg-type]
+    assert [plan.n_tiles for plan in request.plans] == [1, 17, 5]
 
 
 def test_too_few_or_too_many_features_name_image_tile_and_counts() -> None:

@@ -69,6 +69,9 @@ def test_sampling_takes_the_ends_of_its_ranges_and_numpy_numbers() -> None:
     numbers: dict[str, Any] = {"temperature": np.float32(0.5), "top_k": np.int64(3), "seed": np.int64(7)}
     params = SamplingParams(**numbers)
     assert (params.temperature, params.top_k, params.seed) == (0.5, 3, 7)
+    small = SamplingParams(max_tokens=np.uint8(200), top_k=np.uint32(5))  # type: ignore[arg-type]
+    assert small.max_tokens + 332 == 532  # what would overflow
+    assert -small.top_k == -5
 
 
 def test_stop_is_one_string_or_several() -> None:
@@ -101,10 +104,18 @@ def test_messages_from_dictionaries() -> None:
 
 def test_an_array_is_an_image() -> None:
     array = np.zeros((2, 2, 3), np.uint8)
-    [message] = as_messages([{"role": "user", "content": [{"type": "image", "image": array}]}])
-    [part] = message.parts
-    assert isinstance(part, ImagePart)
-    assert part.image is array
+    for given in ({"type": "image", "image": array}, {"type": "image_url", "image_url": {"url": array}}):
+        [message] = as_messages([{"role": "user", "content": [given]}])
+        [part] = message.parts
+        assert isinstance(part, ImagePart)
+        assert part.image is array
+
+
+def test_an_image_may_bring_its_own_detail() -> None:
+    low, few, none = {"url": "a", "detail": "low"}, {"type": "image", "image": "b", "detail": 2}, {"url": "c"}
+    content = [{"type": "image_url", "image_url": low}, few, {"type": "image_url", "image_url": none}]
+    [message] = as_messages([{"role": "user", "content": content}])
+    assert message.parts == (ImagePart("a", "low"), ImagePart("b", 2), ImagePart("c"))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +126,7 @@ def test_an_array_is_an_image() -> None:
         (None, "messages must be a list, not NoneType"),
         (["hello"], "message 0: must be a Message or a dictionary, not str"),
         ([{"role": "tool", "content": "x"}], "message 0: role is 'tool'; it must be system, user or assistant"),
+        ([{"role": [1, 2], "content": "x"}], "message 0: role is [1, 2]; it must be system, user or assistant"),
         ([{"content": "x"}], "message 0: role is None; it must be system, user or assistant"),
         (
             [Message("robot", (TextPart("x"),))],  # type: ignore[arg-type]
@@ -133,6 +145,10 @@ def test_an_array_is_an_image() -> None:
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
             PART_RULE + "{'type': 'image_url', 'image_url': 'x'}",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"detail": "low"}}]}],
+            PART_RULE + "{'type': 'image_url', 'image_url': {'detail': 'low'}}",
         ),
         ([Message("user", (TextPart(None),))], PART_RULE + "TextPart(text=None)"),  # type: ignore[arg-type]
     ],
@@ -181,7 +197,7 @@ def test_an_answer_is_its_text_and_plain_data() -> None:
 def test_features_are_compared_by_what_they_are_of() -> None:
     def features(image_id: str) -> Features:
         return Features(
-            image_id, "model", (512, 512), (2, 2), (np.ones((4, 8), np.float32), np.ones((4, 8), np.float32))
+            image_id, "model", (512, 512), (2, 2), "tiles", (np.ones((4, 8), np.float32), np.ones((4, 8), np.float32))
         )
 
     assert features("ab") == features("ab")

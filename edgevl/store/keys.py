@@ -20,6 +20,15 @@ def tile_key(vision_id: str, tile: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+def tiles_id(tiles: Iterable[NDArray[np.float32]]) -> str:
+    """Return what features of an image's tiles, each [tokens, hidden], are: a digest of their values in order."""
+    digest = hashlib.sha256()
+    for tile in tiles:
+        digest.update(f"features:{tile.shape}:".encode())
+        digest.update(np.ascontiguousarray(tile).data)
+    return digest.hexdigest()
+
+
 def prefix_keys(decoder_id: str, contents: Iterable[str]) -> list[str]:
     """Return for each chunk of a prompt the key of the prompt up to its end.
 
