@@ -86,6 +86,8 @@ _ORIENTATION_TAG = 0x0112
 _QOI_END = b"\0\0\0\0\0\0\0\1"
 
 _quiet_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another thread may hold it, which is not in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_quiet_lock=threading.Lock()))
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr where no handler is set
 
 
@@ -263,6 +265,8 @@ def _from_bytes(data: bytes, limit: _Limit, name: str) -> Picture:
 def _stdin() -> IO[bytes]:
     if sys.stdin is None:  # a windowed program
         raise ImageError("standard input: this program has none; give a path")
+    if not hasattr(sys.stdin, "buffer"):  # a notebook's, or what a program has put in its place
+        raise ImageError("standard input: holds text and no bytes here; give a path")
     return sys.stdin.buffer
 
 
@@ -293,7 +297,7 @@ def _from_array(array: NDArray[Any], limit: _Limit) -> NDArray[np.uint8]:
         )
     limit.check(array.shape[0], array.shape[1], "array")
     channels = 1 if array.ndim == 2 else array.shape[2]
-    array = array.reshape(*array.shape[:2], channels)
+    array = np.asarray(array).reshape(*array.shape[:2], channels)
     out = np.empty((*array.shape[:2], 3), dtype=np.uint8)
     for rows in strips(*array.shape[:2]):
         colour = array[rows, :, : channels - 1] if channels in (2, 4) else array[rows]
@@ -324,14 +328,9 @@ def _open(kind: str, file: IO[bytes], limit: _Limit, name: str) -> tuple[NDArray
     image = Image.OPEN[kind][0](file, "")
     if kind == "JPEG":
         _check_scans(image, file, name)
-    if kind == "PNG" and (key := image.info.get("transparency")) is not None:
-        image.info["transparency"] = png.in_eight_bits(key, image.tile[0][3])
     feed = _feed(image, file) if kind == "JPEG" else None
-    frame = image.tile[0][1] if kind == "GIF" else None
     tags = getattr(image, "tag_v2", {})
     rgb, orientation = _load(image, limit, name)
-    if frame is not None:  # what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour
-        clear_around(rgb, frame)
     if feed is not None:
         feed.check()
     if kind == "PNG":
@@ -385,9 +384,12 @@ def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint
     """Convert the caller's Pillow image, which is left as it is (but loaded)."""
     with _plain_errors(name, "image"), _quiet():
         limit.check(image.height, image.width, name)
-        _decode_pixels(image)
-        _check_signs(image, name)
-        return upright(_to_rgb(image), _orientation(image))
+        key = image.info.get("transparency")
+        try:
+            return upright(*_decoded(image, limit, name))
+        finally:
+            if key is not None:
+                image.info["transparency"] = key
 
 
 def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
@@ -398,10 +400,23 @@ def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint
     limit.check(image.height, image.width, name, is_jpeg=is_jpeg)
     if image.format == "BMP":
         _unpack(image)
+    return _decoded(image, limit, name)
+
+
+def _decoded(image: Any, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
+    """Decode an image, if that is still to be done, into RGB as it is stored, and its orientation."""
+    frame = None
+    if image.format == "PNG" and getattr(image, "tile", None) and "transparency" in image.info:
+        image.info["transparency"] = png.in_eight_bits(image.info["transparency"], image.tile[0][3])
+    elif image.format == "GIF" and getattr(image, "tile", None) and image.tell() == 0:
+        frame = image.tile[0][1]
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
     _check_signs(image, name)
-    return _to_rgb(image), _orientation(image)
+    rgb = _to_rgb(image)
+    if frame is not None:  # what a GIF's first frame leaves free: browsers show nothing there, Pillow the first colour
+        clear_around(rgb, frame)
+    return rgb, _orientation(image)
 
 
 def _check_signs(image: Any, name: str) -> None:
@@ -511,7 +526,8 @@ def _range(image: Image.Image) -> tuple[float, float]:
 
 def _has_alpha(image: Image.Image) -> bool:
     if image.mode in ("1", "L", "P", "RGB"):
-        return "transparency" in image.info
+        has_clear_colours = image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
+        return has_clear_colours or "transparency" in image.info
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 

@@ -250,8 +250,22 @@ def test_a_transparent_colour_of_any_depth(
     depth: int, colour: int, row: bytes, key: tuple[int, ...], want: list[int]
 ) -> None:
     transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
-    got = read(png(len(want), 1, transparent, depth=depth, colour=colour, rows=b"\0" + row)).rgb[0].tolist()
-    assert got == [[value] * 3 for value in want]
+    data = png(len(want), 1, transparent, depth=depth, colour=colour, rows=b"\0" + row)
+    opened = Image.open(io.BytesIO(data))
+    told = opened.info["transparency"]
+    for source in (data, opened):
+        assert read(source).rgb[0].tolist() == [[value] * 3 for value in want]
+    assert opened.info["transparency"] == told
+
+
+def test_clear_colours_of_a_palette_that_was_made_here() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    for made in (image.quantize(4), image.convert("P")):
+        assert made.palette is not None
+        assert (made.palette.mode, made.info) == ("RGBA", {})
+        for source in (made, encode(made, "PNG")):
+            assert read(source).rgb[0, 1].tolist() == [255] * 3
 
 
 def test_one_bit_and_grey() -> None:
@@ -377,7 +391,16 @@ def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
     data[at + 1 : at + 5] = struct.pack("<2H", 5, 2)
     want = np.full((8, 10, 3), 255, dtype=np.uint8)
     want[2:5, 5:9] = (255, 0, 0)
-    assert np.array_equal(read(bytes(data)).rgb, want)
+    for source in (bytes(data), Image.open(io.BytesIO(data))):
+        assert np.array_equal(read(source).rgb, want)
+
+
+def test_a_later_frame_of_a_gif_that_is_open_there_keeps_what_lies_around_it() -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime")]
+    frames[1].paste("red", (0, 0, 8, 3))  # only the lower half changes
+    opened = Image.open(io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+    opened.seek(1)
+    assert read(opened).rgb[[0, 5], 0].tolist() == [[255, 0, 0], [0, 255, 0]]
 
 
 def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,6 +556,8 @@ def test_empty_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failure(b"").startswith("bytes: is empty")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     assert failure("-").startswith("standard input: is empty")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("text"))
+    assert failure("-") == "standard input: holds text and no bytes here; give a path"
     monkeypatch.setattr(sys, "stdin", None)
     assert failure("-") == "standard input: this program has none; give a path"
 
