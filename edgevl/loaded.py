@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgevl import machine, steps
 from edgevl.engine.decoder import Decoder, OnnxDecoder
 from edgevl.engine.native.decoder import NativeDecoder
+from edgevl.engine.own_thread import OwnThread, ended
 from edgevl.engine.vision import VisionEncoder
 from edgevl.errors import ManifestError
 from edgevl.image import tiling
@@ -73,9 +73,9 @@ class Loaded:
         self._is_large = sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES
         # What has yet to be measured is opened for that; so is what is not installed, for its error to come now.
         self.takes_turns = low_memory and self._is_large and placement.likely_decoder() is not None
-        with ThreadPoolExecutor(2) as pool:
-            vision = pool.submit(placement.encoder)
-            decoder = None if self.takes_turns else pool.submit(placement.decoder)
+        with ended(OwnThread("edgevl-load"), OwnThread("edgevl-load")) as (first, second):
+            vision = first.submit(placement.encoder)
+            decoder = None if self.takes_turns else second.submit(placement.decoder)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)
             self.template = _template(folder, spec)
             self.encoder = vision.result()
@@ -84,7 +84,7 @@ class Loaded:
         if self._is_large:
             machine.give_back()
         self.tiles = Store("tiles", TILES_BYTES, disk)
-        self.prefixes = Store("prefixes", PREFIXES_BYTES if disk is None else 0, disk)
+        self.prefixes = Store("prefixes", PREFIXES_BYTES, disk, leaves_to_disk=True)
         self.held: list[Held] = []
         self.is_warm = False
         self.load_s = time.perf_counter() - started

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -54,6 +55,21 @@ class OwnThread:
     def join(self, timeout_s: float | None = None) -> None:
         """Wait until it has ended, at most `timeout_s`."""
         self._thread.join(timeout_s)
+
+
+@contextmanager
+def ended(*threads: OwnThread) -> Iterator[tuple[OwnThread, ...]]:
+    """Have threads for the length of a `with` block, which waits for what they are at.
+
+    A ThreadPoolExecutor would do so too, but takes nothing more once the main thread has ended.
+    """
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.end()
+        for thread in threads:
+            thread.join()
 
 
 _open: weakref.WeakSet[OwnThread] = weakref.WeakSet()

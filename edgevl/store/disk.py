@@ -104,7 +104,11 @@ def open_disk(choice: bool | str | Path) -> Disk | None:
     if choice == "":
         raise InputError("the store's folder is empty; give a path, True or False")
     folder = default_folder() if choice is True else expanded(choice)
-    return Disk(folder, default_max_bytes()) if folder else None
+    if folder is None:
+        return None
+    with suppress(OSError):  # the folder that this process is in has gone
+        folder = folder.absolute()
+    return Disk(folder, default_max_bytes())
 
 
 class Disk:
@@ -123,10 +127,14 @@ class Disk:
 
     def _begin(self) -> None:
         """Begin with nothing to write."""
-        self._turn = threading.Condition()  # for what follows
+        self._turn = threading.Condition()  # for what follows; may be entered again within
         self._puts: deque[tuple[str, str, NDArray[Any]]] = deque()
         self._waiting = 0
         self._is_writing = False
+
+    def keeps(self, n_bytes: int) -> bool:
+        """Return whether an entry of so many bytes is likely to be kept: it may be, and no other one has failed."""
+        return not self._told and n_bytes <= self.max_bytes
 
     def get(self, kind: str, key: str) -> NDArray[Any] | None:
         """Return the array under `key`, read-only; None if it is not there, is damaged, or cannot be read."""
@@ -138,6 +146,7 @@ class Disk:
         except OSError:
             return None
         array = _decode(data, key)
+        del data  # Windows removes no file that is mapped
         if array is None:
             log.info("%s: damaged, dropped", path)
             _remove(path)
@@ -156,17 +165,32 @@ class Disk:
         """Keep `array` (float32, float16 or uint8), in the background; it must not change any more."""
         if self._refused or array.nbytes > self.max_bytes:
             return
+        # A thread, and no pool: those take nothing more once the main thread has ended.
+        thread, begins = threading.Thread(target=self._write_all, name="edgevl-store", daemon=False), False
+        try:
+            with self._turn:
+                if self._waiting + array.nbytes > MAX_WAITING_BYTES:
+                    return
+                self._waiting += array.nbytes
+                self._puts.append((kind, key, array))
+                begins, self._is_writing = not self._is_writing, True
+            if begins:
+                self._start(thread)
+        except BaseException:  # Ctrl-C: what waits is written with what comes next
+            if begins and thread.ident is None:
+                self._stop_writing()
+            raise
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # the process may have no more of them
+            self._write_all()
+
+    def _stop_writing(self) -> None:
         with self._turn:
-            if self._waiting + array.nbytes > MAX_WAITING_BYTES:
-                return
-            self._waiting += array.nbytes
-            self._puts.append((kind, key, array))
-            begins, self._is_writing = not self._is_writing, True
-        if begins:
-            try:  # a thread, and no pool: those take nothing more once the main thread has ended
-                threading.Thread(target=self._write_all, name="edgevl-store", daemon=False).start()
-            except RuntimeError:  # the process may have no more of them
-                self._write_all()
+            self._is_writing = False
+            self._turn.notify_all()
 
     def flush(self) -> None:
         """Wait until everything that was put has been written, or given up."""
@@ -197,8 +221,7 @@ class Disk:
         with self._turn:
             if self._puts:
                 return self._puts.popleft()
-            self._is_writing = False
-            self._turn.notify_all()
+            self._stop_writing()
             return None
 
     def _write(self, kind: str, key: str, array: NDArray[Any]) -> None:
@@ -239,7 +262,7 @@ class Disk:
         if n_bytes > self._room:
             wanted = max(n_bytes, self.max_bytes // _COUNTS)
             self._drop_stale()
-            entries = sorted(self.entries(), key=lambda entry: entry.used_s)
+            entries = sorted(self.entries(), key=_age_s, reverse=True)
             total = sum(entry.n_bytes for entry in entries)
             for entry in entries:
                 if total + wanted <= self.max_bytes:
@@ -249,9 +272,8 @@ class Disk:
         self._room -= n_bytes
 
     def _drop_stale(self) -> None:
-        now = time.time()
-        for _, path, status in list(self._files()):
-            if path.suffix == ".part" and now - status.st_mtime > _STALE_S:
+        for kind, path, status in list(self._files()):
+            if path.suffix == ".part" and _age_s(Entry(kind, path, status.st_size, status.st_mtime)) > _STALE_S:
                 self._drop(path)
 
     def _drop(self, path: Path) -> bool:
@@ -300,10 +322,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
 
 
+def _age_s(entry: Entry) -> float:
+    """Return how long ago an entry was used; without end for a date that is to come: a clock was wrong."""
+    age_s = time.time() - entry.used_s
+    return age_s if age_s > -_STALE_S else math.inf
+
+
 def _read(path: Path) -> memoryview:
-    """Return a file's bytes, in memory that may be written to: OpenVINO wants such, and runs graphs there uncopied."""
+    """Return a file's bytes, in memory that may be written to: OpenVINO wants such, and runs graphs there uncopied.
+
+    Raises OSError, also for a file of another user.
+    """
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < MAPPED_BYTES:
+        status = os.fstat(file.fileno())
+        if _is_foreign(status):
+            raise PermissionError(f"{path}: belongs to another user")
+        if status.st_size < MAPPED_BYTES:
             return memoryview(bytearray(file.read()))
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
@@ -345,9 +379,13 @@ def _decode(data: memoryview, key: str) -> NDArray[Any] | None:
 def _foreign(folder: Path) -> bool:
     """Return whether a folder belongs to another user, who could put wrong entries into it."""
     try:
-        return hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()
+        return _is_foreign(folder.stat())
     except OSError:
         return False
+
+
+def _is_foreign(status: os.stat_result) -> bool:
+    return hasattr(os, "getuid") and status.st_uid != os.getuid()
 
 
 def _make_private(*folders: Path) -> None:

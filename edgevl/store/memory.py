@@ -18,10 +18,11 @@ class Store:
     date: what has changed has another key.
     """
 
-    def __init__(self, kind: str, max_bytes: int, disk: Disk | None = None) -> None:
-        """`kind` is one of `edgevl.store.disk.KINDS`."""
+    def __init__(self, kind: str, max_bytes: int, disk: Disk | None = None, leaves_to_disk: bool = False) -> None:
+        """`kind` is one of `edgevl.store.disk.KINDS`; with `leaves_to_disk` what that keeps takes no memory."""
         self._kind = kind
         self._max_bytes = max_bytes
+        self._leaves_to_disk = leaves_to_disk
         self._disk = disk
         self._n_bytes = 0
         self._entries: OrderedDict[str, NDArray[Any]] = OrderedDict()
@@ -59,7 +60,8 @@ class Store:
         with self._lock:
             if key in self._entries:
                 return False
-            if array.nbytes > self._max_bytes:
+            is_left = self._leaves_to_disk and self._disk is not None and self._disk.keeps(array.nbytes)
+            if is_left or array.nbytes > self._max_bytes:
                 return True
             self._entries[key] = array
             self._n_bytes += array.nbytes

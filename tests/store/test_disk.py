@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from edgevl.errors import InputError
 from edgevl.store import disk as disk_module
 from edgevl.store.disk import DEFAULT_MAX_BYTES, OTHERS, Disk, default_folder, default_max_bytes, open_disk
+from tests import interrupting
 
 DIGEST = "0123456789abcdef" * 4
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals of POSIX systems")
@@ -440,6 +443,70 @@ def test_half_written_files_of_killed_processes_are_swept_up(tmp_path: Path) -> 
     assert (old.exists(), new.exists()) == (False, True)
     Disk(tmp_path).clear()
     assert not new.exists()
+
+
+def test_dates_that_are_to_come_are_the_oldest(tmp_path: Path) -> None:
+    filled(tmp_path, "1", "2", "3")
+    half = entry(tmp_path, "1").with_name("half.part")
+    half.write_bytes(b"half")
+    later = time.time() + 10**7  # of a clock that was wrong
+    for path in (entry(tmp_path, "1"), half):
+        os.utime(path, (later, later))
+    disk = Disk(tmp_path, max_bytes=int(3.5 * entry(tmp_path, "1").stat().st_size))
+    disk.put("tiles", "4", array(4))
+    disk.flush()
+    assert not half.exists()
+    assert [disk.has("tiles", key) for key in "1234"] == [False, True, True, True]
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "getuid") and os.getuid() != 0, reason="only root gives files away")
+def test_another_users_file_in_ones_own_folder_is_not_used(tmp_path: Path) -> None:
+    disk = filled(tmp_path, "1", "2")
+    os.chown(entry(tmp_path, "1"), 12345, -1)
+    assert disk.get("tiles", "1") is None
+    assert disk.get("tiles", "2") is not None
+
+
+def test_a_damaged_entry_is_let_go_before_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, large = Disk(tmp_path), array(1, disk_module.MAPPED_BYTES // 4)
+    disk.put("tiles", "1", large)
+    disk.flush()
+    path = entry(tmp_path, "1")
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    held: list[weakref.ref[Any]] = []
+
+    class Mapped(mmap.mmap): ...
+
+    def mapped(*given: Any, **named: Any) -> Mapped:
+        held.append(weakref.ref(made := Mapped(*given, **named)))
+        return made
+
+    def removed(path: Path) -> bool:
+        assert [one() for one in held] == [None]  # Windows removes no file that is mapped
+        path.unlink()
+        return True
+
+    monkeypatch.setattr(disk_module.mmap, "mmap", mapped)
+    monkeypatch.setattr(disk_module, "_remove", removed)
+    assert disk.get("tiles", "1") is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("line", range(1, 25))
+def test_wherever_ctrl_c_stops_a_put_what_comes_next_is_written(tmp_path: Path, line: int) -> None:
+    disk = Disk(tmp_path)
+    with interrupting.at_line(line):
+        disk.put("tiles", "1", array(1))
+    for key in "23":
+        disk.put("tiles", key, array(int(key)))
+        thread = threading.Thread(target=disk.flush, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert disk.has("tiles", key)
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:

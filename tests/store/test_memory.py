@@ -93,6 +93,26 @@ def test_what_memory_has_no_room_for_is_on_disk(tmp_path: Path) -> None:
     assert store.get("3") is None
 
 
+def test_what_is_left_to_the_disk_takes_no_memory(tmp_path: Path) -> None:
+    store = Store("prefixes", 10**6, disk := Disk(tmp_path), leaves_to_disk=True)
+    store.put("a", features(1))
+    disk.flush()
+    disk.clear()
+    assert store.get("a") is None
+
+
+def test_what_the_disk_does_not_keep_is_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    no_folder, too_small = Disk(tmp_path / "file"), Disk(tmp_path / "small", max_bytes=10)
+    for disk in (no_folder, too_small):
+        store = Store("prefixes", 10**6, disk, leaves_to_disk=True)
+        for key in ("first", "second"):  # the first one is what shows that nothing can be written
+            store.put(key, features(1))
+            disk.flush()
+        assert store.get("second") is not None
+    assert Store("prefixes", 10**6, leaves_to_disk=True).get("a") is None
+
+
 def test_kinds_are_kept_apart(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     Store("tiles", 10**6, disk).put("a", features(1))
