@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,6 +85,7 @@ class OnnxAheadDecoder(OnnxDecoder):
         n_heads = max(spec.n_kv_heads, spec.hidden_size // spec.head_dim)
         is_float = self._cache.arrays[self._layers[0]].dtype == np.float32
         self._may_try = is_known(graph.backend) and is_float and n_threads <= n_heads
+        _open.add(self)
 
     @property
     def n_at_once(self) -> int:
@@ -141,6 +143,13 @@ class OnnxAheadDecoder(OnnxDecoder):
     def _let_go(self) -> None:
         self._batches = {}
         super()._let_go()
+
+    def begin_anew(self) -> None:
+        """Hold nothing, in memory of this process alone: what lies several times is the parent's too, after a fork."""
+        if self._cache.n_times > 1:
+            self._cache.part()
+            self.truncate(0)
+            self._is_equal = {}
 
     def _can(self, n: int) -> bool:
         """Return whether `n` tokens at once are known to be the same as one by one; try it once there are so many."""
@@ -202,3 +211,13 @@ class OnnxAheadDecoder(OnnxDecoder):
             binding.bind_output(f"present.{name}", array)
         self._batches[n] = binding, logits
         return self._batches[n]
+
+
+def _begin_anew() -> None:
+    for decoder in list(_open):
+        decoder.begin_anew()
+
+
+_open: weakref.WeakSet[OnnxAheadDecoder] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

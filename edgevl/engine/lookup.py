@@ -100,7 +100,8 @@ class Steps:
         """Let the decoder forget what was fed ahead and not chosen."""
         if self._ahead:
             self._lookup.waste(len(self._ahead))
-            self._decoder.truncate(self._decoder.n_past - len(self._ahead))
+            n_left = self._decoder.n_past - len(self._ahead)
+            self._decoder.truncate(max(n_left, 0))  # a forked process may hold nothing any more
         self._ahead, self._scores = [], None
 
     def _feed_ahead(self, token: int, n_more: int) -> bool:

@@ -39,6 +39,11 @@ class MirroredKVCache(KVCache):
             raise
         return self.n_times == n_times
 
+    def part(self) -> None:
+        """Lie once from now on, in other memory, with nothing in it. The buffers move."""
+        self.n_times = 1
+        self._move(self.capacity, 0)
+
     def batch(self, n: int) -> dict[str, NDArray[Any]]:
         """Return keys and values of each layer as those of `n` sequences, [n, n_kv_heads, capacity, head_dim].
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,12 +80,16 @@ def core_of(kind: Callable[[], Any]) -> Any:
     Each Core gives the thread that makes it a stack for signal handlers. When several go in another order than they
     came, the thread is left with one that is not there any more, and the next signal, such as Ctrl-C, ends the process.
     """
-    if kind not in _cores:
-        _cores[kind] = forks.watch(kind())
-    return _cores[kind]
+    with _making:
+        if kind not in _cores:
+            _cores[kind] = forks.watch(kind())
+        return _cores[kind]
 
 
 _cores: dict[Callable[[], Any], Any] = {}
+_making = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another thread may hold it, which is not in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.Lock()))
 
 
 def _is_lost() -> bool:

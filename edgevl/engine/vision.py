@@ -112,5 +112,5 @@ def _result(future: Future[T]) -> T:
         try:
             return future.result(timeout=0.1)  # not without end: Ctrl-C must get through on every platform
         except NotYet:
-            if future.done():  # the job's own error
-                raise
+            if future.done():  # since then, or this is the job's own error
+                return future.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -109,6 +110,40 @@ def test_what_is_forgotten_again_leaves_no_trace(alone: OnnxDecoder, ahead: Onnx
     assert np.array_equal(ahead.logits(), wanted[5])
     assert np.array_equal(one_by_one(ahead, rest[6:]), wanted[6:])
     assert np.array_equal(held(ahead), held(alone))
+
+
+@works
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_shares_no_memory_with_its_parent(alone: OnnxDecoder, ahead: OnnxAheadDecoder) -> None:
+    rest = begin(alone, 40)
+    wanted = one_by_one(alone, rest)
+    begin(ahead, 40)
+    one_by_one(ahead, rest[:4])
+    assert ahead.extend_each(rest[4:6].tolist()) is not None
+    child = os.fork()
+    if child == 0:  # takes no graph: its threads are not in here
+        holds_nothing = ahead.n_past == 0
+        for array in ahead._cache.arrays.values():
+            array[...] = 99
+        os._exit(0 if holds_nothing else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert np.array_equal(one_by_one(ahead, rest[6:]), wanted[6:])
+    assert np.array_equal(held(ahead), held(alone))
+
+
+@works
+def test_a_decoder_that_begins_anew_goes_ahead_again(alone: OnnxDecoder, ahead: OnnxAheadDecoder) -> None:
+    rest = begin(alone, 40)
+    wanted = one_by_one(alone, rest)
+    begin(ahead, 40)
+    one_by_one(ahead, rest[:4])
+    assert ahead.extend_each(rest[4:6].tolist()) is not None
+    ahead.begin_anew()  # as in a forked child
+    begin(ahead, 40)
+    assert np.array_equal(one_by_one(ahead, rest[:4]), wanted[:4])
+    scores = ahead.extend_each(rest[4:6].tolist())
+    assert scores is not None
+    assert np.array_equal(scores, wanted[4:6])
 
 
 @works

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from edgevl.engine import vision
 from edgevl.engine.vision import VisionEncoder, run_ahead
 from edgevl.errors import GraphError
 from tests.waiting import wait_until
@@ -66,6 +68,16 @@ class TestRunAhead:
 
         with pytest.raises(TimeoutError, match="late"):
             list(run_ahead([late]))
+
+    def test_a_job_that_ends_just_when_the_wait_for_it_does_has_its_result(self) -> None:
+        class Late(Future[int]):
+            def result(self, timeout: float | None = None) -> int:
+                if timeout is not None:
+                    self.set_result(42)
+                    raise TimeoutError
+                return super().result()
+
+        assert vision._result(Late()) == 42
 
     @pytest.mark.parametrize("n_workers", [1, 3])
     @pytest.mark.parametrize("depth", [1, 2, 5])

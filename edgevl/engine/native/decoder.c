@@ -93,7 +93,7 @@ static Run run_of(Decoder* decoder, uint64_t number, int thread) {
       .n_tokens = atomic_load_explicit(&decoder->n_tokens, memory_order_acquire),
       .n_past = atomic_load_explicit(&decoder->n_past, memory_order_acquire),
       .n_scored = atomic_load_explicit(&decoder->n_scored, memory_order_acquire),
-      .logits = atomic_load_explicit(&decoder->logits, memory_order_relaxed),
+      .logits = atomic_load_explicit(&decoder->logits, memory_order_acquire),
       .phase = decoder->phases, /* has no items */
   };
 }
@@ -159,11 +159,11 @@ static Run begin(Decoder* decoder, int n_layers, int n_tokens, int n_past, int n
   atomic_store_explicit(&decoder->n_tokens, n_tokens, memory_order_release);
   atomic_store_explicit(&decoder->n_past, n_past, memory_order_release);
   atomic_store_explicit(&decoder->n_scored, n_scored, memory_order_release);
-  atomic_store_explicit(&decoder->logits, logits, memory_order_relaxed);
+  atomic_store_explicit(&decoder->logits, logits, memory_order_release);
   if (decoder->n_threads > 1 && atomic_load_explicit(&decoder->n_used, memory_order_relaxed) > 1) {
     publish(decoder, number);
   } else {
-    atomic_store_explicit(&decoder->number, number, memory_order_relaxed);
+    atomic_store_explicit(&decoder->number, number, memory_order_release); /* more threads may come to it yet */
   }
   return run_of(decoder, number, 0);
 }
