@@ -66,7 +66,7 @@ def mmbench(tables: Sequence[Path]) -> Iterator[Item | Problem]:
     """
     for table in tables:
         found = list(rows(table, ["image"]))
-        images = {str(row.values.get("index")): row.values.get("image") for row in found if isinstance(row, Row)}
+        images = {_index(row, "index"): row.values.get("image") for row in found if isinstance(row, Row)}
 
         def parse(row: Row, table: Path, images: Mapping[str, object] = images) -> Iterable[Item]:
             return [_mmbench_item(row, images)]
@@ -99,20 +99,28 @@ def _mmbench_incomplete(asked: Sequence[Item | Problem], table: Path) -> Iterato
 
 def _mmbench_group(row: Row) -> str:
     """Return the index of the row whose question this is, with its choices in another order."""
-    index = str(row.values.get("index", ""))
+    index = _index(row, "index")
     shifted = index.isascii() and index.isdigit() and len(index) < 19
-    return str(row.values.get("g_index") or (int(index) % 1_000_000 if shifted else index))
+    return _index(row, "g_index") or str(int(index) % 1_000_000 if shifted else index)
+
+
+def _index(row: Row, name: str) -> str:
+    """Return the index in a cell, "" for none; pandas writes 1.0 where a column of whole numbers lacks one."""
+    index = str(row.values.get(name, ""))
+    return index.removesuffix(".0") if re.fullmatch(r"[0-9]+\.0", index) else index
 
 
 def _mmbench_item(row: Row, images: Mapping[str, object]) -> Item:
-    index, answer = row.text("index"), row.text("answer").strip().upper()
+    row.text("index")
+    index, answer = _index(row, "index"), row.text("answer").strip().upper()
     choices = {letter: row.text(letter) for letter in LETTERS[:8] if row.optional(letter)}
     _check_letter(answer, choices)
     hint = f"Hint: {row.optional('hint')}\n" if row.optional("hint") else ""
     image = row.values.get("image")
-    if isinstance(image, str) and not isinstance(images.get(image), Image):
-        raise BadRow(f"its picture is that of row {image!r}, which has none")
-    shown = Row(row.where, {"image": images[image]}) if isinstance(image, str) else row
+    source = _index(row, "image") if isinstance(image, str) else None
+    if source is not None and not isinstance(images.get(source), Image):
+        raise BadRow(f"its picture is that of row {source!r}, which has none")
+    shown = Row(row.where, {"image": images[source]}) if source is not None else row
     text = f"{hint}Question: {row.text('question')}\nOptions:\n{_options(choices)}\n{ONE_LETTER}"
     return Item(
         id=index,
@@ -343,7 +351,8 @@ def _frames(row: Row, table: Path) -> list[Image]:
 def _pictures(folder: Path) -> list[Path]:
     """Return the pictures in a folder; none where there is no such folder, nor can be."""
     try:
-        return [path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
+        files = [path for path in folder.glob("*") if not path.name.startswith(".")]  # macOS adds ._1.jpg to 1.jpg
+        return [path for path in files if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
     except (OSError, ValueError):  # too long a name, or no name at all
         return []
 
@@ -451,14 +460,18 @@ def _jsonl_items(row: Row, table: Path) -> Iterable[Item]:
     if metric not in TEXT_METRICS:
         raise BadRow(f"its metric {metric!r} is not known; it must be one of {', '.join(TEXT_METRICS)}")
     category = row.values.get("category")
-    kinds = category if isinstance(category, dict) else {"category": row.optional("category")}
+    kinds = category if isinstance(category, dict) else {"category": category}
     yield Item(
         id=row.optional("id") or row.where,
         prompt=(*(_file(table.parent / name) for name in row.texts("image")), row.text("question")),
         answers=row.texts("answers"),
         metric=metric,
         categories=_categories(
-            **{whole("category", str(kind)): whole("category", str(value)) for kind, value in kinds.items()}
+            **{whole("category", str(kind)): _category(row, value) for kind, value in kinds.items()}
         ),
         before=row.texts("before") if "before" in row.values else (),
     )
+
+
+def _category(row: Row, value: object) -> str:
+    return str(value) if isinstance(value, bool) else Row(row.where, {"category": value}).optional("category")

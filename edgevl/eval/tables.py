@@ -116,6 +116,9 @@ def _tsv(path: Path, images: Collection[str]) -> Iterator[Row | Problem]:
             except csv.Error as error:
                 yield Problem(where, f"cannot be read, nor can what follows: {_in_english(error)}")
                 return
+            if lines.is_at_end:
+                yield Problem(where, "has a quote that is never closed, so nothing behind it can be read; get it again")
+                return
             yield _tsv_row(path, where, start, header, cells, images) if cells else Problem(where, "is empty")
 
 
@@ -127,10 +130,10 @@ def _in_english(error: csv.Error) -> str:
 
 
 class _Lines:
-    """The decoded lines of a file; `offset` is where the next one begins, in bytes."""
+    """The decoded lines of a file; `offset` is where the next one begins, in bytes, `is_at_end` that none was left."""
 
     def __init__(self, file: Any) -> None:
-        self._file, self.offset = file, 0
+        self._file, self.offset, self.is_at_end = file, 0, False
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -138,6 +141,7 @@ class _Lines:
     def __next__(self) -> str:
         line: bytes = self._file.readline()
         if not line:
+            self.is_at_end = True
             raise StopIteration
         self.offset += len(line)
         return line.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")

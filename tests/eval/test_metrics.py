@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgevl.eval import metrics
 from edgevl.eval.item import Item
@@ -237,6 +240,23 @@ def test_a_long_invention_counts_in_the_rate_of_all_text() -> None:
 )
 def test_levenshtein(a: str, b: str, n: int) -> None:
     assert metrics.levenshtein(a, b) == metrics.levenshtein(b, a) == n
+
+
+@given(st.text("abé", max_size=12), st.text("abé", max_size=12))
+def test_levenshtein_is_that_of_its_definition(a: str, b: str) -> None:
+    rows = [list(range(len(b) + 1))]
+    for number, letter in enumerate(a, start=1):
+        above, row = rows[-1], [number]
+        for column, other in enumerate(b):
+            row.append(min(row[-1] + 1, above[column + 1] + 1, above[column] + (letter != other)))
+        rows.append(row)
+    assert metrics.levenshtein(a, b) == rows[-1][-1]
+
+
+def test_long_texts_are_compared_quickly() -> None:
+    started = time.process_time()
+    metrics.levenshtein("abcdefghij" * 400, "bcdefghija" * 400)  # 16 million cells of the table
+    assert time.process_time() - started < 1
 
 
 def test_what_an_answer_depends_on_is_the_prompt_alone() -> None:

@@ -423,3 +423,17 @@ def test_a_full_disk_is_said(answers: Answers, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(results, "_file", SimpleNamespace(write=full, close=lambda: None))
         with pytest.raises(InputError, match=r"out\.ndjson: cannot be written \(No space left on device\); make room"):
             results.end({})
+
+
+def test_a_full_disk_is_said_by_what_met_it_and_not_at_the_end(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asked = settings(questions(tmp_path, answers), tmp_path)
+    results = Results(asked.output)
+    results.close()
+    monkeypatch.setattr(results, "_file", SimpleNamespace(write=full, close=full))  # which flushes again
+    with pytest.raises(InputError, match=r"out\.ndjson: cannot be written \(No space left"), results:
+        results.end({})

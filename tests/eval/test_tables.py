@@ -55,7 +55,10 @@ def test_damaged_rows_of_a_tsv_are_named(tmp_path: Path) -> None:
         {"index": "3", "question": "good"},
     ]
     path.write_bytes(b'index\tquestion\n1\ta\n2\t"never closed\n3\tb\n')
-    assert values(path) == [{"index": "1", "question": "a"}, {"index": "2", "question": "never closed\n3\tb\n"}]
+    never = "a.tsv, row 2: has a quote that is never closed, so nothing behind it can be read; get it again"
+    assert values(path) == [{"index": "1", "question": "a"}, never]
+    path.write_bytes(b'index\tquestion\n1\ta\n2\t"closed at the end"')
+    assert values(path) == [{"index": "1", "question": "a"}, {"index": "2", "question": "closed at the end"}]
 
 
 def test_a_carriage_return_that_ends_no_line_is_said(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_mmbench_of_version_1_1_names_the_group(tmp_path: Path) -> None:
     assert item.group == "2"
 
 
+def test_mmbench_with_an_index_that_pandas_wrote_as_a_float(tmp_path: Path) -> None:
+    word = datasets.base64.b64encode(WORD.read_bytes()).decode()
+    lines = [
+        [index, "q", "a", "b", "A", image] for index, image in (("1.0", word), ("1000001.0", "1.0"), ("v1.0", word))
+    ]
+    found = load("mmbench", datasets.tsv(tmp_path / "a.tsv", ["index", "question", "A", "B", "answer", "image"], lines))
+    assert [(item.id, item.group) for item in found.items] == [("1", "1"), ("1000001", "1"), ("v1.0", "v1.0")]
+    assert [shown(item)[0] for item in found.items] == ["<word>"] * 3
+
+
 def test_ocrbench(tmp_path: Path) -> None:
     datasets.ocrbench(tmp_path)
     found = load("ocrbench", tmp_path)
@@ -257,6 +267,7 @@ def test_video_mme(tmp_path: Path) -> None:
 
 def test_video_mme_as_json_with_damage(tmp_path: Path) -> None:
     datasets.frames(tmp_path, "001", 3)
+    (tmp_path / "frames/001/._frame-1.png").write_bytes(b"of macOS")
     bad = {**datasets.video_question(2), "options": ["A. 1."]}
     video = {**datasets.VIDEO, "questions": [bad, datasets.video_question(3)]}
     rows = [video, {**video, "video_id": "002"}, {**video, "questions": 5}]
@@ -311,7 +322,7 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
                 **asked,
                 "image": ["word.png", "shapes.png"],
                 "answers": ["hello", "hallo"],
-                "category": {"a": 1, "b": "x"},
+                "category": {"a": 1, "b": "x", "c": None},
             },
             {**asked, "image": "no.png"},
             {**asked, "metric": "bleu"},
@@ -331,6 +342,7 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
             {**asked, "id": "\ud800"},
             {**asked, "image": "\ud800.png"},
             {**asked, "before": ["\ud800"]},
+            {**asked, "category": {"a": ["b"]}},
         ],
     )
     found = load("jsonl", tmp_path)
@@ -364,6 +376,7 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
                 (20, "before", "ud800"),
             )
         ),
+        "questions.jsonl, line 21: 'category' is ['b'], where text is expected",
     ]
 
 
