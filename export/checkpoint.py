@@ -190,7 +190,7 @@ def _tokens(folder: Path) -> dict[str, int]:
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     try:
-        return Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+        return Tokenizer.from_buffer(path.read_bytes()).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise ExportError(f"{path}: is not a tokenizer ({error}); {DOWNLOAD_AGAIN}") from error
 
@@ -242,17 +242,20 @@ def _eos_token_ids(
 
 
 def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
-    """Return the template by the reference's order: .jinja, .json, processor, tokenizer."""
+    """Return the template by the reference's order: processor, .json, .jinja, tokenizer.
+
+    Source: `ProcessorMixin.get_processor_dict` of transformers 5.
+    """
+    for path in (folder / "processor_config.json", folder / "chat_template.json"):
+        template = optional_json(path).get("chat_template")
+        if isinstance(template, str):
+            return template
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         try:
             return jinja.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ExportError(f"{jinja}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
-    for path in (folder / "chat_template.json", folder / "processor_config.json"):
-        template = optional_json(path).get("chat_template")
-        if isinstance(template, str):
-            return template
     template = tokenizer_config.get("chat_template")
     if isinstance(template, str):
         return template
@@ -263,18 +266,21 @@ def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
 
 
 def _image(folder: Path, config: Mapping[str, Any], row: ExportFamily) -> ImageSpec:
-    """Read how images become pixel values."""
-    path = folder / "preprocessor_config.json"
-    settings = optional_json(path)
+    """Read how images become pixel values, from the file that the reference prefers.
+
+    Source: `ImageProcessingMixin.get_image_processor_dict` of transformers 5.
+    """
+    path = folder / "processor_config.json"
+    settings = optional_json(path).get("image_processor") or {}
     if not settings:
-        path = folder / "processor_config.json"
-        settings = optional_json(path).get("image_processor") or {}
+        path = folder / "preprocessor_config.json"
+        settings = optional_json(path)
     if not settings:
         raise ExportError(f"{folder / 'preprocessor_config.json'}: is missing; {DOWNLOAD_AGAIN}")
     _check_pixels(settings, path)
     tile, longest_edge = row.sizes(settings, path)
     resample = settings.get("resample")
-    if resample not in RESAMPLES:
+    if not isinstance(resample, int) or resample not in RESAMPLES:
         raise ExportError(f"{path}: resample: expected one of {sorted(RESAMPLES)}, got {resample!r}")
     return ImageSpec(
         tile=tile,

@@ -63,6 +63,7 @@ def _cropped_sizes(settings: Settings, path: Path) -> tuple[int, int]:
     shortest = positive(section(settings, "size", path), "shortest_edge", path)
     _require(f"{path}: size.shortest_edge", shortest, tile)
     _require(f"{path}: do_center_crop", settings.get("do_center_crop", True), True)
+    _require(f"{path}: do_pad", settings.get("do_pad") or False, False)
     return tile, tile
 
 
@@ -82,9 +83,9 @@ def _shuffled_tokens(config: Settings, tile: int) -> int:
     """Patches per tile, divided by the square of the pixel shuffle's factor."""
     try:
         factor = int(config["scale_factor"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ExportError(f"config.json: scale_factor is needed ({error!r})") from error
-    return _cells(config, tile, factor)
+    return _cells(config, tile, factor, leaves_edge=True)
 
 
 def _downsampled_tokens(config: Settings, tile: int) -> int:
@@ -96,17 +97,20 @@ def _downsampled_tokens(config: Settings, tile: int) -> int:
     return _cells(config, tile, factor)
 
 
-def _cells(config: Settings, tile: int, factor: int) -> int:
-    """Count a tile's cells of `factor` x `factor` patches; raise ExportError unless they fill it."""
+def _cells(config: Settings, tile: int, factor: int, *, leaves_edge: bool = False) -> int:
+    """Count a tile's cells of `factor` x `factor` patches; raise ExportError unless they fill it.
+
+    An encoder that `leaves_edge` does not look at what is left of a tile beside its last whole patch.
+    """
     try:
         patch = config["vision_config"]["patch_size"]
         patch = int(patch[0] if isinstance(patch, list) else patch)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ExportError(f"config.json: vision_config.patch_size is needed ({error!r})") from error
     if min(patch, factor) < 1:
         raise ExportError(f"config.json: patch_size {patch} and its factor {factor} must be 1 or more")
     side = tile // patch // factor
-    if side * patch * factor != tile:
+    if side * factor * patch != (tile // patch * patch if leaves_edge else tile):
         raise ExportError(f"config.json: a tile of {tile} pixels is not a whole number of {patch}x{factor} pixel cells")
     return side * side
 

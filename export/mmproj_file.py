@@ -94,14 +94,18 @@ class _File:
             raise self._wrong(f"clip.{flag}: is {'not ' if wanted else ''}set")
 
     def image(self, resample: Literal["lanczos", "bicubic"], *, longest_edge: int, factor: int = 1) -> ImageSpec:
-        """Return what images become: tiles of whole cells of `factor` x `factor` patches, a token each."""
-        tile, cell = self.integer("image_size"), self.integer("patch_size") * factor
-        if tile % cell:
-            raise self._wrong(f"clip.vision.image_size: {tile} pixels are no whole number of cells of {cell} pixels")
+        """Return what images become: tiles of whole cells of `factor` x `factor` patches, a token each.
+
+        What is left of a tile beside its last whole patch is not looked at.
+        """
+        tile, patch = self.integer("image_size"), self.integer("patch_size")
+        side = tile // patch
+        if side % factor or not side:
+            raise self._wrong(f"clip.vision.image_size: {side} patches are no whole number of cells of {factor}")
         return ImageSpec(
             tile=tile,
             longest_edge=longest_edge,
-            tokens_per_tile=(tile // cell) ** 2,
+            tokens_per_tile=(side // factor) ** 2,
             mean=self._per_channel("image_mean", MEAN),
             std=self._per_channel("image_std", STD),
             resample=resample,

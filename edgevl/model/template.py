@@ -53,7 +53,9 @@ class ChatTemplate:
         """
         plain = [{"role": m.role, "content": [_plain(part) for part in m.parts]} for m in messages]
         try:
-            return self._template.render(messages=plain, add_generation_prompt=True, **self._tokens)
+            # The last two as in transformers, where no tools and no documents are given.
+            given = {**self._tokens, "tools": None, "documents": None}
+            return self._template.render(messages=plain, add_generation_prompt=True, **given)
         except Exception as error:
             raise PromptError(
                 f"{self._where}: the model's chat template refused the messages ({_one_line(error)}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,15 @@ def test_licence_of_the_readme(copy: Path) -> None:
 
 
 def test_where_the_chat_template_is_looked_for(copy: Path) -> None:
-    (copy / "chat_template.jinja").write_text("first")
+    edit(copy / "processor_config.json", chat_template="first")
+    (copy / "chat_template.json").write_text('{"chat_template": "second"}')
+    (copy / "chat_template.jinja").write_text("third")
     assert checkpoint.read(copy).chat_template == "first"
-    (copy / "chat_template.jinja").unlink()
-    (copy / "chat_template.json").unlink()
-    edit(copy / "processor_config.json", chat_template="third")
-    assert checkpoint.read(copy).chat_template == "third"
     edit(copy / "processor_config.json", chat_template=...)
+    assert checkpoint.read(copy).chat_template == "second"
+    (copy / "chat_template.json").unlink()
+    assert checkpoint.read(copy).chat_template == "third"
+    (copy / "chat_template.jinja").unlink()
     edit(copy / "tokenizer_config.json", chat_template="fourth")
     assert checkpoint.read(copy).chat_template == "fourth"
     edit(copy / "tokenizer_config.json", chat_template=...)
@@ -83,9 +86,19 @@ def test_a_chat_template_in_another_encoding(copy: Path) -> None:
 
 def test_processor_settings_in_one_file(copy: Path) -> None:
     settings = json.loads((copy / "preprocessor_config.json").read_text())
+    edit(copy / "processor_config.json", image_processor={**settings, "size": {"longest_edge": 64}})
+    assert checkpoint.read(copy).image.longest_edge == 64, "newer than the other file, which the reference leaves"
     (copy / "preprocessor_config.json").unlink()
-    edit(copy / "processor_config.json", image_processor=settings)
     assert checkpoint.read(copy).image.tile == 64
+
+
+def test_what_is_left_of_a_tile_beside_its_last_whole_patch_is_not_looked_at(copy: Path) -> None:
+    """As in SmolVLM-2.2B: 27 patches of 14 pixels in 384, and 81 tokens of 3 x 3 patches."""
+    vision = json.loads((copy / "config.json").read_text())["vision_config"]
+    edit(copy / "config.json", scale_factor=3, vision_config={**vision, "image_size": 384, "patch_size": 14})
+    edges = {"max_image_size": {"longest_edge": 384}, "size": {"longest_edge": 1536}}
+    edit(copy / "preprocessor_config.json", **edges)
+    assert checkpoint.read(copy).image.tokens_per_tile == 81
 
 
 def test_no_splitting_means_one_tile(copy: Path) -> None:
@@ -140,6 +153,7 @@ def test_remote_code_is_refused(copy: Path) -> None:
         ("config.json", {"text_config": 5}, "text_config: expected object, got 5"),
         ("config.json", {"vision_config": {}}, "vision_config.patch_size is needed"),
         ("config.json", {"scale_factor": ...}, "scale_factor is needed"),
+        ("config.json", {"scale_factor": math.inf}, "scale_factor is needed"),
         ("config.json", {"scale_factor": 3}, "is not a whole number of 8x3 pixel cells"),
         ("config.json", {"scale_factor": 0}, "patch_size 8 and its factor 0 must be 1 or more"),
         ("config.json", {"image_token_id": 3}, "image_token_id: is 3, but tokenizer.json gives '<image>' the id 268"),
@@ -151,6 +165,7 @@ def test_remote_code_is_refused(copy: Path) -> None:
         ("preprocessor_config.json", {"image_std": [1, -0.5, 1]}, "image_std: expected three numbers from 0.001 to"),
         ("preprocessor_config.json", {"image_mean": [0, 1e9, 0]}, "image_mean: expected three numbers from -1000 to"),
         ("preprocessor_config.json", {"resample": 9}, "resample: expected one of [0, 1, 2, 3], got 9"),
+        ("preprocessor_config.json", {"resample": []}, "resample: expected one of [0, 1, 2, 3], got []"),
         ("preprocessor_config.json", {"resample": ...}, "resample: expected one of [0, 1, 2, 3], got None"),
         ("preprocessor_config.json", {"do_normalize": False}, "do_normalize: is False"),
         ("preprocessor_config.json", {"rescale_factor": 1.0}, "rescale_factor: expected 1/255, got 1.0"),

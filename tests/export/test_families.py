@@ -74,6 +74,7 @@ def test_a_row_of_all_tiles_is_the_longest_edge(internvl: Path) -> None:
             "size.shortest_edge: is 64; only 56 can be exported",
         ),
         ("llava", "preprocessor", {"do_center_crop": False}, "do_center_crop: is False; only True can be exported"),
+        ("llava", "preprocessor", {"do_pad": True}, "do_pad: is True; only False can be exported"),
         ("llava", "", {"vision_config": {"patch_size": 15}}, "a tile of 56 pixels is not a whole number of 15x1 pixel"),
         ("llava", "", {"vision_config": {"patch_size": []}}, "vision_config.patch_size is needed"),
         ("internvl", "preprocessor", {"min_patches": 2}, "min_patches: is 2; only 1 can be exported"),
