@@ -40,7 +40,7 @@ def build(
     source = checkpoint.read(folder)
     pictures = samples.pictures(options.samples)
     check_space(out.parent, source.n_parameters * 4 * _SPACE)
-    with building(out, force=force) as target:
+    with building(out, force=force, sources=[folder]) as target:
         progress("loading weights", 0.02)
         return assemble(_parts(source, decoder, block_size, prefill), target, pictures, options, progress, out)
 

@@ -112,7 +112,7 @@ def _build(plain: Path, built: Path, precision: str, block_size: int, cache: Pat
     said = io.StringIO()
     chosen = (*_OPTIONS, f"block_size={block_size}")
     try:
-        with _builder() as builder, quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with quiet(), _builder() as builder, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             options = builder.parse_extra_options("", str(plain), str(built), precision, "cpu", str(cache), chosen)
             builder.create_model("", str(plain), str(built), precision, "cpu", str(cache), **options)
     except Exception as error:  # the builder raises many kinds

@@ -88,10 +88,10 @@ def write_precision(source: Path, precision: str, path: Path) -> None:
 
 def quantize_int8(source: Path, path: Path, kept: Sequence[str] = ()) -> None:
     """Write `source` (float32) to `path` with int8 MatMul weights, except in the MatMuls called in `kept`."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     _data_of(path).unlink(missing_ok=True)  # else the weights are appended to it
     with quiet():
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
         quantize_dynamic(
             source,
             path,
@@ -126,7 +126,12 @@ def store_half(source: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence logs and warnings of the libraries that make graphs; errors still raise."""
+    """Silence logs and warnings of the libraries that make graphs; errors still raise.
+
+    One of them sets up logging for the whole process when it is imported, which is undone.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root", _QUANTIZER)]
     levels = [logger.level for logger in noisy]
     for logger in noisy:
@@ -139,6 +144,8 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, old in zip(noisy, levels, strict=True):
             logger.setLevel(old)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _data_of(path: Path) -> Path:

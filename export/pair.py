@@ -83,7 +83,7 @@ def import_pair(
     check_space(out.parent, decoder.stat().st_size + vision.stat().st_size * _VISION_SPACE)
     spec = _decoder_spec(text)
     GgufDecoder(decoder, spec)  # whether llama.cpp can run it at all shows before the long work
-    with building(out, force=force) as target:
+    with building(out, force=force, sources=[decoder, vision]) as target:
         progress("loading weights", 0.02)
         parts = _parts(text, image, spec, template)
         return assembly.assemble(parts, target, pictures, options, progress, out)

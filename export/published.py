@@ -142,9 +142,14 @@ def describe(
         (folder / _PART).rename(folder / EMBEDDINGS)
         (folder / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         _try(folder)
-    except BaseException:
+    except BaseException as error:
         for file in written:
             (folder / file).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            raise ExportError(
+                f"{folder}: cannot be read and written ({why}); see to its disk and permissions"
+            ) from error
         raise
     return manifest
 
@@ -222,17 +227,18 @@ class _Folder:
         graph.require({"input_ids"}, {"inputs_embeds"})
         dtype: Literal["float16", "float32"] = "float16" if part.precision in ("fp16", "q4f16") else "float32"
         shape = decoder.vocab_size, decoder.hidden_size
-        table = np.lib.format.open_memmap(self._folder / _PART, "w+", np.dtype(dtype), shape)
-        for start in range(0, decoder.vocab_size, _ROWS):
-            ids = np.arange(start, min(start + _ROWS, decoder.vocab_size), dtype=np.int64)
-            rows = graph.run({"input_ids": ids[None]})["inputs_embeds"]
-            if rows.shape != (1, len(ids), decoder.hidden_size):
-                raise ExportError(
-                    f"{path}: gives rows {list(rows.shape[1:])}, the decoder takes {decoder.hidden_size} values; "
-                    "the files are not of one model"
-                )
-            table[start : start + len(ids)] = rows[0]
-        table.flush()
+        with (self._folder / _PART).open("wb") as file:  # not mapped: a full disk would end the process
+            head = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, head)
+            for start in range(0, decoder.vocab_size, _ROWS):
+                ids = np.arange(start, min(start + _ROWS, decoder.vocab_size), dtype=np.int64)
+                rows = graph.run({"input_ids": ids[None]})["inputs_embeds"]
+                if rows.shape != (1, len(ids), decoder.hidden_size):
+                    raise ExportError(
+                        f"{path}: gives rows {list(rows.shape[1:])}, the decoder takes {decoder.hidden_size} values; "
+                        "the files are not of one model"
+                    )
+                file.write(np.ascontiguousarray(rows[0], dtype).data)
         return EmbeddingsSpec(EMBEDDINGS, dtype)
 
     def _tokens(self) -> TokenizerSpec:

@@ -17,7 +17,7 @@ from edgevl.model.manifest import FILE_NAME, Manifest
 from edgevl.model.pairs import Pair, pairs
 
 from . import check_gguf, checkpoint, import_gguf, published
-from .folder import building, link
+from .folder import building, link, locked
 from .published import SETTINGS, Layout
 
 Progress = Callable[[str, float], None]
@@ -125,22 +125,23 @@ def _pull_pair(source: Repository, pair: Pair, out: Path, wanted: Wanted, progre
     if out.exists() and any(out.iterdir()) and not wanted.force:
         raise ExportError(f"{out}: exists; choose another name, or replace it with --force")
     arrived = _arrived(source, out)
-    hub.fetch(source, [pair.decoder, pair.mmproj], arrived, _share(progress))
-    manifest = import_gguf(
-        arrived / pair.decoder,
-        arrived / pair.mmproj,
-        out,
-        vision=vision,
-        name=out.name,
-        progress=lambda stage, done: progress(stage, _DOWNLOADED + (1 - _DOWNLOADED) * done),
-        force=wanted.force,
-    )
-    _own(out)
-    manifest = replace(manifest, source=replace(manifest.source, checkpoint=f"{source.repo}@{source.revision}"))
-    written = arrived / FILE_NAME
-    written.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-    written.replace(out / FILE_NAME)
-    _forget(out)
+    with locked(arrived):  # two that fetch it would write into one file
+        hub.fetch(source, [pair.decoder, pair.mmproj], arrived, _share(progress))
+        manifest = import_gguf(
+            arrived / pair.decoder,
+            arrived / pair.mmproj,
+            out,
+            vision=vision,
+            name=out.name,
+            progress=lambda stage, done: progress(stage, _DOWNLOADED + (1 - _DOWNLOADED) * done),
+            force=wanted.force,
+        )
+        _own(out)
+        manifest = replace(manifest, source=replace(manifest.source, checkpoint=f"{source.repo}@{source.revision}"))
+        written = arrived / FILE_NAME
+        written.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        written.replace(out / FILE_NAME)
+        _forget(out)
     return manifest
 
 

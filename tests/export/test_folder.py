@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from edgevl.errors import ExportError, InputError
 from edgevl.export.folder import building, check_space
 from edgevl.model.manifest import FILE_NAME
+from tests import interrupting
 
 
 def write(folder: Path, text: str) -> None:
@@ -132,6 +134,66 @@ def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with pytest.raises(ExportError, match="exists and is not a folder"):
         build(tmp_path / "file", force=True)
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    (out / "deep").mkdir(parents=True)
+    write(out, "old")
+    (tmp_path / "other").symlink_to(out, target_is_directory=True)
+    for source in (out, out / "deep" / "decoder.gguf", tmp_path / "other" / "mmproj.gguf"):
+        with (
+            pytest.raises(ExportError, match=r"is read, and would be lost where .*model is replaced; choose another"),
+            building(out, force=True, sources=[tmp_path / "elsewhere", source]),
+        ):
+            pass
+    assert (out / FILE_NAME).read_text() == "old"
+
+
+def test_what_is_not_the_models_is_never_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    (out / "onnx").mkdir(parents=True)
+    described = json.dumps({"files": {"onnx/vision.onnx": {}}})
+    for name, content in ((FILE_NAME, described), ("onnx/vision.onnx", ""), ("README.md", ""), (".DS_Store", "")):
+        (out / name).write_text(content)
+    (out / "onnx" / "model.safetensors").write_text("a long download")
+    with pytest.raises(ExportError, match=r"holds onnx/model.safetensors, which is not the model's, so it is not repl"):
+        build(out, force=True)
+    assert (out / FILE_NAME).read_text() == described
+    (out / "onnx" / "model.safetensors").unlink()
+    build(out, force=True)
+    assert (out / FILE_NAME).read_text() == "new"
+
+
+def test_an_empty_folder_stays_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "model"
+    out.mkdir()  # a disk may be mounted here, which cannot be renamed
+    before = out.stat().st_ino
+    monkeypatch.chdir(out)
+    build(Path())
+    assert (out.stat().st_ino, (Path.cwd() / FILE_NAME).read_text()) == (before, "new")
+    with pytest.raises(ExportError, match="cannot be replaced, a disk is mounted there or this runs in it; empty it"):
+        build(Path(), force=True)
+
+
+def test_an_interruption_while_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    monkeypatch.setattr(shutil, "move", interrupting.at_call(2, shutil.move))
+
+    def build_several() -> None:
+        with building(out, force=False) as folder:
+            for name in ("a", FILE_NAME, "b"):
+                (folder / name).write_text("new")
+
+    with pytest.raises(KeyboardInterrupt):
+        build_several()
+    assert list(out.iterdir()) == []
+
+
+def test_a_whole_disk_is_no_place() -> None:
+    with pytest.raises(ExportError, match="is a whole disk; choose a folder on it"):
+        build(Path(Path.cwd().anchor))
 
 
 def test_a_link_goes_on_to_lead_to_the_model(tmp_path: Path) -> None:

@@ -223,5 +223,19 @@ def test_what_a_killed_run_left_is_in_nobodys_way(layout: Path) -> None:
     assert files(layout).keys() - before == {"chat_template.jinja", "edgevl.json", "embeddings.npy"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing(layout: Path) -> None:
+    import resource
+
+    before, limits = files(layout), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))  # half of the table
+    try:
+        with pytest.raises(ExportError, match=r"cannot be read and written \(File too large\); see to its disk"):
+            describe(layout)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(layout) == before
+
+
 def test_every_precision_has_a_place_in_the_embeddings_order() -> None:
     assert set(published.EMBEDDINGS_FIRST) == set(SUFFIXES)

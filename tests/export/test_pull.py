@@ -18,6 +18,7 @@ import edgevl
 from edgevl.cli import run
 from edgevl.errors import BackendMissing, DownloadError, EdgeVLError, ExportError
 from edgevl.export import pull_model
+from edgevl.export.folder import locked
 from edgevl.model import hub as hub_module
 from edgevl.model import manifest
 from edgevl.verify import verify
@@ -231,6 +232,9 @@ class TestPairs:
         hub.cut["small-f16.gguf"] = [50_000, 0]
         failing("hf:somebody/pair", vision="fp32")
         assert seen(models) == []
+        with locked(models / f".pair.{'1' * 12}.download"):
+            said = failing("hf:somebody/pair", ExportError, vision="fp32")
+        assert "another export into this folder is running" in said
         folder, made = pull_model("hf:somebody/pair", vision="fp32")
         assert hub.fetched("small-f16.gguf") == [0, 50_000, 50_000]
         assert (made.name, made.decoder.kind, made.source.checkpoint) == ("pair", "gguf", f"somebody/pair@{'1' * 40}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pytest
 
 from edgevl.errors import ExportError
 from edgevl.export import checkpoint, graphs, mmproj, mmproj_file, vision
+from edgevl.export.graphs import quiet
 from edgevl.model import gguf
 from tests.checkpoints import make_internvl, make_llava, make_smolvlm
 from tests.gguf_files import rewrite
@@ -142,3 +144,12 @@ def test_attention_without_biases(tmp_path: Path) -> None:
     made = mmproj_file.read(gguf.read(tmp_path / "none.gguf")).graph()
     whole = mmproj_file.read(gguf.read(tmp_path / "all.gguf")).graph()
     assert len(whole.graph.node) - len(made.graph.node) == len(biases)
+
+
+def test_logging_is_as_it_was_after_a_library_has_set_it_up() -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with quiet():
+        logging.basicConfig(level=logging.INFO, force=True)  # as onnxruntime's quantizer does when it is imported
+        assert root.level == logging.INFO
+    assert (root.handlers[:], root.level) == before
