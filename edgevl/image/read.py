@@ -81,7 +81,7 @@ _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
 }
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _SUB_PAGES = 0x0112, 330
 
 _QOI_END = b"\0\0\0\0\0\0\0\1"
 
@@ -195,7 +195,14 @@ def jpeg_bytes(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
 def save_png(rgb: NDArray[np.uint8], path: str | Path, *, software: str = "") -> None:
     """Write uint8 [h, w, 3] as a PNG file, as `png_bytes` makes it; raise ImageError where it cannot be written."""
     try:
-        Path(path).write_bytes(png_bytes(rgb, software=software))
+        with Path(path).open("wb") as file:
+            try:
+                file.write(png_bytes(rgb, software=software))
+                file.flush()
+            except OSError:
+                if Path(path).is_file():
+                    Path(path).unlink()  # half of it is of no use, and would stand in the way of the whole one
+                raise
     except OSError as error:
         raise ImageError(f"{_name(path)}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -381,15 +388,10 @@ def _kind(file: IO[bytes], name: str) -> str:
 
 
 def _from_image(image: Image.Image, limit: _Limit, name: str) -> NDArray[np.uint8]:
-    """Convert the caller's Pillow image, which is left as it is (but loaded)."""
+    """Convert the caller's Pillow image, which is left as it is, but loaded, with its transparent colour in 8 bits."""
     with _plain_errors(name, "image"), _quiet():
         limit.check(image.height, image.width, name)
-        key = image.info.get("transparency")
-        try:
-            return upright(*_decoded(image, limit, name))
-        finally:
-            if key is not None:
-                image.info["transparency"] = key
+        return upright(*_decoded(image, limit, name))
 
 
 def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
@@ -405,11 +407,13 @@ def _load(image: Image.Image, limit: _Limit, name: str) -> tuple[NDArray[np.uint
 
 def _decoded(image: Any, limit: _Limit, name: str) -> tuple[NDArray[np.uint8], int]:
     """Decode an image, if that is still to be done, into RGB as it is stored, and its orientation."""
-    frame = None
     if image.format == "PNG" and getattr(image, "tile", None) and "transparency" in image.info:
         image.info["transparency"] = png.in_eight_bits(image.info["transparency"], image.tile[0][3])
-    elif image.format == "GIF" and getattr(image, "tile", None) and image.tell() == 0:
-        frame = image.tile[0][1]
+    if image.format == "TIFF" and tiff.is_reduced(image.tag_v2) and (_SUB_PAGES in image.tag_v2 or image.n_frames > 1):
+        raise ImageError(
+            f"{name}: begins with a small copy of its picture, as a camera's raw files do; convert it to PNG or JPEG"
+        )
+    frame = image.dispose_extent if image.format == "GIF" and image.tell() == 0 else None
     _decode_pixels(image)
     limit.check(image.height, image.width, name)  # a decoder may find another size than the header's
     _check_signs(image, name)
@@ -500,15 +504,18 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert any Pillow mode to uint8 RGB, a strip of rows at a time."""
     out = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    deep = _range(image) if image.mode in ("I", "F") else None
+    tags = getattr(image, "tag_v2", {})
+    has_alpha = _has_alpha(image)
+    deep = _range(image, tags) if image.mode in ("I", "F") else None
     for rows in strips(image.height, image.width):
         strip = image.crop((0, rows.start, image.width, rows.stop))
         if deep is not None:
-            out[rows] = to_bytes(np.asarray(strip), *deep)[..., None]
+            grey = to_bytes(tiff.thirty_two_bits(np.asarray(strip), tags), *deep)
+            out[rows] = (255 - grey if tiff.is_inverted(tags) else grey)[..., None]
         elif image.mode.startswith("I;16"):
-            values = tiff.sixteen_bits(np.asarray(strip), getattr(image, "tag_v2", {}))
+            values = tiff.sixteen_bits(np.asarray(strip), tags)
             out[rows] = np.where(values == image.info.get("transparency", -1), 255, values >> 8)[..., None]
-        elif _has_alpha(image):
+        elif has_alpha:
             rgba = np.asarray((strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA"))
             out[rows] = over_white(rgba[..., :3], rgba[..., 3:])
         else:
@@ -516,18 +523,21 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return out
 
 
-def _range(image: Image.Image) -> tuple[float, float]:
+def _range(image: Image.Image, tags: tiff.Tags) -> tuple[float, float]:
     """Return the (low, high) values that become black and white in an image of 32-bit numbers."""
     if image.format == "PPM" and image.mode == "I":
         return 0.0, 65535.0  # brought from the highest value that the file names, however dark the picture is
     rows = strips(image.height, image.width)
-    return full_range(np.asarray(image.crop((0, part.start, image.width, part.stop))) for part in rows)
+    parts = (np.asarray(image.crop((0, part.start, image.width, part.stop))) for part in rows)
+    return full_range(tiff.thirty_two_bits(part, tags) for part in parts)
 
 
 def _has_alpha(image: Image.Image) -> bool:
     if image.mode in ("1", "L", "P", "RGB"):
         has_clear_colours = image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
         return has_clear_colours or "transparency" in image.info
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        return False  # who wrote it left the fourth byte unused: nobody saves a picture of which nothing can be seen
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 

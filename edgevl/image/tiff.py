@@ -6,13 +6,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgevl.image.files import MAX_BYTES
 
 Tags = Mapping[int, Any]
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _BIT_ORDER = 256, 257, 258, 259, 262, 266
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _BIT_ORDER = 254, 256, 257, 258, 259, 262, 266
 _STRIPS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANES = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _SIGNS = 322, 323, 324, 325, 339
 
@@ -105,7 +106,23 @@ def sixteen_bits(values: NDArray[Any], tags: Tags) -> NDArray[Any]:
     """Bring values to 16 bits with 0 as black: Pillow gives 12 bits, and white as 0, as stored."""
     if tags.get(_BITS) == (12,):
         values = values << 4
-    return 65535 - values if tags.get(_PHOTOMETRIC) == 0 else values
+    return 65535 - values if is_inverted(tags) else values
+
+
+def thirty_two_bits(values: NDArray[Any], tags: Tags) -> NDArray[Any]:
+    """Bring values to the type that is meant: Pillow takes numbers without a sign for those with one."""
+    is_unsigned = tags.get(_BITS) == (32,) and tags.get(_SIGNS, (1,)) == (1,)
+    return values.view(np.uint32) if is_unsigned and values.dtype == np.int32 else values
+
+
+def is_inverted(tags: Tags) -> bool:
+    """Whether 0 is white."""
+    return bool(tags.get(_PHOTOMETRIC) == 0)
+
+
+def is_reduced(tags: Tags) -> bool:
+    """Whether this page is a small copy of another one."""
+    return bool(_number(tags, _SUBFILE, 0) & 1)
 
 
 def is_signed(tags: Tags) -> bool:

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from edgevl.errors import ImageError, InputError
 from edgevl.image import png as png_module
@@ -252,10 +252,8 @@ def test_a_transparent_colour_of_any_depth(
     transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
     data = png(len(want), 1, transparent, depth=depth, colour=colour, rows=b"\0" + row)
     opened = Image.open(io.BytesIO(data))
-    told = opened.info["transparency"]
-    for source in (data, opened):
+    for source in (data, opened, opened):
         assert read(source).rgb[0].tolist() == [[value] * 3 for value in want]
-    assert opened.info["transparency"] == told
 
 
 def test_clear_colours_of_a_palette_that_was_made_here() -> None:
@@ -391,7 +389,8 @@ def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
     data[at + 1 : at + 5] = struct.pack("<2H", 5, 2)
     want = np.full((8, 10, 3), 255, dtype=np.uint8)
     want[2:5, 5:9] = (255, 0, 0)
-    for source in (bytes(data), Image.open(io.BytesIO(data))):
+    opened = Image.open(io.BytesIO(data))
+    for source in (bytes(data), opened, opened):
         assert np.array_equal(read(source).rgb, want)
 
 
@@ -401,6 +400,51 @@ def test_a_later_frame_of_a_gif_that_is_open_there_keeps_what_lies_around_it() -
     opened = Image.open(io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])))
     opened.seek(1)
     assert read(opened).rgb[[0, 5], 0].tolist() == [[255, 0, 0], [0, 255, 0]]
+
+
+def test_a_fourth_byte_of_a_bmp_that_is_nowhere_used_hides_nothing() -> None:
+    rgba = np.dstack([smooth(4, 6), np.zeros((4, 6), np.uint8)])
+    for alpha, wanted in ((0, rgba[..., :3]), (255, rgba[..., :3])):
+        rgba[..., 3] = alpha
+        rows = np.ascontiguousarray(rgba[::-1][..., [2, 1, 0, 3]]).tobytes()
+        masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        header = struct.pack("<IiiHHIIiiII", 108, 6, 4, 1, 32, 3, len(rows), 0, 0, 0, 0) + masks + bytes(52)
+        data = b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
+        assert np.array_equal(read(data).rgb, wanted)
+
+
+def pages(*pages: tuple[Image.Image, int]) -> bytes:
+    """Return a TIFF of several pages, each with its NewSubfileType."""
+    first, *others = [(image, TiffImagePlugin.ImageFileDirectory_v2()) for image, _ in pages]
+    for (_, tags), (_, kind) in zip((first, *others), pages, strict=True):
+        tags[254] = kind
+    buffer = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(buffer, new=True) as writer:
+        for image, tags in (first, *others):
+            image.save(writer, format="TIFF", tiffinfo=tags)
+            writer.newFrame()
+    return buffer.getvalue()
+
+
+def test_a_tiff_that_begins_with_a_small_copy_is_refused() -> None:
+    small, large = Image.new("RGB", (6, 4), "red"), Image.new("RGB", (60, 40), "blue")
+    said = "bytes: begins with a small copy of its picture, as a camera's raw files do; convert it to PNG or JPEG"
+    assert failure(pages((small, 1), (large, 0))) == said
+    assert read(pages((large, 0), (small, 1))).size == (40, 60)
+    assert read(pages((small, 1))).size == (4, 6)  # there is no other
+
+
+def test_tiff_of_32_bits_without_a_sign_and_of_floats_in_which_0_is_white() -> None:
+    def seen(values: NDArray[Any], tag: int, before: int, after: int) -> list[int]:
+        data = bytearray(encode(Image.fromarray(values), "TIFF"))
+        at = data.index(struct.pack("<HHIH", tag, 3, 1, before))
+        data[at + 8 : at + 10] = struct.pack("<H", after)
+        grey: list[int] = read(bytes(data)).rgb[0, :, 0].tolist()
+        return grey
+
+    unsigned = np.array([[0, 1 << 31, (1 << 32) - 1]], np.uint32)
+    assert seen(unsigned.view(np.int32), 339, 2, 1) == [0, 128, 255]
+    assert seen(np.array([[0, 0.5, 1]], np.float32), 262, 1, 0) == [255, 127, 0]
 
 
 def test_a_picture_of_many_strips(monkeypatch: pytest.MonkeyPatch) -> None:
