@@ -292,6 +292,18 @@ def test_models_lists_what_is_here_and_what_can_be_had(capsys: pytest.CaptureFix
     assert "edgevl-tiny" in [entry["name"] for entry in json.loads(capsys.readouterr().out)["here"]]
 
 
+def test_models_are_listed_by_the_name_that_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEVL_MODELS_DIR", str(tmp_path))
+    shutil.copytree(SAMPLES.parent / "edgevl-tiny", tmp_path / "copy", ignore=shutil.ignore_patterns("recipe", "*.png"))
+    assert run(["models"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if str(tmp_path) in line]
+    assert line.split()[0] == "copy"
+    assert line.endswith(", which calls itself edgevl-tiny")
+    assert run(["verify", "copy"]) == 0
+
+
 def test_view_draws_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "plan.png"
     assert run(["view", SHAPES, "-o", str(target)]) == 0

@@ -42,7 +42,10 @@ def models(elsewhere: bool, as_json: bool) -> None:
         return
     click.echo("Here:")
     for entry in here:
-        click.echo(f"  {entry['name']:<24} {_mb(entry.get('n_bytes')):>10}  {entry['precision']:<24} {entry['folder']}")
+        own = entry.get("calls_itself", entry["name"])
+        note = "" if own == entry["name"] else f", which calls itself {own}"
+        size, precision = _mb(entry.get("n_bytes")), entry["precision"]
+        click.echo(f"  {entry['name']:<24} {size:>10}  {precision:<24} {entry['folder']}{note}")
     click.echo("Can be fetched from the Hugging Face hub with `edgevl pull` (sizes are estimates):")
     for row in known:
         sizes = f"{row.download_bytes / 1e9:4.1f} GB, {row.memory_bytes / 1e9:.1f} GB of memory"
@@ -242,7 +245,8 @@ def _described(folder: Path) -> dict[str, Any]:
     except ModelError as error:
         return {"name": folder.name, "folder": str(folder), "precision": f"damaged: {error}"}
     return {
-        "name": spec.name,
+        "name": folder.name,  # by which it is found
+        "calls_itself": spec.name,
         "folder": str(folder),
         "precision": f"vision {spec.vision.precision}, decoder {_decoder(spec.decoder)}",
         "n_bytes": sum(file.n_bytes for file in spec.files.values()),

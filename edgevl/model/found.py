@@ -49,11 +49,11 @@ def found() -> Iterator[Found]:
     """Yield every pair that is there, Ollama's first; what cannot be read is left out."""
     for root in _ollama_folders():
         for path in sorted((root / "manifests").glob("*/*/*/*")):
-            blobs = _ollama_pair(root, path)
-            if blobs is not None:
-                yield Found(_OLLAMA + _ollama_name(path), "Ollama", *blobs)
+            blobs = _ollama_blobs(root, path) or {}
+            if {_MODEL, _PROJECTOR} <= blobs.keys() and all(blob.is_file() for blob in blobs.values()):
+                yield Found(_OLLAMA + _ollama_name(path), "Ollama", blobs[_MODEL], blobs[_PROJECTOR])
     for program, root in _folders():
-        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.gguf") if path.is_file())
+        names = sorted(path.relative_to(root).as_posix() for path in _files(root) if path.suffix.lower() == ".gguf")
         for pair in pairs(names):
             yield Found(str(root / pair.decoder), program, root / pair.decoder, root / pair.mmproj)
 
@@ -61,7 +61,7 @@ def found() -> Iterator[Found]:
 def from_ollama(name: str) -> Found:
     """Return Ollama's model `name`, such as "llava:7b" (without what stands before, that is "ollama:").
 
-    Raises ModelNotFound where Ollama has none of this name here, or one without an mmproj file.
+    Raises ModelNotFound where Ollama has none of this name here, one without an mmproj file, or not all of it.
     """
     host, owner, model, tag = _ollama_parts(name)
     roots = _ollama_folders()
@@ -69,13 +69,18 @@ def from_ollama(name: str) -> Found:
         path = root / "manifests" / host / owner / model / tag
         if not path.is_file():
             continue
-        blobs = _ollama_pair(root, path)
-        if blobs is None:
+        blobs = _ollama_blobs(root, path)
+        if blobs is None or _MODEL not in blobs:
+            raise ModelNotFound(f"{_OLLAMA}{name}: {path} is damaged; run: ollama pull {name}")
+        if _PROJECTOR not in blobs:
             raise ModelNotFound(
                 f"{_OLLAMA}{name}: has no mmproj file of its own, so that only Ollama can run its vision half; "
                 "`edgevl models --found` lists those that have one"
             )
-        return Found(_OLLAMA + name, "Ollama", *blobs)
+        for blob in blobs.values():
+            if not blob.is_file():
+                raise ModelNotFound(f"{_OLLAMA}{name}: lacks {blob}; run: ollama pull {name}")
+        return Found(_OLLAMA + name, "Ollama", blobs[_MODEL], blobs[_PROJECTOR])
     looked = ", ".join(map(str, roots)) or "none of Ollama's folders is here"
     raise ModelNotFound(
         f"{_OLLAMA}{name}: Ollama has no model of this name ({looked}); `edgevl models --found` lists those here"
@@ -100,23 +105,42 @@ def _ollama_name(path: Path) -> str:
     return "/".join([host, owner, model][left_out:]) + f":{tag}"
 
 
-def _ollama_pair(root: Path, manifest: Path) -> tuple[Path, Path] | None:
-    """Return the two files that one of Ollama's manifests names; None if it does not, or they are not there."""
-    blobs = {}
+def _ollama_blobs(root: Path, manifest: Path) -> dict[str, Path] | None:
+    """Return the decoder and mmproj files that one of Ollama's manifests names, by kind; None if it is damaged."""
     try:
-        for layer in json.loads(manifest.read_text(encoding="utf-8"))["layers"]:
-            blobs[layer["mediaType"]] = root / "blobs" / Path(str(layer["digest"]).replace(":", "-")).name
+        layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+        digests = {layer["mediaType"]: str(layer["digest"]) for layer in layers}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    decoder, mmproj = blobs.get(_MODEL), blobs.get(_PROJECTOR)
-    return (decoder, mmproj) if decoder and mmproj and decoder.is_file() and mmproj.is_file() else None
+    blobs = {kind: root / "blobs" / Path(digest.replace(":", "-")).name for kind, digest in digests.items()}
+    return {kind: blob for kind, blob in blobs.items() if kind in (_MODEL, _PROJECTOR)}
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Yield all files under a folder; models on another disk are linked to, and each folder is looked into once."""
+    seen = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        yield from (path for name in files if (path := Path(folder, name)).is_file())
 
 
 def _ollama_folders() -> list[Path]:
     """Return where Ollama keeps models: what OLLAMA_MODELS names, the user's folder, that of the service on Linux."""
     named = os.environ.get("OLLAMA_MODELS")
     usual = [home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
-    return [path for path in ([Path(named)] if named else usual) if path.is_dir()]
+    return [path for path in ([Path(named)] if named else usual) if _is_dir(path)]
+
+
+def _is_dir(path: Path) -> bool:
+    """Return whether there is a folder that may be looked into."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _folders() -> Iterator[tuple[str, Path]]:
@@ -127,7 +151,7 @@ def _folders() -> Iterator[tuple[str, Path]]:
         ("LM Studio", user / ".cache" / "lm-studio" / "models"),
         ("llama.cpp", _llama_cpp_folder()),
     ):
-        if path.is_dir():
+        if _is_dir(path):
             yield program, path
 
 

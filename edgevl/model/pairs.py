@@ -27,32 +27,45 @@ class Pair:
 def pairs(names: Iterable[str]) -> list[Pair]:
     """Return the pairs among the files called `names` (with forward slashes), best first.
 
-    An mmproj belongs to the decoders of its own folder whose names begin as its own does before "mmproj". Files in
-    several parts are left out: llama.cpp's users join them first.
+    An mmproj belongs to the decoders of its own folder whose names begin as its own does before "mmproj", and go on as
+    it does behind; one that goes on as no decoder does belongs to those that have none. Files in several parts are left
+    out: llama.cpp's users join them first.
     """
     there = [name for name in names if name.lower().endswith(".gguf") and not _PART.search(_stem(name))]
     mmprojs = sorted((name for name in there if _is_mmproj(name)), key=lambda name: _rank(name, MMPROJS_FIRST))
+    decoders = [name for name in there if not _is_mmproj(name)]
+    named = {mmproj for mmproj in mmprojs if any(_nearness(decoder, mmproj)[1] for decoder in decoders)}
     found = []
-    for decoder in (name for name in there if not _is_mmproj(name)):
-        folder = decoder.rpartition("/")[0]
+    for decoder in decoders:
         fitting = [
-            name for name in mmprojs if name.rpartition("/")[0] == folder and decoder.lower().startswith(_begin(name))
+            mmproj
+            for mmproj in mmprojs
+            if _nearness(decoder, mmproj)[0] and (mmproj not in named or _nearness(decoder, mmproj)[1])
         ]
         if fitting:
-            longest = max(map(len, map(_begin, fitting)))
-            mmproj = next(name for name in fitting if len(_begin(name)) == longest)
+            nearest = max(_nearness(decoder, mmproj) for mmproj in fitting)
+            mmproj = next(name for name in fitting if _nearness(decoder, name) == nearest)
             found.append(Pair(decoder, mmproj, _weights(decoder)))
     return sorted(found, key=lambda pair: (_rank(pair.decoder, DECODERS_FIRST), pair.decoder))
 
 
+def _nearness(decoder: str, mmproj: str) -> tuple[int, int]:
+    """Return how much of an mmproj's name, before that word and behind it, is a decoder's; 0 where the rest is another.
+
+    What stands before counts with its folder, and one more.
+    """
+    folder, _, file = mmproj.lower().rpartition("/")
+    where, _, other = decoder.lower().rpartition("/")
+    before, _, behind = _WEIGHTS.sub("", _stem(file)).partition("mmproj")
+    before, behind = before.rstrip("-_."), behind.strip("-_.")
+    if where != folder or not other.startswith(before):
+        return 0, 0
+    rest = other.removeprefix(before).lstrip("-_.")
+    return 1 + len(before), len(behind) if rest.startswith(behind) else 0
+
+
 def _is_mmproj(name: str) -> bool:
     return "mmproj" in _stem(name).lower()
-
-
-def _begin(mmproj: str) -> str:
-    """Return the folder of an mmproj and what stands before that word in its name, in lower case."""
-    folder, slash, file = mmproj.lower().rpartition("/")
-    return folder + slash + file.partition("mmproj")[0].rstrip("-_.")
 
 
 def _stem(name: str) -> str:

@@ -26,7 +26,7 @@ class Tokenizer:
         from tokenizers import Tokenizer as Backend  # here, so that the graphs load meanwhile
 
         with _explained(path, "readable"):
-            self._backend = Backend.from_file(str(path))
+            self._backend = Backend.from_buffer(path.read_bytes())  # its own reading takes no path but of UTF-8
         self._path = path
         self._backend.no_truncation()  # a prompt is neither cut to what a training took nor filled up to it
         self._backend.no_padding()
@@ -77,8 +77,9 @@ class TextStream:
                 text: str = self._stream.step(self._backend, token_id) or ""
         except ModelError:
             # Byte tokens that are no text turn the text before them into U+FFFD too, and the library refuses to
-            # take back what it has given out. What was given out stays; decoding begins anew behind it.
-            self._stream = _decode_stream()
+            # take back what it has given out. What was given out stays; decoding begins anew behind it, and not with
+            # a text, whose first word has no space before it.
+            self._stream = _decode_stream(self._held)
             return self.flush()
         if text:
             self._held.clear()
@@ -111,7 +112,8 @@ def _start(backend: Backend) -> list[int]:
     return [token for token, is_special in takewhile(lambda pair: pair[1], marked)]
 
 
-def _decode_stream() -> DecodeStream:
+def _decode_stream(before: Sequence[int] = ()) -> DecodeStream:
+    """Return a decoder for what comes behind the tokens `before`."""
     from tokenizers.decoders import DecodeStream
 
-    return DecodeStream(skip_special_tokens=True)
+    return DecodeStream(list(before), skip_special_tokens=True)

@@ -100,6 +100,8 @@ class TestOllama:
         ollama(home, "registry.ollama.ai/library/bad/latest", MODEL, PROJECTOR)
         (home / "ollama/manifests/registry.ollama.ai/library/bad/latest").write_bytes(content)
         assert [pair.name for pair in found()] == ["ollama:good:latest"]
+        with pytest.raises(ModelNotFound, match=r"^ollama:bad: .*latest is damaged; run: ollama pull bad$"):
+            from_ollama("bad")
 
     def test_a_digest_cannot_lead_outside(self, home: Path) -> None:
         put(home / "secret", home / "other")
@@ -115,6 +117,8 @@ class TestOllama:
     def test_blobs_that_are_not_there_any_more(self, home: Path) -> None:
         ollama(home, "registry.ollama.ai/library/llava/latest", MODEL, PROJECTOR)[1].unlink()
         assert list(found()) == []
+        with pytest.raises(ModelNotFound, match=r"^ollama:llava: lacks .*; run: ollama pull llava$"):
+            from_ollama("llava")
 
     def test_the_users_folder_unless_another_is_named(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ollama(home, "registry.ollama.ai/library/mine/latest", MODEL, PROJECTOR, root=".ollama/models")
@@ -152,6 +156,16 @@ class TestOthers:
         put(home / folder / "org_small_x-Q8_0.gguf", home / folder / "org_small_mmproj-x-Q8_0.gguf")
         [pair] = found()
         assert (pair.program, pair.decoder.name) == ("llama.cpp", "org_small_x-Q8_0.gguf")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+    def test_links_are_followed_once_and_capitals_do_not_count(self, home: Path) -> None:
+        elsewhere, folder = home / "large-disk", home / ".lmstudio" / "models"
+        put(elsewhere / "small" / "small-Q4_0.GGUF", elsewhere / "small" / "mmproj-small.gguf")
+        folder.mkdir(parents=True)
+        (folder / "somebody").symlink_to(elsewhere, target_is_directory=True)
+        (elsewhere / "round").symlink_to(folder, target_is_directory=True)
+        [pair] = found()
+        assert (pair.decoder, pair.mmproj.name) == (folder / "somebody/small/small-Q4_0.GGUF", "mmproj-small.gguf")
 
     def test_nothing_is_there(self) -> None:
         assert list(found()) == []

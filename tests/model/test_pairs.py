@@ -36,6 +36,16 @@ def test_a_decoder_and_its_mmproj(names: list[str], expected: list[Pair]) -> Non
     assert pairs(names) == expected
 
 
+def test_an_mmproj_that_is_named_after_its_model_is_no_other_models() -> None:
+    one, two = "SmolVLM-500M-Instruct-Q8_0.gguf", "SmolVLM2-500M-Video-Instruct-Q8_0.gguf"
+    assert pairs([one, f"mmproj-{one}", two, f"mmproj-{two}"]) == [
+        Pair(one, f"mmproj-{one}", "q8_0"),
+        Pair(two, f"mmproj-{two}", "q8_0"),
+    ]
+    assert pairs([one, f"mmproj-{one}", two]) == [Pair(one, f"mmproj-{one}", "q8_0")]
+    assert pairs([one, f"mmproj-{one}", two, "mmproj-f16.gguf"])[1] == Pair(two, "mmproj-f16.gguf", "q8_0")
+
+
 def test_four_bits_come_first_and_unknown_weights_last() -> None:
     names = [f"m-{weights}.gguf" for weights in ("IQ2_XXS", "F32", "Q8_0", "Q4_0", "Q4_K_M", "BF16")]
     assert [pair.weights for pair in pairs([*names, "mmproj-m-f16.gguf"])] == [

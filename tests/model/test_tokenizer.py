@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,13 @@ def test_a_stream_takes_bytes_that_are_no_text(fallback: Tokenizer, ids: list[in
     assert len(pieces) == len(ids) + 1
 
 
+def test_the_space_of_a_word_behind_bytes_that_are_no_text_stays(fallback: Tokenizer) -> None:
+    emoji = list("😀".encode())
+    ids = [256, 257, *emoji, 0xF0, 256, 256]
+    assert fallback.decode(ids).endswith(" hi hi")
+    assert "".join(streamed(fallback, ids)).endswith(" hi hi")
+
+
 def test_bytes_that_are_no_text_do_not_swallow_what_follows(fallback: Tokenizer) -> None:
     tilde = ord("~")
     text = "".join(streamed(fallback, [tilde, 0x81, 0xDD, 0x1A, 256, tilde]))
@@ -216,3 +224,10 @@ def test_real_tokenizers_stream_real_text(shared_dir: Path, name: str) -> None:
     ids = tokenizer.encode(text)
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
     assert tokenizer.decode(ids).strip() == text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are UTF-8")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / "na\udcffme"
+    folder.mkdir()
+    assert Tokenizer(byte_level(tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")).encode("the") == [257]
