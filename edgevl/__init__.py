@@ -10,6 +10,10 @@ Importing this package is cheap: onnxruntime, Pillow and the rest are imported b
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, which else reports to its makers
+
 TYPE_CHECKING = False  # what type checkers take for true; `typing` takes longer to import than all that is here
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 FinishReason = Literal["stop", "length", "cancelled"]
 Detail = str | int
 """How many tiles an image is worth: "auto", "high", "low", or a number of tiles at most."""
@@ -309,9 +310,10 @@ def _message(raw: object, index: int) -> Message:
         raw = {"role": raw.role, "content": raw.parts}
     if not isinstance(raw, Mapping):
         raise InputError(f"message {index}: must be a Message or a dictionary, not {type(raw).__name__}")
-    role, content = raw.get("role"), raw.get("content")
-    if not isinstance(role, str) or role not in ("system", "user", "assistant"):
-        raise InputError(f"message {index}: role is {repr(role)[:60]}; it must be system, user or assistant")
+    given, content = raw.get("role"), raw.get("content")
+    role = next((one for one in _ROLES if isinstance(given, str) and given == one), None)
+    if role is None:
+        raise InputError(f"message {index}: role is {repr(given)[:60]}; it must be system, user or assistant")
     if isinstance(content, str):
         return Message(role, (TextPart(content),))
     if not isinstance(content, Sequence) or not content:

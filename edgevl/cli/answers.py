@@ -101,6 +101,8 @@ class _Talk:
 
     def take(self, line: str) -> None:
         """Do what a line of input asks for; raise InputError for what cannot be done or answered."""
+        if "\x1b" in line:
+            raise InputError("this line holds a key's code, such as that of an arrow; type it again")
         command, *argument = line.split(maxsplit=1)
         if command == "/reset":
             self._reset()
@@ -139,6 +141,8 @@ def _open_added(image: str, settings: dict[str, Any]) -> Any:
         raise InputError("/image needs the name of a file: /image photo.jpg")
     if image == "-":
         raise InputError("/image -: standard input brings the questions; give a file")
+    if len(image) > 1 and image[0] == image[-1] and image[0] in "'\"" and not os.path.lexists(image):
+        image = image[1:-1]  # as terminals write a file that is dragged into them
     return _open(str(expanded(image)) if image.startswith("~") else image, settings)  # which no shell has done
 
 
@@ -152,8 +156,8 @@ def _lines() -> Iterator[str]:
             if sys.stdin.isatty():
                 click.echo(err=True)
             return
-        if line.strip():
-            yield line.strip()
+        if line := line.removeprefix("\ufeff").strip():  # the mark of byte order that Windows begins files with
+            yield line
 
 
 def _print(stream: Stream, max_tokens: int) -> None:

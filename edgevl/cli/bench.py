@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import click
 
 from edgevl.cli import options
 from edgevl.cli.bar import bar
+from edgevl.cli.images import is_same
 from edgevl.machine import most_threads
 
 
@@ -27,6 +31,20 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         if not all(self._low <= number <= self._high for number in numbers):
             self.fail(f"{value!r} must be whole numbers from {self._low} to {self._high}, such as 1,2", param, context)
         return tuple(dict.fromkeys(numbers))
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """Let SIGTERM end a measurement so that its folder is removed, which holds what was computed."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _OUT = options.OutputFile()
@@ -85,16 +103,25 @@ def bench(
         raise click.UsageError("--reduce and --max-pixels are for a picture of yours; give --image FILE too")
     if html is not None and as_json is not None and html.resolve() == as_json.resolve():
         raise click.UsageError(f"{html}: is named for --json and for --html; give two files")
+    for target in filter(None, (html, as_json)):
+        if str(target) == "-":
+            raise click.UsageError("the report goes to standard output; name a file for --json and --html")
+        if image is not None and is_same(str(image), target):
+            raise click.UsageError(f"{target}: is the picture itself and would be lost; name another file")
+    if html is not None and old is not None and is_same(str(old), html):
+        raise click.UsageError(f"{html}: is what --compare reads and would be lost; name another file for --html")
     then = result.load(old) if old is not None else None
     settings = measure.Settings(hub.find(model), image, sizes or (), threads or (), rounds, cold, max_pixels, reduce)
-    with bar() as on_step:
+    with _ending_well(), bar() as on_step:
         found = measure.measure(settings, on_step)
     comparison = compare.compare(then, found) if then is not None else None
     click.echo(report.text(found, comparison))
-    if as_json is not None:
-        as_json.write_text(found.to_json(), encoding="utf-8")
-    if html is not None:
-        html.write_text(page.page(found, comparison), encoding="utf-8")
+    try:
+        if as_json is not None:
+            as_json.write_text(found.to_json(), encoding="utf-8")
+    finally:  # a measurement takes long, and one of the two may be had
+        if html is not None:
+            html.write_text(page.page(found, comparison), encoding="utf-8")
     if check and comparison is not None:
         if not comparison.n_judged:
             raise InputError(f"{old}: nothing could be judged; --check needs the same figures in 4 rounds then and now")

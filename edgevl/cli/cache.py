@@ -33,6 +33,7 @@ def cache(context: click.Context, as_json: bool) -> None:
     from edgevl.store.disk import KINDS, OTHERS, Disk, default_max_bytes
 
     disk = Disk(_folder(), default_max_bytes())
+    disk.check()
     found: dict[str, Any] = {kind: {"n_entries": 0, "n_bytes": 0} for kind in (*KINDS, OTHERS)}
     for entry in disk.entries():
         found[entry.kind]["n_entries"] += 1

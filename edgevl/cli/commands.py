@@ -5,6 +5,7 @@ from __future__ import annotations
 import _imp
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -34,6 +35,7 @@ _HOMES = {
 }
 """Each command's module. Only the one that is asked for is imported: the others would delay every first word."""
 _FUNCTIONS = {"import": "import_", "eval": "evaluate"}
+_NO_MEMORY = "there is not enough memory; try a smaller image, --detail low, or a smaller model"
 _TO_LOAD = "install edgevl anew: pip install --force-reinstall edgevl"
 if os.name == "nt":
     _TO_LOAD += (
@@ -132,7 +134,11 @@ def _told(error: Exception) -> int | None:
         case EdgeVLError():
             return _fail(str(error))
         case MemoryError():
-            return _fail("there is not enough memory; try a smaller image, --detail low, or a smaller model")
+            return _fail(_NO_MEMORY)
+        case ImportError() if re.search("failed to map|bad_alloc|allocate memory", str(error)):
+            return _fail(_NO_MEMORY)
+        case RuntimeError() if "can't start new thread" in str(error):
+            return _fail("the system allows no more threads; allow it more (ulimit -u, or a container's --pids-limit)")
         case ImportError() if not (error.name or "").startswith("edgevl"):  # else it is our own mistake
             return _fail(f"a library that edgevl uses does not load ({error}); {_TO_LOAD}")
         case BrokenPipeError():

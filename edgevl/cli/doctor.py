@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ENGINES = ("onnxruntime", "openvino", "llama.cpp")
 _NATIVE = "native"
+_SWITCHED_OFF = "switched off by EDGEVL_NATIVE: decoders run as graphs"
 _NOT_NATIVE = "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
 
 
@@ -76,12 +77,14 @@ def _decoder(placed: Placement) -> str | None:
 
 def _show(found: dict[str, Any]) -> None:
     from edgevl.engine.devices import COMMANDS, LLAMA
+    from edgevl.engine.native.library import is_switched_off
 
     for name, value in found["machine"].items():
         click.echo(f"{name + ':':<16} {value}")
     click.echo()
     for name, has in found["engines"].items():
-        click.echo(f"{name + ':':<16} {has or (_NOT_NATIVE if name == _NATIVE else 'not installed')}")
+        lacks = "not installed" if name != _NATIVE else _SWITCHED_OFF if is_switched_off() else _NOT_NATIVE
+        click.echo(f"{name + ':':<16} {has or lacks}")
     click.echo()
     for name, device in found["devices"].items():
         _show_device(name, device)

@@ -79,13 +79,13 @@ def _check_output(image: str, target: Path, *, is_asked_for: bool) -> None:
     """Refuse to draw over the image, and over a file that was neither asked for nor drawn by an earlier `view`."""
     if str(target) == "-":
         raise click.UsageError("the drawing cannot go to standard output; name a file with -o, such as plan.png")
-    if _is_same(image, target):
+    if is_same(image, target):
         raise click.UsageError(f"{target}: is the image itself and would be lost; name another file with -o")
     if not is_asked_for and target.exists() and not (target.is_file() and _is_drawing(target)):
         raise click.UsageError(f"{target}: is there already, and not a drawing of `edgevl view`; name a file with -o")
 
 
-def _is_same(image: str, target: Path) -> bool:
+def is_same(image: str, target: Path) -> bool:
     """Return whether an image comes from the file `target`, by whatever path, link or redirection."""
     try:
         source = sys.stdin.fileno() if image == "-" else image

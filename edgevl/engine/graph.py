@@ -262,6 +262,7 @@ def _session(path: Path, device: Device, options: ort.SessionOptions) -> ort.Inf
     """Load a graph; raise GraphError if it, or what runs it on `device`, does not load."""
     import onnxruntime as ort
 
+    _check_name(path)
     first = device.providers[0][0]
     loading = _prepare(first)
     if first not in providers():
@@ -278,10 +279,18 @@ def _session(path: Path, device: Device, options: ort.SessionOptions) -> ort.Inf
     return session
 
 
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise GraphError(f"{path}: onnxruntime takes no name that is not UTF-8; rename the folder") from error
+
+
 def _optimized(path: Path, name: str, load: Load, keep: Keep, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph for the CPU as it was optimized here, or optimize it and keep that; raise GraphError."""
     import onnxruntime as ort
 
+    _check_name(path)
     kept = load(name)
     if kept is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

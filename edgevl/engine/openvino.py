@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -87,9 +88,9 @@ def core_of(kind: Callable[[], Any]) -> Any:
 
 
 _cores: dict[Callable[[], Any], Any] = {}
-_making = threading.Lock()
+_making = threading.RLock()
 if hasattr(os, "register_at_fork"):  # another thread may hold it, which is not in the child
-    os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.Lock()))
+    os.register_at_fork(after_in_child=lambda: globals().update(_making=threading.RLock()))
 
 
 def _is_lost() -> bool:
@@ -105,10 +106,23 @@ def devices() -> set[str]:
     if _is_lost():
         return set()
     with suppress(Exception):  # why it does not load is said to whoever runs a graph on it
-        import openvino
-
-        return {name.partition(".")[0] for name in core_of(openvino.Core).available_devices}
+        return {name.partition(".")[0] for name in core_of(library().Core).available_devices}
     return set()
+
+
+def library() -> Any:
+    """Import OpenVINO, without the package by which it would report that to its makers: it has a stub for it."""
+    if "openvino" not in sys.modules:
+        modules: dict[str, Any] = sys.modules
+        hidden = modules.get("openvino_telemetry")
+        modules["openvino_telemetry"] = None  # to import it fails
+        try:
+            import openvino  # noqa: F401
+        finally:
+            del modules["openvino_telemetry"]
+            if hidden is not None:
+                modules["openvino_telemetry"] = hidden
+    return sys.modules["openvino"]
 
 
 def ranges_path(path: Path) -> Path:
@@ -193,10 +207,8 @@ class OpenVINOGraph:
         return self._requests[n_at_once]
 
     def _compile(self, n_streams: int) -> queue.SimpleQueue[Any]:
-        import openvino
-
         try:
-            compiled = self._compiled(openvino, n_streams)
+            compiled = self._compiled(library(), n_streams)
         except Exception as error:
             why = _first_line(error)
             raise GraphError(f"{self.path}: OpenVINO cannot load it ({why}); use --device cpu") from error

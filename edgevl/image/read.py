@@ -536,7 +536,7 @@ def _has_alpha(image: Image.Image) -> bool:
     if image.mode in ("1", "L", "P", "RGB"):
         has_clear_colours = image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
         return has_clear_colours or "transparency" in image.info
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return False  # who wrote it left the fourth byte unused: nobody saves a picture of which nothing can be seen
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 

@@ -116,10 +116,19 @@ def find(name_or_dir: str | Path | None) -> Path:
 def local() -> Iterator[Path]:
     """Yield every model folder that `find` knows by name, the user's first."""
     for parent in (user_folder(), installed_folder()):
-        if parent.is_dir():
-            for path in sorted(parent.iterdir()):
-                if (path / manifest.FILE_NAME).is_file() and not path.name.startswith("."):  # half made ones are hidden
-                    yield path
+        try:
+            found = sorted(parent.iterdir())
+        except OSError:  # none is there, or it may not be looked into
+            continue
+        yield from (path for path in found if not path.name.startswith(".") and _may_be_model(path))
+
+
+def _may_be_model(path: Path) -> bool:
+    """Return whether a folder is a model's, or cannot be looked into: whoever reads it says so."""
+    try:
+        return (path / manifest.FILE_NAME).is_file()
+    except OSError:
+        return True
 
 
 def registry() -> list[RegistryEntry]:

@@ -58,6 +58,7 @@ _NAMES = re.compile(r"[0-9a-f]{64}\.bin|tmp\w{8}\.part")  # of entries, and of h
 _ALIGN = 64
 _DTYPES = ("float32", "float16", "uint8")
 _TRIES = 5
+_MOST_DIGITS = 12
 _COUNTS = 50
 """How often a process counts the folder, at least, while it writes as much as the limit: others may write there too."""
 _STALE_S = 3600.0
@@ -89,8 +90,8 @@ def default_max_bytes() -> int:
     chosen = os.environ.get("EDGEVL_STORE_MB")
     if not chosen:
         return DEFAULT_MAX_BYTES
-    if not chosen.isascii() or not chosen.isdigit():
-        raise InputError(f"EDGEVL_STORE_MB is {chosen!r}; it must be a whole number of megabytes")
+    if not chosen.isascii() or not chosen.isdigit() or len(chosen) > _MOST_DIGITS:
+        raise InputError(f"EDGEVL_STORE_MB is {chosen[:60]!r}; it must be a whole number of megabytes")
     return int(chosen) * 1_000_000
 
 
@@ -204,12 +205,24 @@ class Disk:
                 yield Entry(kind, path, status.st_size, status.st_mtime)
 
     def clear(self, kinds: Iterable[str] = (*KINDS, OTHERS)) -> int:
-        """Delete what there is of `kinds`, by default everything, other versions' too; return the bytes freed."""
+        """Delete what there is of `kinds`, by default everything, other versions' too; return the bytes freed.
+
+        Raises InputError where something could not be deleted, or the folder may not be looked into.
+        """
+        self.check()
         wanted = frozenset(kinds)
         found = [(path, status) for kind, path, status in self._files() if kind in wanted]
         freed = sum(status.st_size for path, status in found if self._drop(path))
         self._room = 0
+        if left := sum(os.path.lexists(path) for path, _ in found):
+            raise InputError(f"{self.folder.parent}: {left} entries could not be deleted; change their permissions")
         return freed
+
+    def check(self) -> None:
+        """Raise InputError where the folder is there and may not be looked into."""
+        for folder in (self.folder.parent, self.folder, *(self.folder / kind for kind in KINDS)):
+            if os.path.lexists(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                raise InputError(f"{folder}: may not be looked into; change its permissions")
 
     def _write_all(self) -> None:
         """Write what waits, and what comes meanwhile."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +121,9 @@ def test_a_check_that_can_judge_nothing_fails_and_says_why(
         (["--json", ""], 2, "the name is empty; give a file"),
         (["--html", ""], 2, "the name is empty; give a file"),
         (["--json", "out", "--html", "./out"], 2, "out: is named for --json and for --html; give two files"),
+        (["--json", "-"], 2, "the report goes to standard output; name a file for --json and --html"),
+        (["--image", "mine.png", "--json", "./mine.png"], 2, "is the picture itself and would be lost; name another"),
+        (["--compare", "old.json", "--html", "old.json"], 2, "is what --compare reads and would be lost; name another"),
         (["--compare", "old.json"], 1, "error: old.json: is a damaged result of edgevl bench (lacks 'machine')"),
         (["--compare", "nowhere.json"], 1, "error: nowhere.json: cannot be read"),
         (["--image", "nowhere.png"], 1, "error: nowhere.png: no such file"),
@@ -133,11 +140,41 @@ def test_mistakes_are_found_before_anything_is_measured(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("old.json").write_text(json.dumps({"edgevl_bench": 1}))
+    Path("mine.png").write_bytes(b"a picture")
     assert run(["bench", *options]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert words in err
     assert code == 2 or err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
+def test_a_measurement_that_is_told_to_end_removes_what_it_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def told(settings: Any, on_step: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            folders.append(Path(folder))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(measure, "measure", told)
+    with pytest.raises(SystemExit) as caught:
+        run(["bench"])
+    assert (caught.value.code, [folder.exists() for folder in folders]) == (143, [False])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_one_of_two_files_is_written_where_the_other_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "measure", lambda *_: made())
+    full, page = tmp_path / "full", tmp_path / "page.html"
+    full.symlink_to("/dev/full") if Path("/dev/full").exists() else pytest.skip("there is no such device here")
+    assert run(["bench", "--json", str(full), "--html", str(page)]) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert page.stat().st_size > 1000
 
 
 def test_as_many_threads_as_edgevl_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 import edgevl
 from edgevl.cli import run
+from edgevl.store import disk
 from edgevl.store.disk import VERSION
 
 SHAPES = Path(__file__).parents[2] / "models" / "samples" / "shapes.png"
@@ -73,9 +76,28 @@ def test_no_store_writes_nothing(store: Path, capsys: pytest.CaptureFixture[str]
     assert first == second
 
 
+def test_what_cannot_be_deleted_or_looked_into_is_an_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with edgevl.load() as vlm:
+        vlm.ask(SHAPES, "what's here?", max_tokens=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "_remove", lambda path: False)
+        assert run(["cache", "clear"]) == 1
+    assert re.search(r"store: [0-9]+ entries could not be deleted; change their permissions$", capsys.readouterr().err)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != store / VERSION)
+        for command in (["cache"], ["cache", "clear"]):
+            assert run(command) == 1
+            assert "v1: may not be looked into; change its permissions" in capsys.readouterr().err
+
+
 def test_a_wrong_size_limit_is_one_line(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EDGEVL_STORE_MB", "-1")
     assert run(["cache"]) == 1
     assert capsys.readouterr().err == "error: EDGEVL_STORE_MB is '-1'; it must be a whole number of megabytes\n"
+    monkeypatch.setenv("EDGEVL_STORE_MB", "9" * 5000)
+    assert run(["cache"]) == 1
+    assert "it must be a whole number of megabytes" in capsys.readouterr().err

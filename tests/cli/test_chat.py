@@ -64,6 +64,25 @@ def test_a_question_may_begin_with_a_path(talk: Talk) -> None:
     assert "no such command" not in said
 
 
+def test_the_mark_that_windows_begins_files_with_is_no_part_of_a_line(talk: Talk) -> None:
+    plain, marked = talk(QUESTION)[0], talk(f"\ufeff{QUESTION}")[0]
+    assert plain == marked
+    assert "there are /image, /reset, /quit" in talk("\ufeff/help")[1]
+
+
+def test_the_code_of_a_key_is_not_a_question(talk: Talk) -> None:
+    answers, said = talk("\x1b[A")
+    assert answers == []
+    assert "error: this line holds a key's code, such as that of an arrow; type it again" in said
+
+
+def test_a_file_that_was_dragged_into_the_terminal_is_in_quotes(talk: Talk, tmp_path: Path) -> None:
+    shutil.copyfile(SHAPES, tmp_path / "my photo.png")
+    for quote in "'\"":
+        [answer], _ = talk(f"/image {quote}{tmp_path / 'my photo.png'}{quote}", QUESTION, images=())
+        assert "red circle" in answer
+
+
 def test_the_prompt_of_a_line_that_does_not_come_is_ended(talk: Talk) -> None:
     assert talk()[1].endswith("> \n")
 

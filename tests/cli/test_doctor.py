@@ -12,6 +12,7 @@ from edgevl import machine, placement
 from edgevl.cli import run
 from edgevl.engine import graph, openvino
 from edgevl.engine.devices import COREML_PROVIDER, CPU_PROVIDER, CUDA_PROVIDER, DEVICES, LLAMA, OPENVINO, Part
+from edgevl.engine.native import library
 from edgevl.engine.native.decoder import backend as backend_of_decoders
 from edgevl.model import hub, manifest
 from edgevl.placement import Placement
@@ -62,11 +63,15 @@ def test_it_tells_machine_engines_devices_and_choice(capsys: pytest.CaptureFixtu
 def test_decoders_that_run_as_graphs_are_said_to(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("EDGEVL_NATIVE", "off")
-    assert of("native", lines(capsys)) == [
-        "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
-    ]
+    for value in ("off", "OFF"):
+        monkeypatch.setenv("EDGEVL_NATIVE", value)
+        assert of("native", lines(capsys)) == ["switched off by EDGEVL_NATIVE: decoders run as graphs"]
     monkeypatch.delenv("EDGEVL_NATIVE")
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_library", lambda: None)
+        assert of("native", lines(capsys)) == [
+            "not here: decoders run as graphs; a C compiler when edgevl is installed, and AVX2 or ARM, make it"
+        ]
     if (name := backend_of_decoders()) is not None:
         assert of("native", lines(capsys)) == [name]
 

@@ -167,5 +167,19 @@ class TestOthers:
         [pair] = found()
         assert (pair.decoder, pair.mmproj.name) == (folder / "somebody/small/small-Q4_0.GGUF", "mmproj-small.gguf")
 
+    def test_a_folder_that_may_not_be_looked_into_hides_no_other(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, is_dir = home / ".lmstudio" / "models", Path.is_dir
+        put(folder / "small.gguf", folder / "mmproj-small.gguf")
+
+        def refusing(path: Path) -> bool:
+            if path == home / "ollama":
+                raise PermissionError(13, "Permission denied")
+            return is_dir(path)
+
+        monkeypatch.setattr(Path, "is_dir", refusing)
+        assert [pair.program for pair in found()] == ["LM Studio"]
+
     def test_nothing_is_there(self) -> None:
         assert list(found()) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,27 @@ def test_local_lists_the_users_models_first_and_skips_what_is_none(folders: Path
     (folders / "user" / "notes").mkdir()
     (folders / "user" / "file.txt").write_text("x", encoding="utf-8")
     assert list(hub.local()) == made
+
+
+def test_what_may_not_be_looked_into_hides_nothing_else(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [make(folders / "user" / name) for name in ("a", "b")]
+    is_file, iterdir = Path.is_file, Path.iterdir
+
+    def refusing(path: Path) -> bool:
+        if path.parent == made[0]:
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    assert list(hub.local()) == made  # whoever reads the first one says what is wrong
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path == folders / "user":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert list(hub.local()) == []
 
 
 def test_local_without_a_users_folder(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

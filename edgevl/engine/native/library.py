@@ -102,8 +102,13 @@ def instructions() -> str:
     EDGEVL_NATIVE=off lets them run as graphs everywhere, EDGEVL_NATIVE=avx2 leaves wider instructions out,
     and EDGEVL_NATIVE=avx512 those that compute attention of many tokens in bf16.
     """
-    library = None if os.environ.get("EDGEVL_NATIVE") == "off" else _library()
+    library = None if is_switched_off() else _library()
     return "" if library is None else library.edgevl_decoder_isa().decode()
+
+
+def is_switched_off() -> bool:
+    """Return whether EDGEVL_NATIVE says that decoders are to run as graphs."""
+    return os.environ.get("EDGEVL_NATIVE", "").lower() == "off"
 
 
 class Weights:
