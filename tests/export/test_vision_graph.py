@@ -36,10 +36,13 @@ class Family:
     write: Callable[[Path, Any], None]
 
 
-@pytest.fixture(scope="module", params=["smolvlm", "llava", "internvl"])
+@pytest.fixture(scope="module", params=["smolvlm", "edge", "llava", "internvl"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """One of each family, and one whose tiles have an edge of 6 pixels beside their last patch."""
     if request.param == "smolvlm":
         folder = request.getfixturevalue("smolvlm_checkpoint")
+    elif request.param == "edge":
+        folder = make_smolvlm(tmp_path_factory.mktemp("edge"), tile=62, patch=14, scale_factor=2)
     else:
         maker = make_llava if request.param == "llava" else make_internvl
         folder = maker(tmp_path_factory.mktemp(request.param), layers=1)
