@@ -212,9 +212,10 @@ class Disk:
         self.check()
         wanted = frozenset(kinds)
         found = [(path, status) for kind, path, status in self._files() if kind in wanted]
-        freed = sum(status.st_size for path, status in found if self._drop(path))
+        dropped = [self._drop(path) for path, _ in found]
+        freed = sum(status.st_size for (_, status), was_there in zip(found, dropped, strict=True) if was_there)
         self._room = 0
-        if left := sum(os.path.lexists(path) for path, _ in found):
+        if left := sum(not was_there and _is_stuck(path) for (path, _), was_there in zip(found, dropped, strict=True)):
             raise InputError(f"{self.folder.parent}: {left} entries could not be deleted; change their permissions")
         return freed
 
@@ -430,6 +431,15 @@ def _folders(folder: Path) -> Iterator[Path]:
 def _touch(path: Path) -> None:
     with suppress(OSError):
         os.utime(path)
+
+
+def _is_stuck(path: Path) -> bool:
+    """Return whether a file cannot be removed; another process may have been first, and may write it again."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return True
+    return False
 
 
 def _remove(path: Path) -> bool:

@@ -9,7 +9,6 @@ import pytest
 
 import edgevl
 from edgevl.cli import run
-from edgevl.store import disk
 from edgevl.store.disk import VERSION
 
 SHAPES = Path(__file__).parents[2] / "models" / "samples" / "shapes.png"
@@ -79,10 +78,13 @@ def test_no_store_writes_nothing(store: Path, capsys: pytest.CaptureFixture[str]
 def test_what_cannot_be_deleted_or_looked_into_is_an_error(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
     with edgevl.load() as vlm:
         vlm.ask(SHAPES, "what's here?", max_tokens=1)
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "_remove", lambda path: False)
+        patch.setattr(Path, "unlink", refused)
         assert run(["cache", "clear"]) == 1
     assert re.search(r"store: [0-9]+ entries could not be deleted; change their permissions$", capsys.readouterr().err)
     with monkeypatch.context() as patch:

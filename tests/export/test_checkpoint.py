@@ -79,6 +79,7 @@ def test_where_the_chat_template_is_looked_for(copy: Path) -> None:
 
 
 def test_a_chat_template_in_another_encoding(copy: Path) -> None:
+    (copy / "chat_template.json").unlink()
     (copy / "chat_template.jinja").write_bytes(b"caf\xe9 {{ messages }}")
     assert refusal(copy).startswith(f"{copy / 'chat_template.jinja'}: cannot be read ('utf-8' codec can't decode")
     assert refusal(copy).endswith("; download the whole checkpoint folder again")

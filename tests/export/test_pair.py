@@ -320,7 +320,7 @@ class TestRefusals:
                 {"clip.vision.attention.head_count": 5},
                 "clip.vision.attention.head_count: 5 heads do not divide a width",
             ),
-            ({"clip.vision.image_size": 60}, "clip.vision.image_size: 3 patches are no whole number of cells of 2"),
+            ({"clip.vision.image_size": 60}, "clip.vision.image_size: 7 patches are no whole number of cells of 4"),
             (
                 {"clip.vision.image_size": 2**30},
                 "clip.vision.image_size: is 1073741824, which must be between 1 and 65536",
