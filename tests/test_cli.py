@@ -304,6 +304,11 @@ def test_models_are_listed_by_the_name_that_finds_them(
     assert run(["verify", "copy"]) == 0
 
 
+def test_a_question_without_quotes_is_told_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", SHAPES, "what", "is", "here"]) == 2
+    assert "what: no such file; a question of several words is one argument, in quotes" in capsys.readouterr().err
+
+
 def test_view_draws_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "plan.png"
     assert run(["view", SHAPES, "-o", str(target)]) == 0

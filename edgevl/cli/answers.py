@@ -42,6 +42,9 @@ def ask(words: tuple[str, ...], model: str | None, system: str | None, as_json: 
         raise click.UsageError("the last argument must be the question, but '-' stands for an image")
     if images.count("-") > 1:
         raise click.UsageError("- stands for standard input, which can be read once; give the other images as files")
+    for word in images[1:]:
+        if word.isalpha() and not os.path.lexists(word):
+            raise click.UsageError(f"{word}: no such file; a question of several words is one argument, in quotes")
     import edgevl
 
     machine, request = options.split(settings)

@@ -18,6 +18,8 @@ of one thread each train the whole on a quarter more pictures a second than one 
 pictures included: much of a step is too small to be shared by threads. On CPUs an allocator that keeps its pages
 (jemalloc, preloaded) makes a step a third faster: most of the rest is spent on memory, not on arithmetic. One that
 never gives any back (decay times of -1) grew to 16 GB in 1,600 steps, until the system ended it: give it a decay time.
+jemalloc 5.3 gives large blocks back at once all the same, unless one of its two times is -1: with
+`dirty_decay_ms:60000,muzzy_decay_ms:-1` it stayed at 1.6 GB a process over 5,000 steps.
 """
 
 from __future__ import annotations
