@@ -58,7 +58,7 @@ class OutputFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.absolute().parent.is_dir():
             self.fail(f"{path}: there is no such folder to write to", param, ctx)
-        if not os.access(path if os.path.lexists(path) else path.absolute().parent, os.W_OK):
+        if not os.access(path if os.access(path, os.F_OK) else path.absolute().parent, os.W_OK):
             self.fail(f"{path}: may not be written; choose another place", param, ctx)
         return path
 
