@@ -73,7 +73,7 @@ class Loaded:
         self._is_large = sum(file.n_bytes for file in spec.files.values()) > LARGE_BYTES
         # What has yet to be measured is opened for that; so is what is not installed, for its error to come now.
         self.takes_turns = low_memory and self._is_large and placement.likely_decoder() is not None
-        with ended(OwnThread("edgevl-load"), OwnThread("edgevl-load")) as (first, second):
+        with ended([OwnThread("edgevl-load") for _ in range(2)]) as (first, second):
             vision = first.submit(placement.encoder)
             decoder = None if self.takes_turns else second.submit(placement.decoder)
             self.tokenizer = Tokenizer(folder / spec.tokenizer.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -58,9 +58,10 @@ class OwnThread:
 
 
 @contextmanager
-def ended(*threads: OwnThread) -> Iterator[tuple[OwnThread, ...]]:
-    """Have threads for the length of a `with` block, which waits for what they are at.
+def ended(threads: Sequence[OwnThread]) -> Iterator[Sequence[OwnThread]]:
+    """Have threads for the length of a `with` block, which waits for what they are at; a list may grow in it.
 
+    All are told to end before one is waited for: with the same calls, any of them may be the one to hear it.
     A ThreadPoolExecutor would do so too, but takes nothing more once the main thread has ended.
     """
     try:

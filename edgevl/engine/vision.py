@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevl.engine.own_thread import Calls, OwnThread
+from edgevl.engine.own_thread import Calls, OwnThread, ended
 from edgevl.errors import GraphError
 
 T = TypeVar("T")
@@ -82,29 +82,26 @@ def run_ahead(
     """
     coming, waiting = iter(jobs), deque[Future[T]]()
     calls: Calls = SimpleQueue()
-    threads: list[OwnThread] = []  # no pool, which takes nothing more once the main thread has ended
+    threads: list[OwnThread] = []
 
     def refill() -> None:
         while len(waiting) < n_workers + depth and (job := next(coming, None)) is not None:
             waiting.append(threads[0].submit(job))
 
-    try:
-        for number in range(n_workers):
-            threads.append(OwnThread(f"edgevl-encoder_{number}", calls=calls))
-        first = threads[0].submit(before)
-        refill()
-        _result(first)
-        while waiting:
-            result = _result(waiting.popleft())
+    with ended(threads):
+        try:
+            for number in range(n_workers):
+                threads.append(OwnThread(f"edgevl-encoder_{number}", calls=calls))
+            first = threads[0].submit(before)
             refill()
-            yield result
-    finally:
-        for future in waiting:
-            future.cancel()
-        for thread in threads:
-            thread.end()
-        for thread in threads:
-            thread.join()
+            _result(first)
+            while waiting:
+                result = _result(waiting.popleft())
+                refill()
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _result(future: Future[T]) -> T:
