@@ -69,6 +69,16 @@ def begin(decoder: OnnxDecoder, n_tokens: int) -> NDArray[np.int64]:
     return ids[n_tokens:]
 
 
+def gone_ahead(alone: OnnxDecoder, ahead: OnnxAheadDecoder) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Feed a prompt, four tokens one by one and two at once; return all tokens behind the prompt, and their scores."""
+    rest = begin(alone, 40)
+    wanted = one_by_one(alone, rest)
+    begin(ahead, 40)
+    one_by_one(ahead, rest[:4])
+    assert ahead.extend_each(rest[4:6].tolist()) is not None
+    return rest, wanted
+
+
 def one_by_one(decoder: OnnxDecoder, token_ids: Sequence[int]) -> NDArray[np.float32]:
     rows = []
     for token in token_ids:
@@ -115,11 +125,7 @@ def test_what_is_forgotten_again_leaves_no_trace(alone: OnnxDecoder, ahead: Onnx
 @works
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_shares_no_memory_with_its_parent(alone: OnnxDecoder, ahead: OnnxAheadDecoder) -> None:
-    rest = begin(alone, 40)
-    wanted = one_by_one(alone, rest)
-    begin(ahead, 40)
-    one_by_one(ahead, rest[:4])
-    assert ahead.extend_each(rest[4:6].tolist()) is not None
+    rest, wanted = gone_ahead(alone, ahead)
     child = os.fork()
     if child == 0:  # takes no graph: its threads are not in here
         holds_nothing = ahead.n_past == 0
@@ -133,11 +139,7 @@ def test_a_forked_child_shares_no_memory_with_its_parent(alone: OnnxDecoder, ahe
 
 @works
 def test_a_decoder_that_begins_anew_goes_ahead_again(alone: OnnxDecoder, ahead: OnnxAheadDecoder) -> None:
-    rest = begin(alone, 40)
-    wanted = one_by_one(alone, rest)
-    begin(ahead, 40)
-    one_by_one(ahead, rest[:4])
-    assert ahead.extend_each(rest[4:6].tolist()) is not None
+    rest, wanted = gone_ahead(alone, ahead)
     ahead.begin_anew()  # as in a forked child
     begin(ahead, 40)
     assert np.array_equal(one_by_one(ahead, rest[:4]), wanted[:4])
