@@ -58,8 +58,9 @@ def penalise(logits: Logits, history: Sequence[int], penalty: float) -> Logits:
     if penalty == 1 or not history:
         return logits
     seen = np.unique(np.asarray(history, np.int64))
+    scores, largest = logits[seen].astype(np.float64), np.finfo(np.float32).max
     logits = logits.copy()
-    logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    logits[seen] = np.where(scores > 0, scores / penalty, scores * penalty).clip(-largest, largest)
     return logits
 
 

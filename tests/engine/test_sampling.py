@@ -127,6 +127,16 @@ def test_penalty_divides_positive_and_multiplies_negative_scores_once() -> None:
     np.testing.assert_array_equal(logits, np.array([2, -2, 0, 3], np.float32))  # the caller's array is as it was
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("penalty", [0.01, 100.0])
+def test_a_penalty_keeps_scores_finite(penalty: float) -> None:
+    largest = np.finfo(np.float32).max
+    logits = np.array([largest, 1e37, -largest, -1e38, 1], np.float32)
+    assert np.isfinite(penalise(logits, range(5), penalty)).all()
+    sampler = Sampler(SamplingParams(temperature=1, repetition_penalty=penalty, seed=0))
+    assert 0 <= sampler.choose(logits, range(5)) < 5
+
+
 def test_no_penalty_is_no_copy() -> None:
     logits = random_scores(0)
     assert penalise(logits, [1, 2], 1.0) is logits
