@@ -14,7 +14,7 @@ from edgevl.engine.decoder import Decoder, OnnxDecoder
 from edgevl.engine.native.decoder import NativeDecoder
 from edgevl.engine.own_thread import OwnThread, ended
 from edgevl.engine.vision import VisionEncoder
-from edgevl.errors import ManifestError
+from edgevl.errors import ManifestError, ModelError
 from edgevl.image import tiling
 from edgevl.image.tiling import TilePlan
 from edgevl.model import manifest, prompt
@@ -24,7 +24,7 @@ from edgevl.placement import Placement
 from edgevl.steps import Step
 from edgevl.store.disk import Disk
 from edgevl.store.memory import Store
-from edgevl.types import Chunk, Detail, Message
+from edgevl.types import Chunk, Detail, Message, TextChunk
 
 if TYPE_CHECKING:
     from edgevl.model.template import ChatTemplate
@@ -184,8 +184,11 @@ class Loaded:
         return steps.cut(self.chunks(messages, plans), plans, self.joins_chunks)
 
     def chunks(self, messages: Sequence[Message], plans: Sequence[TilePlan]) -> list[Chunk]:
-        """Return the prompt of `messages` whose images are cut by `plans`, in order."""
-        return prompt.build(
+        """Return the prompt of `messages` whose images are cut by `plans`, in order.
+
+        Raises ModelError for a token that the decoder does not have: a tokenizer may list more than were trained.
+        """
+        chunks = prompt.build(
             messages,
             [plan.grid for plan in plans],
             family=self.family,
@@ -195,6 +198,14 @@ class Loaded:
             tokens_per_tile=self.manifest.image.tokens_per_tile,
             context_length=self.manifest.decoder.context_length,
         )
+        n_known = self.manifest.decoder.vocab_size
+        highest = max((id_ for chunk in chunks if isinstance(chunk, TextChunk) for id_ in chunk.token_ids), default=0)
+        if highest >= n_known:
+            raise ModelError(
+                f"{self.folder / self.manifest.tokenizer.file}: writes {self.tokenizer.token(highest)!r} as token "
+                f"{highest}, but the decoder has {n_known}; ask without it, or export the model again"
+            )
+        return chunks
 
 
 def _template(folder: Path, spec: manifest.Manifest) -> ChatTemplate:

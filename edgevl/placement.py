@@ -269,7 +269,7 @@ class Placement:
             if row.openvino is None
             else self._openvino(path, row.openvino)
         )
-        encoder = VisionEncoder(of_tiles(opened, spec.vision.inputs))
+        encoder = VisionEncoder(of_tiles(opened, spec.vision.inputs), spec.decoder.hidden_size)
         if row.openvino not in (None, "CPU"):
             encoder.open()  # what its driver refuses is to show while the CPU can still take over
         return encoder
@@ -315,8 +315,7 @@ class Placement:
             return MergedDecoder(self._decoder_graph(path, row), spec.decoder, embeddings)
         n_threads = self._threads or machine.describe().n_threads
         if self._is_native(row):
-            is_small = data_path(path).stat().st_size < SMALL_BYTES
-            return native.NativeDecoder(path, spec.decoder, embeddings, n_threads=1 if is_small else n_threads)
+            return native.NativeDecoder(path, spec.decoder, embeddings, n_threads=1 if _is_small(path) else n_threads)
         name = spec.decoder.prefill if row is CPU else None  # whose kernels it is made for
         prefill = None if name is None else self._decoder_graph(self._folder / name, row)
         steps = self._decoder_graph(path, row, later=takes_turns and prefill is not None)
@@ -435,6 +434,14 @@ def _usable(seconds: dict[str, Any]) -> dict[str, float]:
         for name, value in seconds.items()
         if name in DEVICES and isinstance(value, float) and 0 < value < math.inf
     }
+
+
+def _is_small(path: Path) -> bool:
+    """Return whether a decoder has weights so few that a second thread is no help; what is missing is said later."""
+    try:
+        return data_path(path).stat().st_size < SMALL_BYTES
+    except OSError:
+        return False
 
 
 def _seconds(work: _Work[T], opened: T, n_times: int = 2) -> float:

@@ -223,7 +223,23 @@ def broken_places(folder: Path) -> None:
     path.write_bytes(b"\0" * path.stat().st_size)
 
 
+def unlisted_weights(folder: Path) -> None:
+    (folder / "decoder.onnx.data").unlink()
+    edit(folder, lambda raw: raw["files"].pop("decoder.onnx.data"))
+
+
+def untrained_token(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    added = raw["added_tokens"]
+    assert QUESTION.endswith("?")
+    added.append({**added[-1], "id": 4096, "content": QUESTION[-4:], "special": True})
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    edit(folder, lambda raw: raw["files"]["tokenizer.json"].update(n_bytes=path.stat().st_size))
+
+
 READ_WHERE_COMPUTED: dict[Callable[[Path], None], natively.How] = {
+    unlisted_weights: "natively",
     broken_graph: "as graphs",
     broken_places: "natively",
 }
@@ -248,6 +264,8 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignor
         (raising_template, "no pictures on Sundays"),
         (broken_graph, "decoder.onnx: onnxruntime cannot load it"),
         (broken_places, "decoder.onnx.native.json: is damaged ("),
+        (unlisted_weights, "decoder.onnx.native.json: is without its weights ("),
+        (untrained_token, f"tokenizer.json: writes {QUESTION[-4:]!r} as token 4096, but the decoder has 4096; "),
     ],
 )
 def test_a_damaged_model_is_one_line(

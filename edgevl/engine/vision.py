@@ -45,11 +45,14 @@ class VisionGraph(Protocol):
 
 
 class VisionEncoder:
-    """The graph `pixel_values` [1, 3, tile, tile] -> `image_features` [1, tokens_per_tile, hidden], float32."""
+    """The graph `pixel_values` [1, 3, tile, tile] -> `image_features` [1, tokens_per_tile, hidden], float32.
 
-    def __init__(self, graph: VisionGraph) -> None:
+    `hidden` is what the decoder takes; without it, features of any width are given.
+    """
+
+    def __init__(self, graph: VisionGraph, hidden: int | None = None) -> None:
         graph.require({"pixel_values"}, {"image_features"})
-        self._graph = graph
+        self._graph, self._hidden = graph, hidden
         self.backend = graph.backend
         self.n_at_once = graph.n_at_once
 
@@ -58,11 +61,17 @@ class VisionEncoder:
         self._graph.open(n_at_once)
 
     def encode(self, pixel_values: NDArray[np.float32], n_at_once: int = 1) -> NDArray[np.float32]:
-        """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not finite.
+        """Return one tile's features [tokens_per_tile, hidden]; raise GraphError if they are not that, or not finite.
 
         `n_at_once`, up to the encoder's own, says how many threads call this at once.
         """
         features = self._graph.run({"pixel_values": pixel_values}, n_at_once)["image_features"]
+        if features.ndim < 2 or self._hidden not in (None, features.shape[-1]):
+            wanted = "" if self._hidden is None else f" of {self._hidden} values each"
+            raise GraphError(
+                f"{self._graph.path}: gave image_features of {list(features.shape)}, not rows{wanted}; "
+                "export the model again"
+            )
         features = np.asarray(features.reshape(-1, features.shape[-1]), np.float32)
         if not np.isfinite(features).all():
             raise GraphError(f"{self._graph.path}: returned values that are not finite; run: edgevl verify")

@@ -56,6 +56,11 @@ class Tokenizer:
         with _explained(self._path):
             return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
 
+    def token(self, token_id: int) -> str | None:
+        """Return a token as tokenizer.json writes it, special ones too; None for an id that it does not have."""
+        with _explained(self._path):
+            return self._backend.id_to_token(token_id)
+
     def stream(self) -> TextStream:
         """Return a decoder for one answer, token by token."""
         return TextStream(self._backend, self._path)

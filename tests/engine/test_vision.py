@@ -216,9 +216,9 @@ class FakeGraph:
 TILE = np.zeros((1, 3, 4, 4), np.float32)
 
 
-def encoder(features: Any) -> tuple[VisionEncoder, FakeGraph]:
+def encoder(features: Any, hidden: int | None = None) -> tuple[VisionEncoder, FakeGraph]:
     graph: Any = FakeGraph(features)
-    return VisionEncoder(graph), graph
+    return VisionEncoder(graph, hidden), graph
 
 
 def test_an_encoder_names_its_graphs_input_and_output() -> None:
@@ -231,6 +231,20 @@ def test_features_are_rows_of_float32() -> None:
     features = vision.encode(TILE)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden", "wanted"), [((1, 4, 3), 2, " of 2 values each"), ((), None, ""), ((8,), 8, " of 8 values each")]
+)
+def test_features_that_are_no_rows_or_rows_of_another_width_are_an_error(
+    shape: tuple[int, ...], hidden: int | None, wanted: str
+) -> None:
+    vision, _ = encoder(np.zeros(shape, np.float32), hidden)
+    with pytest.raises(GraphError) as caught:
+        vision.encode(TILE)
+    assert str(caught.value) == (
+        f"vision.onnx: gave image_features of {list(shape)}, not rows{wanted}; export the model again"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
