@@ -121,7 +121,7 @@ def _mmbench_item(row: Row, images: Mapping[str, object]) -> Item:
     if source is not None and not isinstance(images.get(source), Image):
         raise BadRow(f"its picture is that of row {source!r}, which has none")
     shown = Row(row.where, {"image": images[source]}) if source is not None else row
-    text = f"{hint}Question: {row.text('question')}\nOptions:\n{_options(choices)}\n{ONE_LETTER}"
+    text = f"{hint}Question: {row.filled('question')}\nOptions:\n{_options(choices)}\n{ONE_LETTER}"
     return Item(
         id=index,
         prompt=(shown.image("image"), text),
@@ -163,7 +163,7 @@ def _ocrbench_items(row: Row, table: Path) -> Iterable[Item]:
     folders = [folder / part for folder in (table.parent, table.parent.parent) for part in ("OCRBench_Images", "")]
     yield Item(
         id=f"{source} {row.text('id')}",  # an id is unique within its source only
-        prompt=(_file(*(folder / name for folder in folders)), row.text("question")),
+        prompt=(_file(*(folder / name for folder in folders)), row.filled("question")),
         answers=row.texts("answers"),
         metric="contains_formula" if source == "HME100k" else "contains",
         categories=_categories(type=row.text("type")),
@@ -185,7 +185,7 @@ def chartqa(tables: Sequence[Path]) -> Iterator[Item | Problem]:
 def _chartqa_items(row: Row, table: Path) -> Iterable[Item]:
     yield Item(
         id=row.where,
-        prompt=(_file(table.parent / "png" / row.text("imgname")), f"{row.text('query')}\n{SHORT}"),
+        prompt=(_file(table.parent / "png" / row.text("imgname")), f"{row.filled('query')}\n{SHORT}"),
         answers=row.texts("label"),
         metric="relaxed",
         categories=_categories(questions=told(Path(table.stem)).rpartition("_")[2]),
@@ -211,7 +211,7 @@ def _docvqa_items(row: Row, table: Path) -> Iterable[Item]:
     kinds = row.texts("question_types") if row.values.get("question_types") else ()
     yield Item(
         id=row.text("questionId"),
-        prompt=(_file(*places), f"{row.text('question')}\n{SHORT}"),
+        prompt=(_file(*places), f"{row.filled('question')}\n{SHORT}"),
         answers=row.texts("answers"),
         metric="anls",
         categories=_categories(type=", ".join(kinds)),
@@ -253,9 +253,9 @@ def _mmmu_items(row: Row, table: Path) -> Iterable[Item]:
     if is_choice:
         _check_letter(row.text("answer"), choices)
         text = "".join(f"({letter}) {option}\n" for letter, option in choices.items())
-        text = f"{row.text('question')}\n\n{text}\n\n{ONE_LETTER}"
+        text = f"{row.filled('question')}\n\n{text}\n\n{ONE_LETTER}"
     else:
-        text = f"{row.text('question')}\n\n{SHORT}"
+        text = f"{row.filled('question')}\n\n{SHORT}"
     subject = row.text("id").partition("_")[2].rpartition("_")[0]
     yield Item(
         id=row.text("id"),
@@ -323,7 +323,7 @@ def _video_item(row: Row, frames: Sequence[Image]) -> Item:
     text = (
         "Select the best answer to the following multiple-choice question based on the video. "
         f"Respond with only the letter ({letters}) of the correct option.\n"
-        f"{row.text('question')}\n{_options(choices)}\nThe best answer is:"
+        f"{row.filled('question')}\n{_options(choices)}\nThe best answer is:"
     )
     return Item(
         id=row.text("question_id"),
@@ -392,7 +392,7 @@ def _blindtest_items(row: Row, table: Path) -> Iterable[Item]:
         raise BadRow(f"its task {task!r} is not known")
     yield Item(
         id=row.where,
-        prompt=(row.image("image"), row.text("prompt")),
+        prompt=(row.image("image"), row.filled("prompt")),
         answers=row.texts("groundtruth"),
         metric=_BLIND[task],
         categories=_categories(task="counting grid" if task.startswith("counting grid") else task),
@@ -429,7 +429,7 @@ def _nlvr_picture(row: Row, table: Path) -> Iterable[Item]:
         id=f"{identifier}-{order}",
         prompt=(
             _file(*(folder / row.text("directory") / name for folder in folders)),
-            f"Is this statement true or false? {row.text('sentence')}",
+            f"Is this statement true or false? {row.filled('sentence')}",
         ),
         answers=(label,),
         metric="true_false",
@@ -463,7 +463,7 @@ def _jsonl_items(row: Row, table: Path) -> Iterable[Item]:
     kinds = category if isinstance(category, dict) else {"category": category}
     yield Item(
         id=row.optional("id") or row.where,
-        prompt=(*(_file(table.parent / name) for name in row.texts("image")), row.text("question")),
+        prompt=(*(_file(table.parent / name) for name in row.texts("image")), row.filled("question")),
         answers=row.texts("answers"),
         metric=metric,
         categories=_categories(

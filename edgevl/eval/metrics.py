@@ -196,17 +196,24 @@ def count_in_braces(answer: str, right: Sequence[str]) -> float:
 
     Source: Rahmanzadehgervi et al. 2024, "Vision language models are blind" (BlindTest), for the brackets.
     """
-    found = _whole_numbers(" ".join(re.findall(r"\{\s*(\d+)\s*\}", answer)) or answer)[:1]
+    found = _whole_numbers(" ".join(re.findall(_BRACED, answer)) or answer)[:1]
     return float(bool(found) and found in map(_whole_numbers, right))
 
 
 def rows_and_columns(answer: str, right: Sequence[str]) -> float:
-    """Return 1 where the answer's first two numbers, such as rows={5} columns={6} or (5, 6), are right ones ("5,6").
+    """Return 1 where the two numbers of the answer are right ones ("5,6").
 
+    They are those of rows={5} and columns={6}, else the first two in curly brackets, else the first two: (5, 6).
     Source: Rahmanzadehgervi et al. 2024, "Vision language models are blind" (BlindTest), for the first form.
     """
-    found = _whole_numbers(answer)[:2]
+    named = [re.findall(rf"(?i:\b{name})\s*=\s*{_BRACED}", answer) for name in ("rows?", "columns?")]
+    numbers = [found[0] for found in named if found]
+    braced = numbers if len(numbers) == 2 else re.findall(_BRACED, answer)
+    found = _whole_numbers(" ".join(braced) if len(braced) > 1 else answer)[:2]
     return float(len(found) == 2 and found in map(_whole_numbers, right))
+
+
+_BRACED = r"\{\s*(\d+)\s*\}"
 
 
 def _whole_numbers(text: str) -> list[str]:
@@ -233,8 +240,9 @@ _PLACES = (
     r"(?i:\b(?:is|answer|option|choice))\W+" + _ALONE,
     _ALONE + r"\W*$",
     r"\b[A-Z]\s*(?:and|or|[,&/])\s*" + _ALONE,
+    _ALONE + r"(?=\s*(?:and|or|[,&/])\s*[A-Z]\b)",
 )
-"""A letter at the beginning, behind "is" and the like, at the end, and behind another one ("B or C")."""
+"""A letter at the beginning, behind "is" and the like, at the end, and behind or before another one ("B or C")."""
 _ARTICLE = re.compile(
     r"(?<!(?i:option|answer|choice) )" + _ALONE.replace("A-Z", "A") + r"(?=[ \t]+\w)"
     r"(?![ \t]+(?i:and|as|because|but|due|for|is|it|or|shows|since|that|the|there|this|was)\b)"

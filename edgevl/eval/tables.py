@@ -47,6 +47,13 @@ class Row:
             return whole(name, str(value))
         raise BadRow(f"{name!r} is {_shown(value)}, where text is expected")
 
+    def filled(self, name: str) -> str:
+        """Return a cell as text, which must not be blank. Raises BadRow."""
+        text = self.text(name)
+        if not text.strip():
+            raise BadRow(f"{name!r} is empty")
+        return text
+
     def optional(self, name: str) -> str:
         """Return a cell as text; empty where it has no value. Raises BadRow."""
         return self.text(name) if self.values.get(name) is not None else ""

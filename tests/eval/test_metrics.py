@@ -78,6 +78,12 @@ def item(metric: str, *answers: str, name: str = "1") -> Item:
         ("rows_and_columns", "5", ["5,6"], 0),
         ("rows_and_columns", "rows={05} columns={06}", ["5,6"], 1),
         ("rows_and_columns", "(0, 6)", ["00,6"], 1),
+        ("rows_and_columns", "The image shows 2 things. rows={5} columns={6}", ["5,6"], 1),
+        ("rows_and_columns", "In the grid of 1 picture: Rows = { 5 }, Columns = {6}.", ["5,6"], 1),
+        ("rows_and_columns", "columns={6} rows={5}", ["5,6"], 1),
+        ("rows_and_columns", "columns={5} rows={6}", ["5,6"], 0),
+        ("rows_and_columns", "1 grid: {5} by {6}", ["5,6"], 1),
+        ("rows_and_columns", "rows={5}, and 6 columns", ["5,6"], 1),
         ("letter_in_braces", "The letter is {K}", ["k"], 1),
         ("letter_in_braces", "It is a k.", ["k"], 1),
         ("letter_in_braces", "A word", ["k"], 0),
@@ -139,6 +145,12 @@ def test_scores(metric: str, answer: str, right: list[str], score: float) -> Non
         # more than one
         ("B and C are both right", None),
         ("A or B", None),
+        *[
+            (f"{before}{pair}", None)
+            for before in ("Both ", "It could be ", "The options are ", "options ", "I see ")
+            for pair in ("A and B", "B or C.", "A, B", "A/B")
+        ],
+        ("Answer: B, I think", "B"),
         ("Answer: B or C, it is hard to say", None),
         ("B because the answer is not C", None),
         ("two dogs " * 9, None),

@@ -182,17 +182,29 @@ def test_parquet_needs_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_cells_are_what_they_must_be() -> None:
     picture = Image("here", bytes)
     row = Row(
-        "a, row 1", {"n": 5, "text": "a", "list": ["a", 1], "bad": [], "blank": ["a", " "], "yes": True, "i": picture}
+        "a, row 1",
+        {
+            "n": 5,
+            "text": "a",
+            "list": ["a", 1],
+            "bad": [],
+            "blank": ["a", " "],
+            "white": " ",
+            "yes": True,
+            "i": picture,
+        },
     )
     assert (row.text("n"), row.text("text"), row.optional("no")) == ("5", "a", "")
     assert (row.texts("list"), row.texts("n")) == (("a", "1"), ("5",))
     assert row.image("i") is picture
+    assert row.filled("text") == "a"
     for call, words in (
         (lambda: row.text("no"), "lacks 'no'"),
         (lambda: row.text("yes"), "'yes' is True, where text is expected"),
         (lambda: row.text("list"), "'list' is ['a', 1], where text is expected"),
         (lambda: row.texts("bad"), "'bad' is empty"),
         (lambda: row.texts("blank"), "'blank' is empty"),
+        (lambda: row.filled("white"), "'white' is empty"),
         (lambda: row.texts("no"), "lacks 'no'"),
         (lambda: row.image("no"), "lacks 'no'"),
         (lambda: row.image("text"), "'text' is 'a', where a picture is expected"),

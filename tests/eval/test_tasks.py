@@ -343,6 +343,7 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
             {**asked, "image": "\ud800.png"},
             {**asked, "before": ["\ud800"]},
             {**asked, "category": {"a": ["b"]}},
+            {**asked, "question": " "},
         ],
     )
     found = load("jsonl", tmp_path)
@@ -377,6 +378,7 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
             )
         ),
         "questions.jsonl, line 21: 'category' is ['b'], where text is expected",
+        "questions.jsonl, line 22: 'question' is empty",
     ]
 
 
