@@ -304,14 +304,19 @@ def video_mme(tables: Sequence[Path]) -> Iterator[Item | Problem]:
 
 
 def _video_items(row: Row, table: Path) -> Iterable[Item | Problem]:
-    questions = row.values.get("questions", [row.values])
-    if not isinstance(questions, list) or not all(isinstance(question, dict) for question in questions):
-        raise BadRow("'questions' is no list of objects")
-    frames = _frames(row, table)
+    if "questions" not in row.values:
+        yield _video_item(row, _frames(row, table))
+        return
+    questions = row.values["questions"]
+    if not isinstance(questions, list) or not questions:
+        raise BadRow("'questions' is no list of questions")
     for number, question in enumerate(questions, start=1):
-        where = f"{row.where}, question {number}" if "questions" in row.values else row.where
-        values = {**row.values, **question}
-        yield from _items(Row(where, values), table, lambda one, _: [_video_item(one, frames)])
+        where = f"{row.where}, question {number}"
+        if isinstance(question, dict):
+            one = Row(where, {**row.values, **question})
+            yield from _items(one, table, lambda one, table: [_video_item(one, _frames(row, table))])
+        else:
+            yield Problem(where, "is no object")
 
 
 def _video_item(row: Row, frames: Sequence[Image]) -> Item:

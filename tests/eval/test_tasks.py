@@ -270,15 +270,21 @@ def test_video_mme_as_json_with_damage(tmp_path: Path) -> None:
     (tmp_path / "frames/001/._frame-1.png").write_bytes(b"of macOS")
     bad = {**datasets.video_question(2), "options": ["A. 1."]}
     video = {**datasets.VIDEO, "questions": [bad, datasets.video_question(3)]}
-    rows = [video, {**video, "video_id": "002"}, {**video, "questions": 5}]
+    none = [{**video, "questions": questions} for questions in (5, [])]
+    rows = [video, {**video, "video_id": "002"}, *none, {**video, "questions": [5, datasets.video_question(4)]}]
     (tmp_path / "test.json").write_text(json.dumps(rows))
     found = load("video-mme", tmp_path)
-    [item] = found.items
+    item, last = found.items
     assert shown(item) == ["<shapes>", "<counting>", "<relation>", VIDEO_PROMPT]
+    assert last.id == "001-4"
     assert problems(found) == [
         "test.json, row 1, question 1: has 1 choices, where two or more are expected",
-        "test.json, row 2: its frames are missing: there are no pictures in frames/002",
-        "test.json, row 3: 'questions' is no list of objects",
+        *(
+            f"test.json, row 2, question {number}: its frames are missing: there are no pictures in frames/002"
+            for number in (1, 2)
+        ),
+        *(f"test.json, row {row}: 'questions' is no list of questions" for row in (3, 4)),
+        "test.json, row 5, question 1: is no object",
     ]
 
 
